@@ -1,0 +1,4 @@
+//! The CPU, its memory and its buses: a machine without devices and without a JIT.
+
+pub mod addr;
+pub mod bus;

@@ -1,0 +1,1 @@
+//! Chips, boards, firmware tables and loaders.
