@@ -41,6 +41,9 @@ pub struct Interrupt {
 
 /// The devices of one machine, seen from its vCPUs.
 pub trait Board: Send {
+    /// The accesses that follow come from this vCPU (its local APIC answers at the APIC's page). A machine with one
+    /// vCPU need not call it.
+    fn select_cpu(&mut self, _cpu: usize) {}
     /// IN: `size` is 1, 2 or 4. A port that nobody answers reads all ones and is counted.
     fn pio_read(&mut self, port: u16, size: u8, now: Nanos) -> u32;
     /// OUT: `size` is 1, 2 or 4.
