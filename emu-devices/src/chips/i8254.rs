@@ -1,0 +1,605 @@
+//! Intel 8254 programmable interval timer: three counters at 1.193182 MHz.
+//!
+//! Source: Intel 8254 data sheet (order number 231164). All six modes, binary and BCD, counter latch and read-back.
+//!
+//! Nothing counts: a counter knows the tick at which its present run began and what it was loaded with, and
+//! works out the count and OUT from the time. `sync` folds whole periods away, so that any gap costs the same.
+//! Counters 0 and 1 have GATE high; counter 2's is port 61h bit 0.
+
+use super::{ticks_at, time_of};
+use serde::{Deserialize, Serialize};
+
+/// The input clock in Hz.
+pub const HZ: u64 = 1_193_182;
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Counter {
+    mode: u8,
+    bcd: bool,
+    /// Control word bits 5:4: 1 low byte, 2 high byte, 3 low then high.
+    access: u8,
+    write_high: bool,
+    low_byte: u8,
+    read_high: bool,
+    latched: Option<u16>,
+    latched_status: Option<u8>,
+    gate: bool,
+    /// The count in the count register, 1..=65536 (10000 in BCD); 0: none written since the control word.
+    written: u32,
+    /// What the present run was loaded with; 0: the counter does not run.
+    loaded: u32,
+    /// The tick at which the present run holds `loaded`.
+    start: u64,
+    /// Ticks of the run that had passed when GATE stopped it.
+    frozen: Option<u64>,
+    /// A count that is loaded when the present period (mode 3: half period) ends.
+    reload: Option<u32>,
+    /// Mode 3: OUT in the first half of the pattern that began at `start`.
+    first_half: bool,
+    /// Modes 0, 1, 4, 5: OUT has risen at the end of this run.
+    done: bool,
+    /// OUT has risen since the last [`I8254::take_edge`].
+    edge: bool,
+}
+
+impl Counter {
+    fn new() -> Self {
+        Self {
+            mode: 0,
+            bcd: false,
+            access: 3,
+            write_high: false,
+            low_byte: 0,
+            read_high: false,
+            latched: None,
+            latched_status: None,
+            gate: true,
+            written: 0,
+            loaded: 0,
+            start: 0,
+            frozen: None,
+            reload: None,
+            first_half: true,
+            done: false,
+            edge: false,
+        }
+    }
+
+    fn modulus(&self) -> u64 {
+        if self.bcd { 10_000 } else { 65_536 }
+    }
+
+    fn elapsed(&self, tick: u64) -> u64 {
+        self.frozen.unwrap_or(tick.saturating_sub(self.start))
+    }
+
+    /// Ticks from the start of a mode 3 pattern to its first change of OUT.
+    fn half(&self, high: bool) -> u64 {
+        let n = self.loaded as u64;
+        if high { n.div_ceil(2) } else { (n / 2).max(1) }
+    }
+
+    /// The tick, counted from the run's start, at which OUT rises for the last time (one-shot modes).
+    fn rise_after(&self) -> u64 {
+        // Mode 4 and 5: low for the one tick at which the count is 0.
+        self.loaded as u64 + if self.mode >= 4 { 1 } else { 0 }
+    }
+
+    /// Brings the run up to `tick`: notes a rise of OUT, drops whole periods, loads a waiting count.
+    fn sync(&mut self, tick: u64) {
+        if self.loaded == 0 || self.frozen.is_some() {
+            return;
+        }
+        let gone = tick.saturating_sub(self.start);
+        match self.mode {
+            2 => {
+                let n = self.loaded as u64;
+                if gone < n {
+                    return;
+                }
+                self.edge = true;
+                if let Some(next) = self.reload.take() {
+                    self.start += n;
+                    self.loaded = next;
+                    self.sync(tick);
+                } else {
+                    self.start += gone / n * n;
+                }
+            }
+            3 => {
+                let first = self.half(self.first_half);
+                if gone < first {
+                    return;
+                }
+                if let Some(next) = self.reload.take() {
+                    self.edge |= !self.first_half;
+                    self.start += first;
+                    self.first_half = !self.first_half;
+                    self.loaded = next;
+                    return self.sync(tick);
+                }
+                let second = self.half(!self.first_half);
+                let period = first + second;
+                let rise = if self.first_half { period } else { first };
+                self.edge |= gone >= rise;
+                self.start += gone / period * period;
+                if gone % period >= first {
+                    self.start += first;
+                    self.first_half = !self.first_half;
+                }
+            }
+            _ => {
+                if !self.done && gone >= self.rise_after() {
+                    self.done = true;
+                    self.edge = true;
+                }
+            }
+        }
+    }
+
+    fn out(&self, tick: u64) -> bool {
+        if self.loaded == 0 {
+            return self.mode != 0;
+        }
+        let gone = self.elapsed(tick);
+        match self.mode {
+            0 | 1 => gone >= self.loaded as u64,
+            2 => !self.gate || gone + 1 != self.loaded as u64,
+            3 => !self.gate || self.first_half,
+            _ => gone != self.loaded as u64,
+        }
+    }
+
+    /// The counting element, as a number (not yet BCD).
+    fn count(&self, tick: u64) -> u64 {
+        if self.loaded == 0 {
+            return self.written as u64 % self.modulus();
+        }
+        let n = self.loaded as u64;
+        let gone = self.elapsed(tick);
+        let count = match self.mode {
+            2 => n - gone.min(n - 1),
+            3 => (n & !1).saturating_sub(2 * gone),
+            _ => {
+                // Past the end it wraps and goes on.
+                let m = self.modulus();
+                (n + m - gone % m) % m
+            }
+        };
+        count % self.modulus()
+    }
+
+    fn count_register(&self, tick: u64) -> u16 {
+        let count = self.count(tick);
+        if self.bcd {
+            let digit = |d: u64| (count / d % 10) as u16;
+            digit(1000) << 12 | digit(100) << 8 | digit(10) << 4 | digit(1)
+        } else {
+            count as u16
+        }
+    }
+
+    fn status(&self, tick: u64) -> u8 {
+        let null = self.written == 0
+            || self.reload.is_some()
+            || (self.loaded == 0 && matches!(self.mode, 1 | 5));
+        (self.out(tick) as u8) << 7
+            | (null as u8) << 6
+            | self.access << 4
+            | self.mode << 1
+            | self.bcd as u8
+    }
+
+    fn control(&mut self, value: u8, tick: u64) {
+        self.access = value >> 4 & 3;
+        // Modes 6 and 7 are 2 and 3.
+        self.mode = match value >> 1 & 7 {
+            m @ 6..=7 => m - 4,
+            m => m,
+        };
+        self.bcd = value & 1 != 0;
+        self.write_high = false;
+        self.read_high = false;
+        self.latched = None;
+        self.latched_status = None;
+        self.written = 0;
+        self.loaded = 0;
+        self.start = tick;
+        self.frozen = None;
+        self.reload = None;
+        self.first_half = true;
+        self.done = false;
+    }
+
+    fn begin(&mut self, tick: u64) {
+        // The count register is loaded on the tick after the write or the trigger.
+        self.loaded = self.written;
+        self.start = tick + 1;
+        self.done = false;
+        self.first_half = true;
+        self.reload = None;
+        let stopped = !self.gate && matches!(self.mode, 0 | 2 | 3 | 4);
+        self.frozen = stopped.then_some(0);
+    }
+
+    fn write(&mut self, value: u8, tick: u64) {
+        let raw = match (self.access, self.write_high) {
+            (1, _) => value as u16,
+            (2, _) => (value as u16) << 8,
+            (_, false) => {
+                self.low_byte = value;
+                self.write_high = true;
+                // Mode 0: the first byte stops the count and OUT goes low.
+                if self.mode == 0 {
+                    self.loaded = 0;
+                    self.written = 0;
+                }
+                return;
+            }
+            (_, true) => {
+                self.write_high = false;
+                (value as u16) << 8 | self.low_byte as u16
+            }
+        };
+        let n = if self.bcd {
+            let digit = |shift: u16| (raw >> shift & 15) as u32;
+            digit(12) * 1000 + digit(8) * 100 + digit(4) * 10 + digit(0)
+        } else {
+            raw as u32
+        };
+        let modulus = self.modulus() as u32;
+        self.written = if n == 0 { modulus } else { n.min(modulus) };
+        // A count of 1 is illegal in mode 2 and 3; it is taken as 2 so that OUT still moves.
+        if matches!(self.mode, 2 | 3) {
+            self.written = self.written.max(2);
+        }
+        match self.mode {
+            1 | 5 => {} // waits for the trigger
+            2 | 3 if self.loaded != 0 => self.reload = Some(self.written),
+            _ => self.begin(tick),
+        }
+    }
+
+    fn read(&mut self, tick: u64) -> u8 {
+        if let Some(status) = self.latched_status.take() {
+            return status;
+        }
+        let value = self.latched.unwrap_or_else(|| self.count_register(tick));
+        let [low, high] = value.to_le_bytes();
+        let (byte, last) = match (self.access, self.read_high) {
+            (1, _) => (low, true),
+            (2, _) => (high, true),
+            (_, false) => (low, false),
+            (_, true) => (high, true),
+        };
+        self.read_high = !last;
+        if last {
+            self.latched = None;
+        }
+        byte
+    }
+
+    fn latch(&mut self, tick: u64) {
+        if self.latched.is_none() {
+            self.latched = Some(self.count_register(tick));
+        }
+    }
+
+    fn set_gate(&mut self, gate: bool, tick: u64) {
+        if gate == self.gate {
+            return;
+        }
+        self.sync(tick);
+        self.gate = gate;
+        match self.mode {
+            1 | 5 if gate && self.written != 0 => self.begin(tick),
+            2 | 3 if gate && self.written != 0 => self.begin(tick),
+            0 | 4 if gate => {
+                if let Some(gone) = self.frozen.take() {
+                    self.start = tick.saturating_sub(gone);
+                }
+            }
+            0 | 2 | 3 | 4 if !gate && self.loaded != 0 => {
+                self.frozen = Some(tick.saturating_sub(self.start))
+            }
+            _ => {}
+        }
+    }
+
+    /// The tick of the next rise of OUT.
+    fn next_rise(&self) -> Option<u64> {
+        if self.loaded == 0 || self.frozen.is_some() {
+            return None;
+        }
+        match self.mode {
+            2 => Some(self.start + self.loaded as u64),
+            3 if self.first_half => Some(self.start + self.half(true) + self.half(false)),
+            3 => Some(self.start + self.half(false)),
+            _ if self.done => None,
+            _ => Some(self.start + self.rise_after()),
+        }
+    }
+}
+
+/// The chip.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct I8254 {
+    counters: [Counter; 3],
+}
+
+impl Default for I8254 {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl I8254 {
+    /// After power-on: no counter runs until it is programmed. GATE 2 is low, as port 61h is.
+    pub fn new() -> Self {
+        let mut chip = Self {
+            counters: [Counter::new(), Counter::new(), Counter::new()],
+        };
+        chip.counters[2].gate = false;
+        chip
+    }
+
+    /// Reads register 0..=2 (a counter); the control word cannot be read.
+    pub fn read(&mut self, reg: u8, now: u64) -> u8 {
+        let tick = ticks_at(now, HZ);
+        match self.counters.get_mut(reg as usize) {
+            Some(counter) => {
+                counter.sync(tick);
+                counter.read(tick)
+            }
+            None => 0xff,
+        }
+    }
+
+    /// Writes register 0..=2 (a counter) or 3 (the control word).
+    pub fn write(&mut self, reg: u8, value: u8, now: u64) {
+        let tick = ticks_at(now, HZ);
+        if let Some(counter) = self.counters.get_mut(reg as usize) {
+            counter.sync(tick);
+            counter.write(value, tick);
+            return;
+        }
+        match value >> 6 {
+            3 => {
+                for (i, counter) in self.counters.iter_mut().enumerate() {
+                    if value & (2 << i) == 0 {
+                        continue;
+                    }
+                    counter.sync(tick);
+                    if value & 0x20 == 0 {
+                        counter.latch(tick);
+                    }
+                    if value & 0x10 == 0 && counter.latched_status.is_none() {
+                        counter.latched_status = Some(counter.status(tick));
+                    }
+                }
+            }
+            n => {
+                let counter = &mut self.counters[n as usize];
+                counter.sync(tick);
+                if value & 0x30 == 0 {
+                    counter.latch(tick);
+                } else {
+                    counter.control(value, tick);
+                }
+            }
+        }
+    }
+
+    /// OUT of counter `n`.
+    pub fn out(&mut self, n: usize, now: u64) -> bool {
+        let tick = ticks_at(now, HZ);
+        self.counters[n].sync(tick);
+        self.counters[n].out(tick)
+    }
+
+    /// GATE of counter 2.
+    pub fn gate2(&self) -> bool {
+        self.counters[2].gate
+    }
+
+    /// Drives GATE 2 (port 61h bit 0).
+    pub fn set_gate2(&mut self, gate: bool, now: u64) {
+        self.counters[2].set_gate(gate, ticks_at(now, HZ));
+    }
+
+    /// What IRQ 0 sees of OUT 0, beside the edges: in modes 0 and 1 its level; in the others high.
+    ///
+    /// The low part of modes 2..5 is not forwarded: a guest whose host thread was away for half a period would else
+    /// lose the request in the 8259 as no silicon would.
+    pub fn irq_level(&mut self, now: u64) -> bool {
+        !matches!(self.counters[0].mode, 0 | 1) || self.out(0, now)
+    }
+
+    /// Whether OUT 0 has risen since the last call.
+    pub fn take_edge(&mut self) -> bool {
+        std::mem::take(&mut self.counters[0].edge)
+    }
+
+    /// Brings counter 0 up to `now`.
+    pub fn advance(&mut self, now: u64) {
+        self.counters[0].sync(ticks_at(now, HZ));
+    }
+
+    /// When OUT 0 rises next.
+    pub fn next_event(&self) -> Option<u64> {
+        self.counters[0].next_rise().map(|tick| time_of(tick, HZ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The time at which `n` ticks have passed.
+    fn t(n: u64) -> u64 {
+        time_of(n, HZ)
+    }
+
+    fn count(p: &mut I8254, n: u8, now: u64) -> u16 {
+        p.write(3, n << 6, now);
+        u16::from_le_bytes([p.read(n, now), p.read(n, now)])
+    }
+
+    fn program(p: &mut I8254, control: u8, n: u16, now: u64) {
+        p.write(3, control, now);
+        let counter = control >> 6;
+        p.write(counter, n as u8, now);
+        p.write(counter, (n >> 8) as u8, now);
+    }
+
+    #[test]
+    fn mode_2_counts_down_and_gives_an_edge_per_period() {
+        let mut p = I8254::new();
+        program(&mut p, 0x34, 1000, t(10));
+        assert_eq!(count(&mut p, 0, t(11)), 1000);
+        assert_eq!(count(&mut p, 0, t(12)), 999);
+        assert_eq!(count(&mut p, 0, t(1010)), 1);
+        assert!(!p.out(0, t(1010)));
+        assert!(!p.take_edge());
+        assert_eq!(p.next_event(), Some(t(1011)));
+        assert_eq!(count(&mut p, 0, t(1011)), 1000);
+        assert!(p.take_edge());
+        // A million periods later: one edge, the right phase.
+        p.advance(t(11 + 1000 * 1_000_000 + 7));
+        assert!(p.take_edge());
+        assert_eq!(count(&mut p, 0, t(11 + 1000 * 1_000_000 + 7)), 993);
+    }
+
+    #[test]
+    fn mode_2_new_count_waits_for_the_period() {
+        let mut p = I8254::new();
+        program(&mut p, 0x34, 100, 0);
+        p.write(0, 50, t(20));
+        p.write(0, 0, t(20));
+        assert_eq!(count(&mut p, 0, t(21)), 80);
+        assert_eq!(count(&mut p, 0, t(101)), 50);
+        assert_eq!(p.next_event(), Some(t(151)));
+    }
+
+    #[test]
+    fn mode_0_rises_once_and_wraps() {
+        let mut p = I8254::new();
+        program(&mut p, 0x30, 5, 0);
+        assert!(!p.out(0, t(5)));
+        assert_eq!(p.next_event(), Some(t(6)));
+        assert!(p.out(0, t(6)));
+        assert!(p.take_edge());
+        assert_eq!(count(&mut p, 0, t(7)), 0xffff);
+        assert_eq!(p.next_event(), None);
+        // The first byte of a new count stops it.
+        p.write(0, 9, t(8));
+        assert!(!p.out(0, t(8)));
+    }
+
+    #[test]
+    fn mode_0_gate_pauses() {
+        let mut p = I8254::new();
+        program(&mut p, 0xb0, 100, 0);
+        assert_eq!(count(&mut p, 2, t(50)), 100, "gate 2 is low");
+        p.set_gate2(true, t(50));
+        assert_eq!(count(&mut p, 2, t(60)), 90);
+        p.set_gate2(false, t(60));
+        assert_eq!(count(&mut p, 2, t(90)), 90);
+        p.set_gate2(true, t(90));
+        assert!(!p.out(2, t(179)));
+        assert!(p.out(2, t(180)));
+    }
+
+    #[test]
+    fn mode_1_is_retriggered_by_gate() {
+        let mut p = I8254::new();
+        program(&mut p, 0xb2, 10, 0);
+        assert!(p.out(2, t(5)));
+        p.set_gate2(true, t(20));
+        assert!(!p.out(2, t(21)));
+        p.set_gate2(false, t(25));
+        assert!(!p.out(2, t(26)), "gate low does not stop mode 1");
+        p.set_gate2(true, t(27));
+        assert!(!p.out(2, t(36)));
+        assert!(p.out(2, t(38)));
+    }
+
+    #[test]
+    fn mode_3_square_wave_even_and_odd() {
+        let mut p = I8254::new();
+        program(&mut p, 0x36, 10, 0);
+        let wave: Vec<bool> = (1..=20).map(|i| p.out(0, t(i))).collect();
+        let expected: Vec<bool> = (0..20).map(|i| i % 10 < 5).collect();
+        assert_eq!(wave, expected);
+        let mut p = I8254::new();
+        program(&mut p, 0x36, 5, 0);
+        let wave: Vec<bool> = (1..=10).map(|i| p.out(0, t(i))).collect();
+        assert_eq!(
+            wave,
+            [
+                true, true, true, false, false, true, true, true, false, false
+            ]
+        );
+        assert!(p.take_edge());
+        let counts: Vec<u16> = (11..=15).map(|i| count(&mut p, 0, t(i))).collect();
+        assert_eq!(counts, [4, 2, 0, 4, 2]);
+    }
+
+    #[test]
+    fn mode_4_and_5_strobe_for_one_tick() {
+        let mut p = I8254::new();
+        program(&mut p, 0x38, 4, 0);
+        let wave: Vec<bool> = (1..=7).map(|i| p.out(0, t(i))).collect();
+        assert_eq!(wave, [true, true, true, true, false, true, true]);
+        assert!(p.take_edge());
+        program(&mut p, 0xba, 4, 0);
+        assert!(p.out(2, t(100)));
+        p.set_gate2(true, t(100));
+        assert!(!p.out(2, t(105)));
+        assert!(p.out(2, t(106)));
+    }
+
+    #[test]
+    fn bcd_counts_in_decimal() {
+        let mut p = I8254::new();
+        program(&mut p, 0x35, 0x1000, 0);
+        assert_eq!(count(&mut p, 0, t(2)), 0x0999);
+        program(&mut p, 0x31, 0, 0);
+        assert_eq!(count(&mut p, 0, t(2)), 0x9999);
+    }
+
+    #[test]
+    fn read_back_latches_status_and_count() {
+        let mut p = I8254::new();
+        program(&mut p, 0x34, 1000, 0);
+        p.write(3, 0xc2, t(101));
+        assert_eq!(
+            p.read(0, t(500)),
+            0x80 | 0x34,
+            "OUT high, count loaded, mode word"
+        );
+        assert_eq!(
+            u16::from_le_bytes([p.read(0, t(500)), p.read(0, t(500))]),
+            900
+        );
+        p.write(3, 0x34, t(600));
+        p.write(3, 0xe2, t(600));
+        assert_eq!(
+            p.read(0, t(600)),
+            0xc0 | 0x34,
+            "null count until one is written"
+        );
+    }
+
+    #[test]
+    fn single_byte_access() {
+        let mut p = I8254::new();
+        p.write(3, 0x14, 0);
+        p.write(0, 200, 0);
+        assert_eq!(p.read(0, t(1)), 200);
+        p.write(3, 0x24, 0);
+        p.write(0, 2, 0);
+        assert_eq!(p.read(0, t(1)), 2);
+        assert_eq!(p.read(0, t(2)), 1);
+    }
+}
