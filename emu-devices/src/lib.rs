@@ -1,1 +1,12 @@
 //! Chips, boards, firmware tables and loaders.
+//!
+//! `chips` are pure state machines; `pc` wires them to ports, interrupt lines and the host side (`backend`) and is what
+//! emu-core sees as a [`Board`](emu_core::bus::Board).
+
+pub mod backend;
+pub mod chips;
+pub mod firmware;
+pub mod ibmpc;
+pub mod pc;
+pub mod pci;
+pub mod port_map;

@@ -1,0 +1,503 @@
+//! The board: a PC/AT with i440FX chipset, as one wiring page.
+//!
+//! [`wire`] lists every device and its ports. Interrupt lines (`interrupts.rs`) go to the 8259 pair and to the I/O APIC; the
+//! pair's INT goes to LINT0 of each local APIC and to I/O APIC pin 0. `access.rs` is the CPU's side ([`Board`]).
+//!
+//! Data flow: an access reaches a chip through [`PortMap`] or the memory windows; afterwards `settle` collects the
+//! lines' levels and edges, routes APIC messages, and caches what each vCPU's INTR is and when `advance` is next due.
+//! Invariant: between calls nothing is left to collect, so that `interrupt` and `next_event` only read the cache.
+//!
+//! All guest-visible state is in [`PcState`], plain data. The port table, the plugged PCI devices and the host sides
+//! are built by [`Pc::new`] from [`PcConfig`]; a snapshot is restored into a board that was built alike.
+
+mod access;
+mod interrupts;
+#[cfg(test)]
+mod tests;
+
+use crate::backend::CharBackend;
+use crate::chips::acpi_pm::AcpiPm;
+use crate::chips::fw_cfg::{FwCfg, GuestMemory};
+use crate::chips::hpet::Hpet;
+use crate::chips::i8042::I8042;
+use crate::chips::i8254::I8254;
+use crate::chips::i8259::Pair;
+use crate::chips::ioapic::{IoApic, PINS};
+use crate::chips::lapic::{Lapic, StartUp};
+use crate::chips::mc146818::Mc146818;
+use crate::chips::uart16550::Uart16550;
+use crate::ibmpc;
+use crate::pci::chipset::{Chipset, DEVFN_HOST, DEVFN_ISA, DEVFN_PM};
+use crate::pci::{PciDevice, PciSlots};
+use crate::port_map::{PortError, PortMap};
+use emu_core::bus::{Board, Interrupt, Nanos, Request};
+use serde::{Deserialize, Serialize};
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// How often the host side is looked at, in guest time.
+const POLL: Nanos = 1_000_000;
+/// Requests that the machine has not taken; more are dropped.
+const MAX_REQUESTS: usize = 64;
+
+/// What answers at a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Dev {
+    Pic(u8),
+    Elcr,
+    Pit,
+    Kbc(u8),
+    Port61,
+    Rtc,
+    Post,
+    Port92,
+    Smi,
+    DebugCon,
+    Com(u8),
+    Pvpanic,
+    FwCfg,
+    FwCfgDma,
+    AcpiPm,
+    PciAddress,
+    PciData,
+    DebugExit,
+}
+
+/// Every device on the board and where it is.
+fn wire(ports: &mut PortMap<Dev>, config: &PcConfig) -> Result<(), PortError> {
+    ports.attach("8259 master", ibmpc::PIC_MASTER, Dev::Pic(0))?;
+    ports.attach("8259 slave", ibmpc::PIC_SLAVE, Dev::Pic(1))?;
+    ports.attach("8259 edge/level control", ibmpc::PIC_ELCR, Dev::Elcr)?;
+    ports.attach("8254 timer", ibmpc::PIT, Dev::Pit)?;
+    ports.attach("8042 data", ibmpc::KBC_DATA, Dev::Kbc(0))?;
+    ports.attach("8042 status", ibmpc::KBC_STATUS, Dev::Kbc(1))?;
+    ports.attach("system control port B", ibmpc::PORT_61, Dev::Port61)?;
+    ports.attach("system control port A", ibmpc::PORT_92, Dev::Port92)?;
+    ports.attach("MC146818 clock", ibmpc::RTC, Dev::Rtc)?;
+    ports.attach("POST code", ibmpc::POST, Dev::Post)?;
+    ports.attach("SMI command", ibmpc::SMI, Dev::Smi)?;
+    ports.attach("com1", ibmpc::COM1, Dev::Com(0))?;
+    ports.attach("com2", ibmpc::COM2, Dev::Com(1))?;
+    ports.attach("pvpanic", ibmpc::PVPANIC, Dev::Pvpanic)?;
+    ports.attach("fw_cfg", ibmpc::FW_CFG, Dev::FwCfg)?;
+    ports.attach("fw_cfg DMA", ibmpc::FW_CFG_DMA, Dev::FwCfgDma)?;
+    ports.attach("ACPI power management", ibmpc::ACPI_PM, Dev::AcpiPm)?;
+    ports.attach(
+        "PCI configuration address",
+        ibmpc::PCI_ADDRESS,
+        Dev::PciAddress,
+    )?;
+    ports.attach("PCI configuration data", ibmpc::PCI_DATA, Dev::PciData)?;
+    if config.debugcon.is_some() {
+        ports.attach("debug console", ibmpc::DEBUGCON, Dev::DebugCon)?;
+    }
+    if let Some(exit) = config.debug_exit {
+        ports.attach("isa-debug-exit", (exit.iobase, exit.iosize), Dev::DebugExit)?;
+    }
+    Ok(())
+}
+
+/// Where `isa-debug-exit` is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DebugExit {
+    pub iobase: u16,
+    pub iosize: u16,
+}
+
+impl Default for DebugExit {
+    /// QEMU's default place.
+    fn default() -> Self {
+        Self {
+            iobase: 0x501,
+            iosize: 2,
+        }
+    }
+}
+
+/// What a board is built of.
+pub struct PcConfig {
+    /// Guest RAM in bytes.
+    pub ram_size: u64,
+    /// How many vCPUs, 1..=255.
+    pub cpus: usize,
+    /// The serial ports' host sides.
+    pub com: [CharBackend; 2],
+    /// The console at port E9h.
+    pub debugcon: Option<CharBackend>,
+    /// `isa-debug-exit`.
+    pub debug_exit: Option<DebugExit>,
+    /// The clock's Unix time at power-on.
+    pub rtc_base: i64,
+    /// Guest RAM for devices that master the bus; without it fw_cfg has no DMA.
+    pub memory: Option<Arc<dyn GuestMemory + Send + Sync>>,
+}
+
+impl PcConfig {
+    /// One vCPU, nothing connected, the clock at 2000-01-01.
+    pub fn new(ram_size: u64) -> Self {
+        Self {
+            ram_size,
+            cpus: 1,
+            com: [CharBackend::null(), CharBackend::null()],
+            debugcon: None,
+            debug_exit: None,
+            rtc_base: 946_684_800,
+            memory: None,
+        }
+    }
+}
+
+/// A board that cannot be built.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BoardError {
+    #[error(transparent)]
+    Port(#[from] PortError),
+    #[error("{0} vCPUs are not supported (1 to 255 are)")]
+    Cpus(usize),
+    #[error("PCI device {device:02x}.{function} is taken: choose another slot")]
+    PciSlot { device: u8, function: u8 },
+}
+
+/// What happened and is worth counting.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counters {
+    pub unknown_port_reads: u64,
+    pub unknown_port_writes: u64,
+    pub last_unknown_port: Option<u16>,
+    pub unknown_mmio_reads: u64,
+    pub unknown_mmio_writes: u64,
+    pub last_unknown_mmio: Option<u64>,
+    pub spurious_interrupts: u64,
+    pub nmis: u64,
+    pub input_bytes: u64,
+    pub output_bytes: u64,
+    /// Interrupts that the 8259 pair has delivered, by IRQ.
+    pub pic_delivered: [u64; 16],
+    /// Interrupts that the I/O APIC has sent, by pin.
+    pub ioapic_delivered: [u64; PINS],
+}
+
+/// The whole guest-visible state of the board.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PcState {
+    pic: Pair,
+    pit: I8254,
+    kbc: I8042,
+    rtc: Mc146818,
+    com: [Uart16550; 2],
+    ioapic: IoApic,
+    lapics: Vec<Lapic>,
+    hpet: Hpet,
+    pm: AcpiPm,
+    chipset: Chipset,
+    fw_cfg: FwCfg,
+    /// Port 61h bits 3:0.
+    port_61: u8,
+    /// Port 92h bit 0.
+    fast_init: bool,
+    a20: bool,
+    nmi_masked: bool,
+    post_code: u8,
+    smi: [u8; 2],
+    reset_control: u8,
+    /// The levels that the interrupt controllers were last given: ISA IRQs and I/O APIC pins.
+    isa_lines: u32,
+    gsi_lines: u32,
+    /// ISA IRQs that the HPET's edges hold high.
+    hpet_held: u32,
+    /// The vCPU that makes the present access.
+    cpu: usize,
+    requests: VecDeque<Request>,
+    counters: Counters,
+}
+
+/// A board's state with that of its PCI devices.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Snapshot {
+    state: PcState,
+    pci: Vec<(u8, Vec<u8>)>,
+}
+
+/// The board.
+pub struct Pc {
+    s: PcState,
+    ports: PortMap<Dev>,
+    slots: PciSlots,
+    com: [CharBackend; 2],
+    debugcon: Option<CharBackend>,
+    memory: Option<Arc<dyn GuestMemory + Send + Sync>>,
+    /// Worked out by `settle`: each vCPU's inputs, and when `advance` is due.
+    inputs: Vec<Interrupt>,
+    next: Nanos,
+    /// When the host side is looked at next.
+    poll_at: Nanos,
+}
+
+impl Pc {
+    /// Builds the board in its state after power-on and firmware.
+    pub fn new(config: PcConfig) -> Result<Self, BoardError> {
+        if !(1..=255).contains(&config.cpus) {
+            return Err(BoardError::Cpus(config.cpus));
+        }
+        let mut ports = PortMap::default();
+        wire(&mut ports, &config)?;
+
+        let low = config.ram_size.min(ibmpc::PCI_HOLE);
+        let mut rtc = Mc146818::new(config.rtc_base);
+        rtc.set_pc_bytes(low, config.ram_size - low, config.cpus);
+        let mut s = PcState {
+            pic: Pair::new(),
+            pit: I8254::new(),
+            kbc: I8042::new(),
+            rtc,
+            com: [Uart16550::new(), Uart16550::new()],
+            ioapic: IoApic::new(),
+            lapics: (0..config.cpus as u32).map(Lapic::new).collect(),
+            hpet: Hpet::new(),
+            pm: AcpiPm::new(),
+            chipset: Chipset::new(),
+            fw_cfg: FwCfg::new(config.ram_size, config.cpus as u16),
+            port_61: 0,
+            fast_init: false,
+            a20: true,
+            nmi_masked: false,
+            post_code: 0,
+            smi: [0; 2],
+            reset_control: 0,
+            isa_lines: 0,
+            gsi_lines: 0,
+            hpet_held: 0,
+            cpu: 0,
+            requests: VecDeque::new(),
+            counters: Counters::default(),
+        };
+        s.after_firmware();
+        for (uart, backend) in s.com.iter_mut().zip(&config.com) {
+            // CTS, DSR and DCD: somebody is at the other end.
+            uart.set_modem_inputs(if backend.is_connected() { 0xb0 } else { 0 });
+            uart.read(6, 0);
+        }
+        let mut pc = Self {
+            inputs: vec![Interrupt::default(); config.cpus],
+            s,
+            ports,
+            slots: PciSlots::default(),
+            com: config.com,
+            debugcon: config.debugcon,
+            memory: config.memory,
+            next: 0,
+            poll_at: Nanos::MAX,
+        };
+        pc.poll_host(0);
+        pc.settle(0);
+        Ok(pc)
+    }
+
+    /// Plugs a PCI device in.
+    pub fn plug(
+        &mut self,
+        device: u8,
+        function: u8,
+        d: Box<dyn PciDevice>,
+    ) -> Result<(), BoardError> {
+        let devfn = device << 3 | function & 7;
+        let chipset = matches!(devfn, DEVFN_HOST | DEVFN_ISA | DEVFN_PM);
+        if device > 31 || function > 7 || chipset || !self.slots.plug(devfn, d) {
+            return Err(BoardError::PciSlot { device, function });
+        }
+        Ok(())
+    }
+
+    /// The wiring: name, first port, last port.
+    pub fn port_list(&self) -> Vec<(String, u16, u16)> {
+        self.ports.list()
+    }
+
+    /// What was counted.
+    pub fn counters(&self) -> Counters {
+        Counters {
+            ioapic_delivered: *self.s.ioapic.sent(),
+            ..self.s.counters.clone()
+        }
+    }
+
+    /// The last byte written to port 80h.
+    pub fn post_code(&self) -> u8 {
+        self.s.post_code
+    }
+
+    /// Items for the guest's firmware or kernel.
+    pub fn fw_cfg(&mut self) -> &mut FwCfg {
+        &mut self.s.fw_cfg
+    }
+
+    /// The A20 gate: true lets addresses pass.
+    pub fn a20(&self) -> bool {
+        self.s.a20
+    }
+
+    /// A key goes down or up (codes: [`ps2`](crate::chips::ps2)).
+    pub fn key(&mut self, key: u16, down: bool, now: Nanos) {
+        self.s.kbc.key(key, down, now);
+        self.settle(now);
+    }
+
+    /// The keyboard's lights: bit 0 ScrollLock, 1 NumLock, 2 CapsLock.
+    pub fn leds(&self) -> u8 {
+        self.s.kbc.keyboard.leds()
+    }
+
+    /// The mouse moves (right and up positive) or its buttons change.
+    pub fn mouse(&mut self, dx: i32, dy: i32, dz: i32, buttons: u8, now: Nanos) {
+        self.s.kbc.mouse_event(dx, dy, dz, buttons, now);
+        self.settle(now);
+    }
+
+    /// The user presses the power button: an ACPI guest shuts down.
+    pub fn press_power_button(&mut self, now: Nanos) {
+        self.s.pm.press_power_button();
+        self.settle(now);
+    }
+
+    /// A break arrives at a serial port.
+    pub fn serial_break(&mut self, n: usize, now: Nanos) {
+        if let Some(uart) = self.s.com.get_mut(n) {
+            uart.receive_break(now);
+            self.settle(now);
+        }
+    }
+
+    /// The NMI button.
+    pub fn nmi(&mut self, now: Nanos) {
+        if !self.s.nmi_masked {
+            self.s.lapics.iter_mut().for_each(Lapic::pulse_lint1);
+            self.settle(now);
+        }
+    }
+
+    /// What an INIT or start-up message asks of a vCPU.
+    pub fn take_start_up(&mut self, cpu: usize) -> Option<StartUp> {
+        let lapic = self.s.lapics.get_mut(cpu)?;
+        let start_up = lapic.take_start_up();
+        if start_up == Some(StartUp::Init) {
+            lapic.init_reset();
+            self.refresh_cpu(cpu);
+        }
+        start_up
+    }
+
+    /// Writes out what the guest has sent. Gives the first error of an output, which is then off.
+    pub fn flush(&mut self) -> Option<std::io::Error> {
+        let mut error = None;
+        for backend in self.com.iter_mut().chain(self.debugcon.as_mut()) {
+            backend.flush();
+            error = error.or(backend.take_error());
+        }
+        error
+    }
+
+    /// The state, to put into a board that was built alike.
+    pub fn save(&self) -> Snapshot {
+        Snapshot {
+            state: self.s.clone(),
+            pci: self.slots.save(),
+        }
+    }
+
+    /// Takes a state back; false: it is another board's (the number of vCPUs or the PCI devices differ).
+    pub fn restore(&mut self, snapshot: &Snapshot, now: Nanos) -> bool {
+        if snapshot.state.lapics.len() != self.s.lapics.len() || !self.slots.restore(&snapshot.pci)
+        {
+            return false;
+        }
+        self.s = snapshot.state.clone();
+        self.poll_host(now);
+        self.settle(now);
+        true
+    }
+
+    fn request(&mut self, request: Request) {
+        if self.s.requests.len() < MAX_REQUESTS {
+            self.s.requests.push_back(request);
+        }
+    }
+
+    fn set_a20(&mut self, on: bool) {
+        if self.s.a20 != on {
+            self.s.a20 = on;
+            self.request(Request::A20(on));
+        }
+    }
+
+    /// Exchanges bytes with the host and plans the next look.
+    fn poll_host(&mut self, now: Nanos) {
+        let mut again = false;
+        for (uart, backend) in self.s.com.iter_mut().zip(&mut self.com) {
+            let room = uart.room();
+            if room > 0 {
+                let mut n = 0;
+                backend.receive(room, |byte| {
+                    uart.receive(byte, now);
+                    n += 1;
+                });
+                self.s.counters.input_bytes += n;
+            }
+            backend.flush();
+            again |= backend.input_open();
+        }
+        if let Some(backend) = &mut self.debugcon {
+            backend.flush();
+        }
+        self.poll_at = if again {
+            now.saturating_add(POLL)
+        } else {
+            Nanos::MAX
+        };
+    }
+
+    /// Moves what a serial port has sent to its host side.
+    fn send_out(&mut self, n: usize, now: Nanos) {
+        let backend = &mut self.com[n];
+        for byte in self.s.com[n].take_output() {
+            backend.put(byte);
+            self.s.counters.output_bytes += 1;
+        }
+        if backend.has_unwritten() {
+            self.poll_at = self.poll_at.min(now.saturating_add(POLL));
+        }
+    }
+}
+
+impl PcState {
+    /// The interrupt controllers as a BIOS leaves them: the SCI and the PCI interrupts are level-triggered.
+    fn after_firmware(&mut self) {
+        let levels = ibmpc::PIRQ_IRQS
+            .iter()
+            .fold(1u16 << ibmpc::IRQ_SCI, |l, &irq| l | 1 << irq);
+        self.pic.set_elcr(0, levels as u8);
+        self.pic.set_elcr(1, (levels >> 8) as u8);
+    }
+
+    /// RESET#. Time, CMOS, firmware items and counters stay.
+    fn reset(&mut self) {
+        self.pic = Pair::new();
+        self.pit = I8254::new();
+        self.kbc = I8042::new();
+        self.rtc.reset();
+        self.com.iter_mut().for_each(Uart16550::reset);
+        self.ioapic.reset();
+        self.lapics = (0..self.lapics.len() as u32).map(Lapic::new).collect();
+        self.hpet = Hpet::new();
+        self.pm = AcpiPm::new();
+        self.chipset = Chipset::new();
+        self.fw_cfg.reset();
+        self.port_61 = 0;
+        self.fast_init = false;
+        self.nmi_masked = false;
+        self.reset_control = 0;
+        self.isa_lines = 0;
+        self.gsi_lines = 0;
+        self.hpet_held = 0;
+        self.after_firmware();
+    }
+}

@@ -1,0 +1,430 @@
+//! The CPU's side of the board: ports, memory windows, interrupt acknowledge and local APIC registers.
+
+use super::*;
+use crate::chips::acpi_pm::Sleep;
+use crate::chips::i8042::Signal;
+use emu_core::addr::PhysAddr;
+
+/// All ones in `size` bytes.
+fn ones(size: u8) -> u64 {
+    if size >= 8 {
+        u64::MAX
+    } else {
+        (1 << (8 * size as u32)) - 1
+    }
+}
+
+/// The refresh request toggles each 15.085 us (port 61h bit 4).
+const REFRESH_NS: u64 = 15_085;
+
+impl Pc {
+    /// One access within a device's range.
+    fn dev_read(&mut self, dev: Dev, offset: u16, size: u8, now: Nanos) -> u32 {
+        let s = &mut self.s;
+        let byte = match dev {
+            Dev::Pic(chip) => s.pic.read(chip, offset as u8),
+            Dev::Elcr => s.pic.elcr(offset as u8),
+            Dev::Pit => s.pit.read(offset as u8, now),
+            Dev::Kbc(port) => s.kbc.read(port, s.a20, now),
+            Dev::Port61 => {
+                let refresh = ((now / REFRESH_NS) & 1) as u8;
+                let out2 = s.pit.out(2, now) as u8;
+                s.port_61 & 0x0f | refresh << 4 | out2 << 5
+            }
+            Dev::Rtc => s.rtc.read(offset as u8, now),
+            Dev::Post => s.post_code,
+            Dev::Port92 => s.fast_init as u8 | (s.a20 as u8) << 1,
+            Dev::Smi => s.smi[offset as usize & 1],
+            Dev::DebugCon => 0xe9,
+            Dev::Com(n) => s.com[n as usize].read(offset as u8, now),
+            Dev::Pvpanic => 3,
+            Dev::FwCfg if offset == 1 => s.fw_cfg.read_data(),
+            Dev::FwCfg => 0,
+            Dev::FwCfgDma => {
+                return (0..size as u16).fold(0, |v, i| {
+                    v | (s.fw_cfg.read_dma(offset + i) as u32) << (8 * i)
+                });
+            }
+            Dev::AcpiPm => return s.pm.read(offset, size, now),
+            Dev::PciAddress if size == 4 => return s.chipset.address(),
+            Dev::PciAddress if offset == 1 => s.reset_control & !4,
+            Dev::PciAddress => 0xff,
+            Dev::PciData => {
+                let Some((devfn, reg)) = s.chipset.target() else {
+                    return ones(size) as u32;
+                };
+                let at = reg + offset as usize;
+                let value = s
+                    .chipset
+                    .config_read(devfn, at, size)
+                    .or_else(|| self.slots.config_read(devfn, at, size));
+                return value.unwrap_or(ones(size) as u32);
+            }
+            Dev::DebugExit => 0,
+        };
+        byte as u32
+    }
+
+    fn dev_write(&mut self, dev: Dev, offset: u16, size: u8, value: u32, now: Nanos) {
+        let s = &mut self.s;
+        let byte = value as u8;
+        match dev {
+            Dev::Pic(chip) => s.pic.write(chip, offset as u8, byte),
+            Dev::Elcr => s.pic.set_elcr(offset as u8, byte),
+            Dev::Pit => s.pit.write(offset as u8, byte, now),
+            Dev::Kbc(port) => match s.kbc.write(port, byte, s.a20, now) {
+                Some(Signal::Reset) => self.request(Request::Reset),
+                Some(Signal::A20(on)) => self.set_a20(on),
+                None => {}
+            },
+            Dev::Port61 => {
+                s.port_61 = byte & 0x0f;
+                s.pit.set_gate2(byte & 1 != 0, now);
+            }
+            Dev::Rtc => {
+                if offset == 0 {
+                    s.nmi_masked = byte & 0x80 != 0;
+                }
+                s.rtc.write(offset as u8, byte, now);
+            }
+            Dev::Post => s.post_code = byte,
+            Dev::Port92 => {
+                let init = byte & 1 != 0 && !s.fast_init;
+                s.fast_init = byte & 1 != 0;
+                self.set_a20(byte & 2 != 0);
+                if init {
+                    self.request(Request::Init);
+                }
+            }
+            Dev::Smi => {
+                s.smi[offset as usize & 1] = byte;
+                match (offset, byte) {
+                    (0, ibmpc::ACPI_ENABLE) => s.pm.set_acpi_mode(true),
+                    (0, ibmpc::ACPI_DISABLE) => s.pm.set_acpi_mode(false),
+                    _ => {}
+                }
+            }
+            Dev::DebugCon => {
+                if let Some(backend) = &mut self.debugcon {
+                    backend.put(byte);
+                    s.counters.output_bytes += 1;
+                    if backend.has_unwritten() {
+                        self.poll_at = self.poll_at.min(now.saturating_add(POLL));
+                    }
+                }
+            }
+            Dev::Com(n) => {
+                s.com[n as usize].write(offset as u8, byte, now);
+                if s.com[n as usize].has_output() {
+                    self.send_out(n as usize, now);
+                }
+            }
+            Dev::Pvpanic => self.request(Request::GuestPanic(byte)),
+            Dev::FwCfg if offset == 0 => s.fw_cfg.select(value as u16),
+            Dev::FwCfg => {}
+            Dev::FwCfgDma => {
+                if size == 4 && offset & 3 == 0 {
+                    let memory = self.memory.clone();
+                    let memory: Option<&dyn GuestMemory> = match &memory {
+                        Some(memory) => Some(&**memory),
+                        None => None,
+                    };
+                    s.fw_cfg.write_dma((offset / 4) as u8, value, memory);
+                }
+            }
+            Dev::AcpiPm => {
+                if s.pm.write(offset, size, value, now) == Some(Sleep::Off) {
+                    self.request(Request::PowerOff);
+                }
+            }
+            Dev::PciAddress if size == 4 => s.chipset.set_address(value),
+            Dev::PciAddress if offset == 1 => {
+                // The rising edge of bit 2 resets (82371SB, 2.5.2).
+                let reset = byte & !s.reset_control & 4 != 0;
+                s.reset_control = byte & 0x06;
+                if reset {
+                    self.request(Request::Reset);
+                }
+            }
+            Dev::PciAddress => {}
+            Dev::PciData => {
+                if let Some((devfn, reg)) = s.chipset.target() {
+                    let at = reg + offset as usize;
+                    if !s.chipset.config_write(devfn, at, size, value) {
+                        self.slots.config_write(devfn, at, size, value);
+                    }
+                }
+            }
+            Dev::DebugExit => self.request(Request::DebugExit(value)),
+        }
+    }
+
+    /// Whether a device takes accesses wider than a byte; the others get them byte by byte.
+    fn is_wide(dev: Dev) -> bool {
+        matches!(
+            dev,
+            Dev::AcpiPm
+                | Dev::PciAddress
+                | Dev::PciData
+                | Dev::FwCfgDma
+                | Dev::FwCfg
+                | Dev::DebugExit
+        )
+    }
+
+    fn port_read(&mut self, port: u16, size: u8, now: Nanos) -> u32 {
+        match self.ports.find(port) {
+            Some((dev, offset, left))
+                if size == 1 || (Self::is_wide(dev) && left >= size as u16) =>
+            {
+                return self.dev_read(dev, offset, size, now);
+            }
+            None if self.nobody_of_ours(port, size) => {
+                return match self.slots.read(true, port as u64, size, now) {
+                    Some(value) => value as u32,
+                    None => {
+                        self.s.counters.unknown_port_reads += 1;
+                        self.s.counters.last_unknown_port = Some(port);
+                        ones(size) as u32
+                    }
+                };
+            }
+            _ => {}
+        }
+        (0..size).fold(0, |v, i| {
+            v | self.port_read(port.wrapping_add(i as u16), 1, now) << (8 * i)
+        })
+    }
+
+    fn port_write(&mut self, port: u16, size: u8, value: u32, now: Nanos) {
+        match self.ports.find(port) {
+            Some((dev, offset, left))
+                if size == 1 || (Self::is_wide(dev) && left >= size as u16) =>
+            {
+                return self.dev_write(dev, offset, size, value, now);
+            }
+            None if self.nobody_of_ours(port, size) => {
+                if !self.slots.write(true, port as u64, size, value as u64, now) {
+                    self.s.counters.unknown_port_writes += 1;
+                    self.s.counters.last_unknown_port = Some(port);
+                }
+                return;
+            }
+            _ => {}
+        }
+        for i in 0..size {
+            self.port_write(
+                port.wrapping_add(i as u16),
+                1,
+                (value >> (8 * i)) & 0xff,
+                now,
+            );
+        }
+    }
+
+    /// Whether none of the board's own devices has a port of this access.
+    fn nobody_of_ours(&self, port: u16, size: u8) -> bool {
+        (0..size).all(|i| self.ports.find(port.wrapping_add(i as u16)).is_none())
+    }
+
+    /// Runs what is due before an access sees the chips.
+    fn catch_up(&mut self, now: Nanos) {
+        if now >= self.next {
+            self.advance(now);
+        }
+    }
+
+    /// The memory window of the board's own chips at `addr`, with the offset.
+    fn window(&self, addr: u64) -> Option<(Mmio, u64)> {
+        let inside =
+            |(base, size): ibmpc::Window| (addr.wrapping_sub(base) < size).then(|| addr - base);
+        if let Some(base) = self.s.lapics[self.s.cpu].mmio_base()
+            && let Some(offset) = inside((base, ibmpc::LAPIC_SIZE))
+        {
+            return Some((Mmio::Lapic, offset));
+        }
+        if let Some(offset) = inside(ibmpc::IOAPIC) {
+            return Some((Mmio::IoApic, offset));
+        }
+        inside(ibmpc::HPET).map(|offset| (Mmio::Hpet, offset))
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Mmio {
+    Lapic,
+    IoApic,
+    Hpet,
+}
+
+impl Board for Pc {
+    fn select_cpu(&mut self, cpu: usize) {
+        self.s.cpu = cpu.min(self.s.lapics.len() - 1);
+    }
+
+    fn pio_read(&mut self, port: u16, size: u8, now: Nanos) -> u32 {
+        self.catch_up(now);
+        let value = self.port_read(port, size, now);
+        self.settle(now);
+        value
+    }
+
+    fn pio_write(&mut self, port: u16, size: u8, value: u32, now: Nanos) {
+        self.catch_up(now);
+        self.port_write(port, size, value, now);
+        self.settle(now);
+    }
+
+    fn mmio_read(&mut self, addr: PhysAddr, size: u8, now: Nanos) -> u64 {
+        self.catch_up(now);
+        let value = match self.window(addr.0) {
+            // The APICs' registers are 32 bits wide at multiples of 16.
+            Some((Mmio::Lapic, offset)) => {
+                let cpu = self.s.cpu;
+                let value = self.s.lapics[cpu].mmio_read(offset & !3, now) as u64;
+                value >> (8 * (offset & 3)) & ones(size)
+            }
+            Some((Mmio::IoApic, offset)) => {
+                let value = self.s.ioapic.read(offset & !3) as u64;
+                value >> (8 * (offset & 3)) & ones(size)
+            }
+            Some((Mmio::Hpet, offset)) => self.s.hpet.read(offset, size, now),
+            None => match self.slots.read(false, addr.0, size, now) {
+                Some(value) => value,
+                None => {
+                    self.s.counters.unknown_mmio_reads += 1;
+                    self.s.counters.last_unknown_mmio = Some(addr.0);
+                    ones(size)
+                }
+            },
+        };
+        self.settle(now);
+        value
+    }
+
+    fn mmio_write(&mut self, addr: PhysAddr, size: u8, value: u64, now: Nanos) {
+        self.catch_up(now);
+        match self.window(addr.0) {
+            Some((Mmio::Lapic, offset)) => {
+                let cpu = self.s.cpu;
+                // Narrower accesses are undefined (SDM Vol. 3A, 11.4.1); they do nothing here.
+                if size >= 4 {
+                    self.s.lapics[cpu].mmio_write(offset, value as u32, now);
+                }
+            }
+            Some((Mmio::IoApic, offset)) => self.s.ioapic.write(offset, value as u32),
+            Some((Mmio::Hpet, offset)) => self.s.hpet.write(offset, size, value, now),
+            None => {
+                if !self.slots.write(false, addr.0, size, value, now) {
+                    self.s.counters.unknown_mmio_writes += 1;
+                    self.s.counters.last_unknown_mmio = Some(addr.0);
+                }
+            }
+        }
+        self.settle(now);
+    }
+
+    fn advance(&mut self, now: Nanos) {
+        if now < self.next {
+            return;
+        }
+        let s = &mut self.s;
+        s.pit.advance(now);
+        s.rtc.advance(now);
+        s.kbc.advance(now);
+        s.com.iter_mut().for_each(|uart| uart.advance(now));
+        s.hpet.advance(now);
+        s.pm.advance(now);
+        s.lapics.iter_mut().for_each(|lapic| lapic.advance(now));
+        self.slots.advance(now);
+        if now >= self.poll_at {
+            self.poll_host(now);
+        }
+        self.settle(now);
+    }
+
+    fn next_event(&self) -> Option<Nanos> {
+        (self.next != Nanos::MAX).then_some(self.next)
+    }
+
+    fn take_request(&mut self) -> Option<Request> {
+        self.s.requests.pop_front()
+    }
+
+    fn interrupt(&self, cpu: usize) -> Interrupt {
+        self.inputs.get(cpu).copied().unwrap_or_default()
+    }
+
+    fn ack_intr(&mut self, cpu: usize, now: Nanos) -> u8 {
+        let vector = if let Some(vector) = self.s.lapics[cpu].ack() {
+            vector
+        } else if self.takes_extint(cpu) {
+            // The acknowledge cycle goes to the 8259, which has its own spurious vector.
+            let (vector, irq) = self.s.pic.ack();
+            match irq {
+                Some(irq) => self.s.counters.pic_delivered[irq as usize & 15] += 1,
+                None => self.s.counters.spurious_interrupts += 1,
+            }
+            vector
+        } else {
+            self.s.counters.spurious_interrupts += 1;
+            self.s.lapics[cpu].spurious().unwrap_or(0xff)
+        };
+        self.settle(now);
+        vector
+    }
+
+    fn ack_nmi(&mut self, cpu: usize) {
+        self.s.counters.nmis += 1;
+        self.s.lapics[cpu].ack_nmi();
+        self.refresh_cpu(cpu);
+    }
+
+    fn apic_base(&self, cpu: usize) -> u64 {
+        self.s.lapics[cpu].base()
+    }
+
+    fn set_apic_base(&mut self, cpu: usize, value: u64) -> bool {
+        let done = self.s.lapics[cpu].set_base(value);
+        self.refresh_cpu(cpu);
+        done
+    }
+
+    fn x2apic_read(&mut self, cpu: usize, msr: u32, now: Nanos) -> Option<u64> {
+        self.catch_up(now);
+        self.s.lapics[cpu].msr_read(msr, now)
+    }
+
+    fn x2apic_write(&mut self, cpu: usize, msr: u32, value: u64, now: Nanos) -> bool {
+        self.catch_up(now);
+        let done = self.s.lapics[cpu].msr_write(msr, value, now);
+        self.settle(now);
+        done
+    }
+
+    fn tpr(&self, cpu: usize) -> u8 {
+        self.s.lapics[cpu].cr8()
+    }
+
+    fn set_tpr(&mut self, cpu: usize, value: u8) {
+        self.s.lapics[cpu].set_cr8(value);
+        self.refresh_cpu(cpu);
+    }
+
+    fn tsc_deadline(&self, cpu: usize) -> Nanos {
+        self.s.lapics[cpu].tsc_deadline()
+    }
+
+    fn set_tsc_deadline(&mut self, cpu: usize, deadline: Nanos, now: Nanos) {
+        self.s.lapics[cpu].set_tsc_deadline(deadline, now);
+        self.settle(now);
+    }
+
+    fn reset(&mut self, now: Nanos) {
+        self.s.reset();
+        self.slots.reset();
+        self.set_a20(true);
+        self.s.requests.clear();
+        self.settle(now);
+    }
+}

@@ -1,0 +1,439 @@
+//! The board as the CPU sees it: routing of ports and interrupts, requests, host side.
+
+use super::*;
+use crate::backend::{InputQueue, MemoryOutput};
+use emu_core::addr::PhysAddr;
+
+const SECOND: Nanos = 1_000_000_000;
+const EOI: u64 = 0xfee0_00b0;
+
+fn pc_with(f: impl FnOnce(&mut PcConfig)) -> Pc {
+    let mut config = PcConfig::new(512 << 20);
+    f(&mut config);
+    Pc::new(config).unwrap()
+}
+
+fn pc() -> Pc {
+    pc_with(|_| {})
+}
+
+fn out(pc: &mut Pc, port: u16, value: u8, now: Nanos) {
+    pc.pio_write(port, 1, value as u32, now);
+}
+
+fn inb(pc: &mut Pc, port: u16, now: Nanos) -> u8 {
+    pc.pio_read(port, 1, now) as u8
+}
+
+fn init_pics(pc: &mut Pc) {
+    for (port, base, icw3) in [(0x20, 0x20, 4), (0xa0, 0x28, 2)] {
+        out(pc, port, 0x11, 0);
+        out(pc, port + 1, base, 0);
+        out(pc, port + 1, icw3, 0);
+        out(pc, port + 1, 1, 0);
+        out(pc, port + 1, 0, 0);
+    }
+}
+
+fn redirect(pc: &mut Pc, pin: u32, entry: u64) {
+    for (half, value) in [(1, entry >> 32), (0, entry & 0xffff_ffff)] {
+        pc.mmio_write(PhysAddr(0xfec0_0000), 4, 0x10 + 2 * pin as u64 + half, 0);
+        pc.mmio_write(PhysAddr(0xfec0_0010), 4, value, 0);
+    }
+}
+
+/// 8254 counter 0 in mode 2 with `n`.
+fn start_timer(pc: &mut Pc, n: u16, now: Nanos) {
+    out(pc, 0x43, 0x34, now);
+    out(pc, 0x40, n as u8, now);
+    out(pc, 0x40, (n >> 8) as u8, now);
+}
+
+#[test]
+fn overlaps_are_errors_that_name_both() {
+    let mut config = PcConfig::new(1 << 20);
+    config.debug_exit = Some(DebugExit {
+        iobase: 0x3fc,
+        iosize: 4,
+    });
+    let error = Pc::new(config).err().unwrap().to_string();
+    assert!(
+        error.contains("isa-debug-exit") && error.contains("com1"),
+        "{error}"
+    );
+    let mut config = PcConfig::new(1 << 20);
+    config.cpus = 0;
+    assert_eq!(Pc::new(config).err(), Some(BoardError::Cpus(0)));
+}
+
+#[test]
+fn unknown_places_read_ones_and_are_counted() {
+    let mut pc = pc();
+    assert_eq!(pc.pio_read(0x1234, 4, 0), 0xffff_ffff);
+    pc.pio_write(0xffff, 4, 0, 0);
+    assert_eq!(pc.mmio_read(PhysAddr(0xf000_0000), 8, 0), u64::MAX);
+    assert_eq!(pc.mmio_read(PhysAddr(0xf000_0000), 2, 0), 0xffff);
+    pc.mmio_write(PhysAddr(u64::MAX), 1, 0, 0);
+    let c = pc.counters();
+    assert_eq!(
+        (c.unknown_port_writes, c.last_unknown_port),
+        (1, Some(0xffff))
+    );
+    assert_eq!(
+        (
+            c.unknown_mmio_reads,
+            c.unknown_mmio_writes,
+            c.last_unknown_mmio
+        ),
+        (2, 1, Some(u64::MAX))
+    );
+}
+
+#[test]
+fn timer_through_the_8259_in_virtual_wire_mode() {
+    let mut pc = pc();
+    init_pics(&mut pc);
+    start_timer(&mut pc, 1000, 0);
+    // OUT goes high as mode 2 is set: one request at once.
+    assert_eq!(pc.ack_intr(0, 0), 0x20);
+    out(&mut pc, 0x20, 0x20, 0);
+    assert!(!pc.interrupt(0).intr);
+    let at = pc.next_event().unwrap();
+    pc.advance(at - 1);
+    assert!(!pc.interrupt(0).intr);
+    pc.advance(at);
+    assert!(pc.interrupt(0).intr);
+    assert_eq!(pc.ack_intr(0, at), 0x20);
+    assert_eq!(pc.counters().pic_delivered[0], 2);
+    // A whole second missed: one interrupt, and the next event is in the future.
+    out(&mut pc, 0x20, 0x20, at);
+    pc.advance(SECOND);
+    assert_eq!(pc.ack_intr(0, SECOND), 0x20);
+    out(&mut pc, 0x20, 0x20, SECOND);
+    assert!(!pc.interrupt(0).intr);
+    assert!(pc.next_event().unwrap() > SECOND);
+}
+
+#[test]
+fn timer_through_ioapic_pin_2() {
+    let mut pc = pc();
+    redirect(&mut pc, 2, 0x30);
+    start_timer(&mut pc, 1000, 0);
+    assert_eq!(pc.ack_intr(0, 0), 0x30);
+    pc.mmio_write(PhysAddr(EOI), 4, 0, 0);
+    let at = pc.next_event().unwrap();
+    pc.advance(at);
+    assert!(pc.interrupt(0).intr);
+    pc.set_tpr(0, 3);
+    assert!(!pc.interrupt(0).intr);
+    pc.set_tpr(0, 0);
+    assert_eq!(pc.ack_intr(0, at), 0x30);
+    assert_eq!(pc.counters().ioapic_delivered[2], 2);
+    assert_eq!(
+        pc.ack_intr(0, at),
+        0x0f,
+        "nothing there: the 8259's spurious vector"
+    );
+}
+
+#[test]
+fn serial_output_and_interrupt_on_both_controllers() {
+    let mut memory = MemoryOutput::default();
+    let mut pc = pc_with(|c| (c.com[0], memory) = CharBackend::memory());
+    b"hello\nx".iter().for_each(|&b| out(&mut pc, 0x3f8, b, 0));
+    assert_eq!(memory.bytes(), b"hello\n");
+    let at = pc.next_event().unwrap();
+    pc.advance(at);
+    assert_eq!(memory.bytes(), b"hello\nx", "flushed within a millisecond");
+    assert_eq!(pc.next_event(), None);
+    out(&mut pc, 0x3f8, b'y', at);
+    init_pics(&mut pc);
+    redirect(&mut pc, 4, 0x44);
+    out(&mut pc, 0x3fc, 0x08, at);
+    out(&mut pc, 0x3f9, 0x02, at);
+    assert_eq!(pc.ack_intr(0, at), 0x44);
+    assert_eq!(pc.ack_intr(0, at), 0x24);
+    assert_eq!(inb(&mut pc, 0x3fa, at), 0x02);
+    drop(pc);
+    assert_eq!(memory.bytes(), b"hello\nxy");
+}
+
+#[test]
+fn serial_input_is_polled_and_paced() {
+    let queue = Arc::new(InputQueue::default());
+    let q = queue.clone();
+    let mut pc = pc_with(|c| c.com[0] = CharBackend::null().with_input(q));
+    out(&mut pc, 0x3fa, 0x01, 0);
+    queue.push(&[b'a'; 20]);
+    let at = pc.next_event().unwrap();
+    assert!(at <= 1_000_000);
+    pc.advance(at);
+    let mut got = 0;
+    while inb(&mut pc, 0x3fd, at) & 1 != 0 {
+        assert_eq!(inb(&mut pc, 0x3f8, at), b'a');
+        got += 1;
+    }
+    assert_eq!(got, 16);
+    queue.close();
+    pc.advance(at + 1_000_000);
+    (0..4).for_each(|_| assert_eq!(inb(&mut pc, 0x3f8, at + 1_000_000), b'a'));
+    pc.advance(at + 2_000_000);
+    assert_eq!(pc.next_event(), None, "no polling after the end of input");
+    assert_eq!(pc.counters().input_bytes, 20);
+    assert_eq!(inb(&mut pc, 0x3fe, 0) & 0xf0, 0xb0);
+    assert_eq!(inb(&mut pc, 0x2fe, 0) & 0xf0, 0, "nothing on com2");
+}
+
+#[test]
+fn keyboard_interrupt_and_reset_request() {
+    let mut pc = pc();
+    init_pics(&mut pc);
+    pc.key(0x1e, true, 0);
+    assert_eq!(pc.ack_intr(0, 0), 0x21);
+    assert_eq!(inb(&mut pc, 0x60, 0), 0x1e);
+    out(&mut pc, 0x64, 0xfe, 0);
+    assert_eq!(pc.take_request(), Some(Request::Reset));
+    assert_eq!(pc.take_request(), None);
+}
+
+#[test]
+fn requests_of_all_kinds() {
+    let mut pc = pc_with(|c| {
+        c.debug_exit = Some(DebugExit {
+            iobase: 0xf4,
+            iosize: 4,
+        })
+    });
+    pc.pio_write(0xf4, 4, 0x12345, 0);
+    assert_eq!(pc.take_request(), Some(Request::DebugExit(0x12345)));
+    pc.pio_write(0xf4, 1, 0x10, 0);
+    assert_eq!(pc.take_request(), Some(Request::DebugExit(0x10)));
+    pc.pio_write(0x604, 2, 0x2000, 0);
+    assert_eq!(pc.take_request(), Some(Request::PowerOff));
+    out(&mut pc, 0xcf9, 0x02, 0);
+    assert_eq!(pc.take_request(), None);
+    out(&mut pc, 0xcf9, 0x06, 0);
+    assert_eq!(pc.take_request(), Some(Request::Reset));
+    assert_eq!(inb(&mut pc, 0x505, 0), 3);
+    out(&mut pc, 0x505, 1, 0);
+    assert_eq!(pc.take_request(), Some(Request::GuestPanic(1)));
+    assert_eq!(inb(&mut pc, 0x92, 0), 2);
+    out(&mut pc, 0x92, 0, 0);
+    assert_eq!(pc.take_request(), Some(Request::A20(false)));
+    out(&mut pc, 0x64, 0xdf, 0);
+    assert_eq!(pc.take_request(), Some(Request::A20(true)));
+    out(&mut pc, 0x92, 3, 0);
+    assert_eq!(pc.take_request(), Some(Request::Init));
+    (0..1000).for_each(|_| out(&mut pc, 0x505, 1, 0));
+    assert_eq!(
+        std::iter::from_fn(|| pc.take_request()).count(),
+        MAX_REQUESTS
+    );
+}
+
+#[test]
+fn pci_configuration_in_all_sizes() {
+    let mut pc = pc();
+    pc.pio_write(0xcf8, 4, 0x8000_0800, 0);
+    assert_eq!(pc.pio_read(0xcf8, 4, 0), 0x8000_0800);
+    assert_eq!(pc.pio_read(0xcfc, 4, 0), 0x7000_8086);
+    assert_eq!(pc.pio_read(0xcfe, 2, 0), 0x7000);
+    assert_eq!(pc.pio_read(0xcfd, 1, 0), 0x80);
+    pc.pio_write(0xcf8, 4, 0x8000_2000, 0);
+    assert_eq!(pc.pio_read(0xcfc, 4, 0), 0xffff_ffff, "an empty slot");
+    assert_eq!(pc.pio_read(0xcfc, 2, 0), 0xffff);
+}
+
+#[test]
+fn debug_console() {
+    let mut pc = pc();
+    assert_eq!(inb(&mut pc, 0xe9, 0), 0xff);
+    let (backend, memory) = CharBackend::memory();
+    let mut pc = pc_with(|c| c.debugcon = Some(backend));
+    assert_eq!(inb(&mut pc, 0xe9, 0), 0xe9);
+    b"hi".iter().for_each(|&b| out(&mut pc, 0xe9, b, 0));
+    assert!(pc.flush().is_none());
+    assert_eq!(memory.bytes(), b"hi");
+}
+
+#[test]
+fn port_61_gates_counter_2() {
+    let mut pc = pc();
+    out(&mut pc, 0x61, 0, 0);
+    out(&mut pc, 0x43, 0xb0, 0);
+    out(&mut pc, 0x42, 0x10, 0);
+    out(&mut pc, 0x42, 0, 0);
+    out(&mut pc, 0x61, 1, 0);
+    assert_eq!(inb(&mut pc, 0x61, 1000) & 0x21, 0x01);
+    assert_eq!(inb(&mut pc, 0x61, 100_000) & 0x21, 0x21);
+    let a = inb(&mut pc, 0x61, 0) & 0x10;
+    assert_ne!(a, inb(&mut pc, 0x61, 15_085) & 0x10, "refresh toggles");
+}
+
+#[test]
+fn hpet_legacy_replacement_takes_irq_0() {
+    let mut pc = pc();
+    init_pics(&mut pc);
+    let hpet = |pc: &mut Pc, at: u64, value: u64, now| {
+        pc.mmio_write(PhysAddr(0xfed0_0000 + at), 8, value, now)
+    };
+    hpet(&mut pc, 0x10, 3, 0);
+    hpet(&mut pc, 0x100, 0x4c, 0);
+    hpet(&mut pc, 0x108, 1000, 0);
+    start_timer(&mut pc, 100, 0);
+    assert!(!pc.interrupt(0).intr, "the 8254 is disconnected");
+    assert_eq!(pc.mmio_read(PhysAddr(0xfed0_00f0), 8, 5_000), 500);
+    pc.advance(10_000);
+    assert!(pc.interrupt(0).intr);
+    pc.pio_read(0x80, 1, 10_010);
+    assert_eq!(
+        pc.ack_intr(0, 10_020),
+        0x20,
+        "the request is held until the acknowledge"
+    );
+    out(&mut pc, 0x20, 0x20, 10_020);
+    pc.advance(20_000);
+    assert_eq!(pc.ack_intr(0, 20_000), 0x20);
+}
+
+#[test]
+fn sci_is_level_triggered_through_ioapic_pin_9() {
+    let mut pc = pc();
+    redirect(&mut pc, 9, 0x8051);
+    pc.pio_write(0x602, 2, 0x100, 0);
+    pc.press_power_button(0);
+    assert_eq!(pc.ack_intr(0, 0), 0x51);
+    pc.mmio_write(PhysAddr(EOI), 4, 0, 0);
+    assert_eq!(pc.ack_intr(0, 0), 0x51, "still asserted: sent again");
+    pc.pio_write(0x600, 2, 0x100, 0);
+    pc.mmio_write(PhysAddr(EOI), 4, 0, 0);
+    assert!(!pc.interrupt(0).intr);
+}
+
+#[test]
+fn interprocessor_interrupts_between_two() {
+    let mut pc = pc_with(|c| c.cpus = 2);
+    pc.select_cpu(1);
+    assert_eq!(pc.mmio_read(PhysAddr(0xfee0_0020), 4, 0), 0x0100_0000);
+    pc.mmio_write(PhysAddr(0xfee0_00f0), 4, 0x1ff, 0);
+    pc.select_cpu(0);
+    pc.mmio_write(PhysAddr(0xfee0_0300), 4, 0xc_4077, 0);
+    assert!(!pc.interrupt(0).intr && pc.interrupt(1).intr);
+    assert_eq!(pc.ack_intr(1, 0), 0x77);
+    pc.mmio_write(PhysAddr(0xfee0_0310), 4, 0x0100_0000, 0);
+    pc.mmio_write(PhysAddr(0xfee0_0300), 4, 0x4400, 0);
+    assert!(pc.interrupt(1).nmi);
+    pc.ack_nmi(1);
+    assert!(!pc.interrupt(1).nmi);
+    pc.mmio_write(PhysAddr(0xfee0_0300), 4, 0x4500, 0);
+    pc.mmio_write(PhysAddr(0xfee0_0300), 4, 0x4608, 0);
+    assert_eq!(pc.take_start_up(1), Some(StartUp::Init));
+    assert_eq!(pc.take_start_up(1), Some(StartUp::Sipi(8)));
+}
+
+#[test]
+fn nmi_button_and_its_mask() {
+    let mut pc = pc();
+    out(&mut pc, 0x70, 0x8d, 0);
+    pc.nmi(0);
+    assert!(!pc.interrupt(0).nmi);
+    out(&mut pc, 0x70, 0x0d, 0);
+    pc.nmi(0);
+    assert!(pc.interrupt(0).nmi);
+}
+
+#[test]
+fn x2apic_timer_and_deadline() {
+    let mut pc = pc();
+    assert_eq!(pc.x2apic_read(0, 0x802, 0), None);
+    assert!(pc.set_apic_base(0, 0xfee0_0d00));
+    assert!(pc.x2apic_write(0, 0x832, 0x4_00ec, 0));
+    pc.set_tsc_deadline(0, 12_345, 0);
+    assert_eq!(
+        (pc.tsc_deadline(0), pc.next_event()),
+        (12_345, Some(12_345))
+    );
+    pc.advance(12_345);
+    assert_eq!(pc.ack_intr(0, 12_345), 0xec);
+    assert_eq!(pc.tsc_deadline(0), 0);
+    assert_eq!(
+        pc.mmio_read(PhysAddr(0xfee0_0020), 4, 0),
+        0xffff_ffff,
+        "no page in x2APIC mode"
+    );
+}
+
+#[test]
+fn state_survives_a_round_trip() {
+    let mut a = pc();
+    init_pics(&mut a);
+    start_timer(&mut a, 5000, 0);
+    out(&mut a, 0x3ff, 0x5a, 0);
+    let saved = a.save();
+    let mut b = pc();
+    assert!(b.restore(&saved, 0));
+    assert_eq!(b.next_event(), a.next_event());
+    assert_eq!(b.interrupt(0), a.interrupt(0));
+    assert_eq!(inb(&mut b, 0x3ff, 0), 0x5a);
+    let mut two = pc_with(|c| c.cpus = 2);
+    assert!(!two.restore(&saved, 0));
+}
+
+#[test]
+fn reset_keeps_time_and_cmos() {
+    let mut pc = pc();
+    init_pics(&mut pc);
+    out(&mut pc, 0x70, 0x50, 0);
+    out(&mut pc, 0x71, 0x77, 0);
+    start_timer(&mut pc, 100, 0);
+    pc.set_tpr(0, 5);
+    pc.reset(1000);
+    assert_eq!(pc.tpr(0), 0);
+    assert_eq!(pc.next_event(), None);
+    out(&mut pc, 0x70, 0x50, 1000);
+    assert_eq!(inb(&mut pc, 0x71, 1000), 0x77);
+    assert_eq!(inb(&mut pc, 0x21, 1000), 0xff);
+}
+
+/// Any access of a guest ends well: random ports, addresses, sizes and times.
+#[test]
+fn random_accesses_do_no_harm() {
+    let mut pc = pc_with(|c| c.cpus = 2);
+    let mut seed = 0x9e37_79b9_7f4a_7c15u64;
+    let mut random = || {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        seed
+    };
+    let mut now = 0u64;
+    let list = pc.port_list();
+    for _ in 0..300_000 {
+        let (r, v) = (random(), random());
+        now = now.saturating_add(1 << (r >> 58 & 31));
+        let size = 1 << (r >> 40 & 3) as u8;
+        let (_, first, last) = &list[r as usize % list.len()];
+        let port = first.wrapping_add((r >> 32) as u16 % (last - first + 1));
+        let base = [0xfec0_0000, 0xfed0_0000, 0xfee0_0000][(r >> 20) as usize % 3];
+        match r >> 16 & 7 {
+            0 => drop(pc.pio_read(port, size.min(4), now)),
+            1 | 2 => pc.pio_write(port, size.min(4), v as u32, now),
+            3 => drop(pc.mmio_read(PhysAddr(base + (v & 0x3ff)), size, now)),
+            4 => pc.mmio_write(PhysAddr(base + (v & 0x3f0)), size, random(), now),
+            5 => drop(pc.ack_intr((v & 1) as usize, now)),
+            6 => drop(pc.x2apic_write(
+                (v & 1) as usize,
+                0x800 + (v >> 8 & 0xff) as u32,
+                random() & 0xfff,
+                now,
+            )),
+            _ => {
+                pc.select_cpu((v & 1) as usize);
+                pc.set_apic_base((v & 1) as usize, 0xfee0_0000 | v & 0xd00);
+                pc.set_tsc_deadline((v & 1) as usize, now.wrapping_add(v & 0xffff), now);
+                pc.advance(now);
+            }
+        }
+        while pc.take_request().is_some() {}
+    }
+}

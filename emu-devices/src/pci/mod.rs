@@ -1,0 +1,348 @@
+//! PCI: configuration space, configuration mechanism #1, and the bus that devices are plugged into.
+//!
+//! Source: PCI Local Bus Specification 3.0, 3.2.2.3 (mechanism #1), 6.1 and 6.2 (configuration space, base addresses).
+//!
+//! A device holds a [`ConfigSpace`] and answers on its base addresses; the bus finds the device of an access and
+//! keeps the list of windows that are decoded now, rebuilt when a device's configuration is written. Bus 0 only.
+
+pub mod chipset;
+
+use serde::{Deserialize, Serialize};
+
+pub const VENDOR: usize = 0x00;
+pub const COMMAND: usize = 0x04;
+pub const COMMAND_IO: u8 = 1;
+pub const COMMAND_MEMORY: u8 = 2;
+/// Interrupt disable, in the command register's high byte.
+pub const COMMAND_INTX_OFF: u8 = 4;
+pub const STATUS: usize = 0x06;
+pub const REVISION: usize = 0x08;
+pub const HEADER_TYPE: usize = 0x0e;
+pub const BAR0: usize = 0x10;
+pub const SUBSYSTEM: usize = 0x2c;
+pub const INTERRUPT_LINE: usize = 0x3c;
+pub const INTERRUPT_PIN: usize = 0x3d;
+
+/// What a base address register decodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Bar {
+    /// Ports; the size is a power of two, at least 4.
+    Io(u32),
+    /// Memory below 4 GiB; the size is a power of two, at least 16.
+    Memory32(u32),
+    /// Memory anywhere; takes this register and the next.
+    Memory64(u64),
+}
+
+/// 256 bytes of configuration space with what can be written in it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ConfigSpace {
+    bytes: Vec<u8>,
+    writable: Vec<u8>,
+    clear_on_one: Vec<u8>,
+    bars: [Option<Bar>; 6],
+}
+
+impl ConfigSpace {
+    /// A type 0 header. `class`: base class, subclass, interface.
+    pub fn new(vendor: u16, device: u16, class: [u8; 3], revision: u8) -> Self {
+        let mut space = Self {
+            bytes: vec![0; 256],
+            writable: vec![0; 256],
+            clear_on_one: vec![0; 256],
+            bars: [None; 6],
+        };
+        space.bytes[0..2].copy_from_slice(&vendor.to_le_bytes());
+        space.bytes[2..4].copy_from_slice(&device.to_le_bytes());
+        space.bytes[REVISION..REVISION + 4]
+            .copy_from_slice(&[revision, class[2], class[1], class[0]]);
+        // Command: I/O, memory, bus master, parity, SERR, interrupt disable.
+        space.writable[COMMAND] = 0x47;
+        space.writable[COMMAND + 1] = 0x05;
+        space.clear_on_one[STATUS + 1] = 0xf9;
+        space.writable[0x0c] = 0xff; // cache line size
+        space.writable[0x0d] = 0xff; // latency timer
+        space.writable[INTERRUPT_LINE] = 0xff;
+        space
+    }
+
+    /// Sets bytes as the device, past all masks.
+    pub fn set(&mut self, at: usize, bytes: &[u8]) -> &mut Self {
+        self.bytes[at..at + bytes.len()].copy_from_slice(bytes);
+        self
+    }
+
+    /// Lets the guest write the set bits of the bytes from `at`.
+    pub fn allow(&mut self, at: usize, mask: &[u8]) -> &mut Self {
+        self.writable[at..at + mask.len()].copy_from_slice(mask);
+        self
+    }
+
+    /// Declares base address register `n`.
+    pub fn set_bar(&mut self, n: usize, bar: Bar) -> &mut Self {
+        let (low, flags, high) = match bar {
+            Bar::Io(size) => (!(size.max(4) - 1), 1, None),
+            Bar::Memory32(size) => (!(size.max(16) - 1), 0, None),
+            Bar::Memory64(size) => {
+                let mask = !(size.max(16) - 1);
+                (mask as u32, 4, Some((mask >> 32) as u32))
+            }
+        };
+        let at = BAR0 + 4 * n;
+        self.set(at, &[flags, 0, 0, 0])
+            .allow(at, &low.to_le_bytes());
+        if let Some(high) = high {
+            self.allow(at + 4, &high.to_le_bytes());
+        }
+        self.bars[n] = Some(bar);
+        self
+    }
+
+    /// A byte of the space.
+    pub fn byte(&self, at: usize) -> u8 {
+        self.bytes[at & 0xff]
+    }
+
+    /// A 32-bit register.
+    pub fn dword(&self, at: usize) -> u32 {
+        u32::from_le_bytes(std::array::from_fn(|i| self.byte(at + i)))
+    }
+
+    /// A guest's read of `size` bytes.
+    pub fn read(&self, at: usize, size: u8) -> u32 {
+        (0..size as usize).fold(0, |v, i| v | (self.byte(at + i) as u32) << (8 * i))
+    }
+
+    /// A guest's write of `size` bytes, through the masks.
+    pub fn write(&mut self, at: usize, size: u8, value: u32) {
+        for i in 0..size as usize {
+            let at = (at + i) & 0xff;
+            let byte = (value >> (8 * i)) as u8;
+            let mask = self.writable[at];
+            self.bytes[at] =
+                (self.bytes[at] & !mask | byte & mask) & !(byte & self.clear_on_one[at]);
+        }
+    }
+
+    /// The window that base address register `n` decodes now: is it I/O, its base, its size.
+    pub fn window(&self, n: usize) -> Option<(bool, u64, u64)> {
+        let at = BAR0 + 4 * n;
+        let low = self.dword(at) as u64;
+        let command = self.byte(COMMAND);
+        let window = match self.bars[n]? {
+            Bar::Io(size) => (true, low & !3, size as u64),
+            Bar::Memory32(size) => (false, low & !15, size as u64),
+            Bar::Memory64(size) => (false, low & !15 | (self.dword(at + 4) as u64) << 32, size),
+        };
+        let decoded = command & if window.0 { COMMAND_IO } else { COMMAND_MEMORY } != 0;
+        (decoded && window.1 != 0).then_some(window)
+    }
+}
+
+/// A function on the bus, with its host side.
+pub trait PciDevice: Send {
+    /// Its configuration space.
+    fn config(&self) -> &ConfigSpace;
+    /// Its configuration space, to write.
+    fn config_mut(&mut self) -> &mut ConfigSpace;
+    /// Called after the guest has written register `at`.
+    fn config_written(&mut self, _at: usize) {}
+    /// A read of 1, 2, 4 or 8 bytes in the window of base address register `bar`.
+    fn bar_read(&mut self, bar: usize, offset: u64, size: u8, now: u64) -> u64;
+    /// A write there.
+    fn bar_write(&mut self, bar: usize, offset: u64, size: u8, value: u64, now: u64);
+    /// INTA# (true: asserted).
+    fn intx(&self) -> bool {
+        false
+    }
+    /// Runs what is due.
+    fn advance(&mut self, _now: u64) {}
+    /// When `advance` must be called.
+    fn next_event(&self) -> Option<u64> {
+        None
+    }
+    /// RST#.
+    fn reset(&mut self);
+    /// Its state as bytes, for a snapshot.
+    fn save(&self) -> Vec<u8>;
+    /// Takes a state that [`save`](Self::save) gave; false: it does not fit.
+    fn restore(&mut self, state: &[u8]) -> bool;
+}
+
+/// A range that a device decodes.
+#[derive(Clone, Copy, Debug)]
+struct BarWindow {
+    io: bool,
+    base: u64,
+    size: u64,
+    device: usize,
+    bar: usize,
+}
+
+/// The plugged-in devices, by device and function number.
+#[derive(Default)]
+pub struct PciSlots {
+    devices: Vec<(u8, Box<dyn PciDevice>)>,
+    windows: Vec<BarWindow>,
+}
+
+impl PciSlots {
+    /// Plugs a device in at `devfn` (device << 3 | function); false: the place is taken.
+    pub fn plug(&mut self, devfn: u8, device: Box<dyn PciDevice>) -> bool {
+        if self.devices.iter().any(|d| d.0 == devfn) {
+            return false;
+        }
+        self.devices.push((devfn, device));
+        self.rebuild();
+        true
+    }
+
+    fn rebuild(&mut self) {
+        self.windows.clear();
+        for (device, (_, d)) in self.devices.iter().enumerate() {
+            for bar in 0..6 {
+                if let Some((io, base, size)) = d.config().window(bar) {
+                    self.windows.push(BarWindow {
+                        io,
+                        base,
+                        size,
+                        device,
+                        bar,
+                    });
+                }
+            }
+        }
+    }
+
+    /// Reads configuration space; `None`: nobody there.
+    pub fn config_read(&self, devfn: u8, at: usize, size: u8) -> Option<u32> {
+        self.devices
+            .iter()
+            .find(|d| d.0 == devfn)
+            .map(|d| d.1.config().read(at, size))
+    }
+
+    /// Writes configuration space.
+    pub fn config_write(&mut self, devfn: u8, at: usize, size: u8, value: u32) {
+        if let Some((_, device)) = self.devices.iter_mut().find(|d| d.0 == devfn) {
+            device.config_mut().write(at, size, value);
+            device.config_written(at);
+            self.rebuild();
+        }
+    }
+
+    fn find(&self, io: bool, addr: u64, size: u8) -> Option<BarWindow> {
+        self.windows
+            .iter()
+            .find(|w| w.io == io && addr >= w.base && addr - w.base + size as u64 <= w.size)
+            .copied()
+    }
+
+    /// A read on a base address; `None`: nobody there.
+    pub fn read(&mut self, io: bool, addr: u64, size: u8, now: u64) -> Option<u64> {
+        let w = self.find(io, addr, size)?;
+        Some(
+            self.devices[w.device]
+                .1
+                .bar_read(w.bar, addr - w.base, size, now),
+        )
+    }
+
+    /// A write on a base address; false: nobody there.
+    pub fn write(&mut self, io: bool, addr: u64, size: u8, value: u64, now: u64) -> bool {
+        let Some(w) = self.find(io, addr, size) else {
+            return false;
+        };
+        self.devices[w.device]
+            .1
+            .bar_write(w.bar, addr - w.base, size, value, now);
+        true
+    }
+
+    /// The PIRQ lines that are asserted, as a bit set: INTx# of device d is wired to PIRQ (d + x) mod 4, shifted by one as
+    /// on the PIIX's boards.
+    pub fn pirqs(&self) -> u8 {
+        let mut lines = 0;
+        for (devfn, device) in &self.devices {
+            let config = device.config();
+            let pin = config.byte(INTERRUPT_PIN);
+            if pin != 0 && device.intx() && config.byte(COMMAND + 1) & COMMAND_INTX_OFF == 0 {
+                lines |= 1 << ((devfn >> 3).wrapping_add(pin - 1).wrapping_sub(1) & 3);
+            }
+        }
+        lines
+    }
+
+    /// Runs what is due.
+    pub fn advance(&mut self, now: u64) {
+        self.devices.iter_mut().for_each(|d| d.1.advance(now));
+    }
+
+    /// The first planned event.
+    pub fn next_event(&self) -> Option<u64> {
+        self.devices.iter().filter_map(|d| d.1.next_event()).min()
+    }
+
+    /// RST# for all.
+    pub fn reset(&mut self) {
+        self.devices.iter_mut().for_each(|d| d.1.reset());
+        self.rebuild();
+    }
+
+    /// Every device's state.
+    pub fn save(&self) -> Vec<(u8, Vec<u8>)> {
+        self.devices.iter().map(|d| (d.0, d.1.save())).collect()
+    }
+
+    /// Takes the states back; false: other devices, or a state does not fit.
+    pub fn restore(&mut self, states: &[(u8, Vec<u8>)]) -> bool {
+        let fits = states.len() == self.devices.len()
+            && self
+                .devices
+                .iter_mut()
+                .zip(states)
+                .all(|(d, s)| d.0 == s.0 && d.1.restore(&s.1));
+        self.rebuild();
+        fits
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bar_sizing_and_windows() {
+        let mut c = ConfigSpace::new(0x1234, 0x5678, [1, 0, 0], 3);
+        c.set_bar(0, Bar::Io(0x20))
+            .set_bar(1, Bar::Memory32(0x1000))
+            .set_bar(2, Bar::Memory64(1 << 33));
+        c.write(BAR0, 4, u32::MAX);
+        assert_eq!(c.read(BAR0, 4), 0xffff_ffe1);
+        c.write(BAR0 + 4, 4, u32::MAX);
+        assert_eq!(c.read(BAR0 + 4, 4), 0xffff_f000);
+        c.write(BAR0 + 8, 4, u32::MAX);
+        c.write(BAR0 + 12, 4, u32::MAX);
+        assert_eq!(
+            (c.read(BAR0 + 8, 4), c.read(BAR0 + 12, 4)),
+            (4, 0xffff_fffe)
+        );
+        c.write(BAR0, 4, 0xc001);
+        assert_eq!(c.window(0), None, "I/O decoding is off");
+        c.write(COMMAND, 2, 1);
+        assert_eq!(c.window(0), Some((true, 0xc000, 0x20)));
+        assert_eq!(c.window(1), None);
+        c.write(VENDOR, 4, 0);
+        assert_eq!(c.read(VENDOR, 4), 0x5678_1234);
+    }
+
+    #[test]
+    fn status_bits_clear_on_one() {
+        let mut c = ConfigSpace::new(1, 2, [0, 0, 0], 0);
+        c.set(STATUS, &[0, 0xf9]);
+        c.write(STATUS, 2, 0x0000);
+        assert_eq!(c.read(STATUS, 2), 0xf900);
+        c.write(STATUS, 2, 0x2000);
+        assert_eq!(c.read(STATUS, 2), 0xd900);
+    }
+}
