@@ -1,0 +1,250 @@
+//! ACPI tables but for the DSDT: RSDP, RSDT, XSDT, FADT, FACS, MADT, HPET.
+//!
+//! Source: ACPI specification 6.4, chapter 5. All lie in one blob: the RSDP first, then the FACS at a multiple of 64, then
+//! the others at multiples of 16.
+
+use super::dsdt;
+use crate::ibmpc;
+use acpi_tables::Aml;
+use acpi_tables::facs::FACS;
+use acpi_tables::fadt::{FADTBuilder, Flags, PmProfile};
+use acpi_tables::gas::{AccessSize, AddressSpace, GAS};
+use acpi_tables::madt::{EnabledStatus, IoApic, ProcessorLocalApic};
+use acpi_tables::rsdp::Rsdp;
+use acpi_tables::sdt::Sdt;
+use acpi_tables::xsdt::XSDT;
+
+pub(super) const OEM: [u8; 6] = *b"EMU   ";
+pub(super) const TABLE: [u8; 8] = *b"EMUPC   ";
+pub(super) const REVISION: u32 = 1;
+
+/// MADT flags of an interrupt: bits 1:0 polarity (1 = high), 3:2 trigger (3 = level).
+const LEVEL_HIGH: u16 = 0x0d;
+
+fn bytes(table: &dyn Aml) -> Vec<u8> {
+    let mut out = Vec::new();
+    table.to_aml_bytes(&mut out);
+    out
+}
+
+/// The blob, for address `base`.
+pub(super) fn tables(base: u64, cpus: usize) -> Vec<u8> {
+    let mut blob = vec![0; Rsdp::len()];
+    let mut place = |table: &[u8], align: usize| -> u64 {
+        blob.resize(blob.len().next_multiple_of(align), 0);
+        let addr = base + blob.len() as u64;
+        blob.extend_from_slice(table);
+        addr
+    };
+    let facs = place(&bytes(&FACS::new()), 64);
+    let dsdt = place(&dsdt::dsdt(cpus), 16);
+    let listed = [
+        place(&fadt(facs, dsdt), 16),
+        place(&madt(cpus), 16),
+        place(&hpet(), 16),
+    ];
+    // Systems from before ACPI 2.0 know only the 32-bit list.
+    let mut rsdt = Sdt::new(*b"RSDT", 36, 1, OEM, TABLE, REVISION);
+    let mut xsdt = XSDT::new(OEM, TABLE, REVISION);
+    for addr in listed {
+        rsdt.append_slice(&(addr as u32).to_le_bytes());
+        xsdt.add_entry(addr);
+    }
+    let rsdt = place(rsdt.as_slice(), 16);
+    let xsdt = place(&bytes(&xsdt), 16);
+    let mut rsdp = bytes(&Rsdp::new(OEM, xsdt));
+    rsdp[16..20].copy_from_slice(&(rsdt as u32).to_le_bytes());
+    (rsdp[8], rsdp[32]) = (0, 0);
+    rsdp[8] = checksum(&rsdp[..20]);
+    rsdp[32] = checksum(&rsdp);
+    blob[..rsdp.len()].copy_from_slice(&rsdp);
+    blob
+}
+
+/// The byte that makes the sum zero.
+fn checksum(bytes: &[u8]) -> u8 {
+    bytes.iter().fold(0u8, |sum, &b| sum.wrapping_sub(b))
+}
+
+fn fadt(facs: u64, dsdt: u64) -> Vec<u8> {
+    let pm = ibmpc::ACPI_PM.0;
+    let io = |port: u16, bytes: u8| {
+        let access = match bytes {
+            1 => AccessSize::ByteAccess,
+            2 => AccessSize::WordAccess,
+            _ => AccessSize::DwordAccess,
+        };
+        GAS::new(AddressSpace::SystemIo, bytes * 8, 0, access, port as u64)
+    };
+    let mut t = FADTBuilder::new(OEM, TABLE, REVISION)
+        .preferred_pm_profile(PmProfile::Desktop)
+        .flag(Flags::Wbinvd)
+        .flag(Flags::ProcC1)
+        .flag(Flags::SlpButton) // no fixed sleep button
+        .flag(Flags::FixRtc) // the RTC does not wake
+        .flag(Flags::ResetRegSup);
+    t.firmware_ctrl = (facs as u32).into();
+    t.dsdt = (dsdt as u32).into();
+    t.x_dsdt = dsdt.into();
+    t.sci_int = (ibmpc::IRQ_SCI as u16).into();
+    t.smi_cmd = (ibmpc::SMI.0 as u32).into();
+    t.acpi_enable = ibmpc::ACPI_ENABLE;
+    t.acpi_disable = ibmpc::ACPI_DISABLE;
+    t.pm1a_evt_blk = (pm as u32).into();
+    t.pm1a_cnt_blk = (pm as u32 + 4).into();
+    t.pm_tmr_blk = (pm as u32 + 8).into();
+    t.gpe0_blk = (pm as u32 + 12).into();
+    (t.pm1_evt_len, t.pm1_cnt_len, t.pm_tmr_len, t.gpe0_blk_len) = (4, 2, 4, 4);
+    t.x_pm1a_evt_blk = io(pm, 4);
+    t.x_pm1a_evt_blk.access_size = AccessSize::WordAccess;
+    t.x_pm1a_cnt_blk = io(pm + 4, 2);
+    t.x_pm_tmr_blk = io(pm + 8, 4);
+    t.x_gpe0_blk = io(pm + 12, 4);
+    t.x_gpe0_blk.access_size = AccessSize::ByteAccess;
+    // No C2, no C3.
+    t.p_lvl2_lat = 0xfff.into();
+    t.p_lvl3_lat = 0xfff.into();
+    t.century = crate::chips::mc146818::CENTURY;
+    t.iapc_boot_arch = 0x3.into(); // legacy devices, 8042
+    t.reset_reg = io(ibmpc::PCI_ADDRESS.0 + 1, 1);
+    t.reset_value = 0x06;
+    bytes(&t.finalize())
+}
+
+fn madt(cpus: usize) -> Vec<u8> {
+    let mut t = Sdt::new(*b"APIC", 36, 4, OEM, TABLE, REVISION);
+    t.append_slice(&(ibmpc::LAPIC.0 as u32).to_le_bytes());
+    t.append_slice(&1u32.to_le_bytes()); // a pair of 8259s is there too
+    for id in 0..cpus as u8 {
+        t.append_slice(&bytes(&ProcessorLocalApic::new(
+            id,
+            id,
+            EnabledStatus::Enabled,
+        )));
+    }
+    t.append_slice(&bytes(&IoApic::new(0, ibmpc::IOAPIC.0 as u32, 0)));
+    let mut source_override = |irq: u8, gsi: u8, flags: u16| {
+        t.append_slice(&[2, 10, 0, irq]);
+        t.append_slice(&(gsi as u32).to_le_bytes());
+        t.append_slice(&flags.to_le_bytes());
+    };
+    source_override(ibmpc::IRQ_TIMER, ibmpc::GSI_TIMER, 0);
+    for irq in [5, ibmpc::IRQ_SCI, 10, 11] {
+        source_override(irq, irq, LEVEL_HIGH);
+    }
+    // LINT1 of every processor is NMI.
+    t.append_slice(&[4, 6, 0xff, 0, 0, 1]);
+    t.as_slice().to_vec()
+}
+
+fn hpet() -> Vec<u8> {
+    let mut t = Sdt::new(*b"HPET", 36, 1, OEM, TABLE, REVISION);
+    // The low half of the capabilities register.
+    t.append_slice(&0x8086_a201u32.to_le_bytes());
+    t.append_slice(&bytes(&GAS::new(
+        AddressSpace::SystemMemory,
+        64,
+        0,
+        AccessSize::Undefined,
+        ibmpc::HPET.0,
+    )));
+    t.append_slice(&[0]); // number
+    t.append_slice(&0x80u16.to_le_bytes()); // least ticks in periodic mode
+    t.append_slice(&[0]);
+    t.as_slice().to_vec()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    const BASE: u64 = 0xe_0000;
+
+    fn u32_at(b: &[u8], at: usize) -> u32 {
+        u32::from_le_bytes(b[at..at + 4].try_into().unwrap())
+    }
+
+    /// The table at an address.
+    fn table(blob: &[u8], addr: u64) -> &[u8] {
+        let from = &blob[(addr - BASE) as usize..];
+        &from[..u32_at(from, 4) as usize]
+    }
+
+    /// Follows RSDP -> XSDT -> all tables, and FADT -> DSDT.
+    fn all(blob: &[u8]) -> Vec<&[u8]> {
+        let xsdt = table(blob, u64::from_le_bytes(blob[24..32].try_into().unwrap()));
+        let mut list: Vec<&[u8]> = xsdt[36..]
+            .chunks(8)
+            .map(|p| table(blob, u64::from_le_bytes(p.try_into().unwrap())))
+            .collect();
+        let dsdt = table(blob, u32_at(list[0], 40) as u64);
+        list.extend([xsdt, dsdt]);
+        list
+    }
+
+    #[test]
+    fn checksums_and_pointers() {
+        let blob = tables(BASE, 3);
+        assert_eq!(&blob[..8], b"RSD PTR ");
+        assert_eq!(checksum(&blob[..20]), 0);
+        assert_eq!(checksum(&blob[..36]), 0);
+        let list = all(&blob);
+        let names: Vec<&[u8]> = list.iter().map(|t| &t[..4]).collect();
+        assert_eq!(names, [b"FACP", b"APIC", b"HPET", b"XSDT", b"DSDT"]);
+        for t in &list {
+            assert_eq!(checksum(t), 0, "{:?}", std::str::from_utf8(&t[..4]));
+        }
+        let rsdt = table(&blob, u32_at(&blob, 16) as u64);
+        assert_eq!(
+            (&rsdt[..4], checksum(rsdt), rsdt.len()),
+            (&b"RSDT"[..], 0, 48)
+        );
+        let facs = u32_at(list[0], 36) as u64;
+        assert_eq!(facs % 64, 0);
+        assert_eq!(&table(&blob, facs)[..4], b"FACS");
+        assert_eq!(u32_at(list[0], 76), 0x608, "PM timer block");
+        assert_eq!(list[1].len(), 44 + 3 * 8 + 12 + 5 * 10 + 6);
+    }
+
+    /// Each table goes through ACPICA's disassembler and compiler without an error or a warning.
+    #[test]
+    fn iasl_accepts_the_tables() {
+        if Command::new("iasl").arg("-v").output().is_err() {
+            println!("skipped: iasl (acpica-tools) is not installed");
+            return;
+        }
+        let dir = std::env::temp_dir().join(format!("emu-acpi-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let blob = tables(BASE, 2);
+        for t in all(&blob) {
+            let name = std::str::from_utf8(&t[..4]).unwrap().to_lowercase();
+            std::fs::write(dir.join(format!("{name}.dat")), t).unwrap();
+            let run = |args: &[&str]| {
+                let out = Command::new("iasl")
+                    .args(args)
+                    .current_dir(&dir)
+                    .output()
+                    .unwrap();
+                let text = String::from_utf8_lossy(&out.stdout).into_owned()
+                    + &String::from_utf8_lossy(&out.stderr);
+                assert!(out.status.success(), "iasl {args:?}:\n{text}");
+                text
+            };
+            let text = run(&["-d", &format!("{name}.dat")]);
+            assert!(
+                !text.contains("Error") && !text.contains("Invalid"),
+                "{name}:\n{text}"
+            );
+            let text = run(&[&format!("{name}.dsl")]);
+            let clean = text.contains("0 Errors, 0 Warnings")
+                || name != "dsdt" && !text.contains("Warning");
+            assert!(
+                clean,
+                "{name}:
+{text}"
+            );
+        }
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+}
