@@ -2,3 +2,11 @@
 
 pub mod addr;
 pub mod bus;
+pub mod cpu;
+pub mod decode;
+pub mod engine;
+pub mod fault;
+pub mod interp;
+pub mod machine;
+pub mod mem;
+pub mod vcpu;

@@ -1,0 +1,502 @@
+//! Delivery of exceptions and interrupts (SDM Vol. 3A, chapter 6; long mode 6.14; virtual-8086 mode Vol. 3B, 21.3).
+//!
+//! `exception` is the way in for faults and traps that the engine carries out of a handler; it knows double and triple faults.
+//! `deliver` goes through the IVT or the IDT once: it either changes the whole state, or faults and changes nothing but
+//! accessed bits. The return address is given by the caller, so that INT n can push the next instruction's.
+
+use crate::cpu::far::Checked;
+use crate::cpu::flags;
+use crate::cpu::segment::{CS, Descriptor, SS, Segment, attr, sys};
+use crate::fault::{Fault, Faulted, R, Stop, vector};
+use crate::vcpu::{Events, Vcpu, reg};
+
+/// Where an interrupt comes from: it decides about privilege checks, the EXT bit and RF.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Source {
+    /// An exception of fault class: RF is set in the pushed flags.
+    Fault,
+    /// #DB as a trap or an instruction breakpoint, NMI, external interrupt, INT1.
+    External,
+    /// INT n.
+    Software,
+    /// INT3 and INTO: checked against the gate's DPL as INT n is, but not against IOPL in virtual-8086 mode.
+    SoftwareTrap,
+}
+
+impl Source {
+    fn software(self) -> bool {
+        matches!(self, Self::Software | Self::SoftwareTrap)
+    }
+}
+
+/// The classes of SDM Vol. 3A, table 6-4.
+fn contributory(v: u8) -> bool {
+    matches!(
+        v,
+        vector::DE | vector::TS | vector::NP | vector::SS | vector::GP
+    )
+}
+
+impl Vcpu {
+    /// Delivers an exception at RIP; a fault on the way becomes the second exception, a double fault, or shutdown.
+    pub fn exception(&mut self, fault: Fault) {
+        let mut fault = fault;
+        loop {
+            self.stats.exceptions[usize::from(fault.vector & 31)] += 1;
+            if fault.vector == vector::PF {
+                self.cr2 = fault.address;
+            }
+            let source = if fault.vector == vector::DB {
+                Source::External
+            } else {
+                Source::Fault
+            };
+            // The error code's EXT bit is for the second fault, not for this one.
+            if self
+                .deliver(fault.vector, fault.error, source, self.rip)
+                .is_ok()
+            {
+                return;
+            }
+            let second = match std::mem::take(&mut self.stop) {
+                Stop::Fault(f) => f,
+                // A descriptor table in device memory, or a stack at a non-canonical address.
+                _ => Fault::coded(vector::SS, 1),
+            };
+            if fault.vector == vector::DF {
+                self.events |= Events::SHUTDOWN;
+                return;
+            }
+            let double = contributory(fault.vector) && contributory(second.vector)
+                || fault.vector == vector::PF
+                    && (contributory(second.vector) || second.vector == vector::PF);
+            fault = if double {
+                Fault::coded(vector::DF, 0)
+            } else {
+                second
+            };
+        }
+    }
+
+    /// Takes the latched NMI.
+    pub fn take_nmi(&mut self) {
+        self.machine.board().ack_nmi(self.index);
+        self.nmi_line = false;
+        self.nmi_blocked = true;
+        self.stats.interrupts_taken += 1;
+        self.interrupt(vector::NMI);
+        self.refresh_events();
+    }
+
+    /// Acknowledges and takes a maskable interrupt.
+    pub fn take_interrupt(&mut self) {
+        let index = self.index;
+        let v = self.with_board(|b, now| b.ack_intr(index, now));
+        self.stats.interrupts_taken += 1;
+        self.interrupt(v);
+        self.refresh_events();
+    }
+
+    fn interrupt(&mut self, v: u8) {
+        if self.deliver(v, None, Source::External, self.rip).is_err() {
+            match std::mem::take(&mut self.stop) {
+                Stop::Fault(f) => self.exception(f),
+                _ => self.exception(Fault::coded(vector::SS, 1)),
+            }
+        }
+    }
+
+    /// Goes through the vector's table entry.
+    pub fn deliver(&mut self, v: u8, error: Option<u32>, source: Source, back: u64) -> R {
+        self.trap_inhibited = true;
+        if self.real_mode() {
+            return self.deliver_real(v, back);
+        }
+        if self.v86() && source == Source::Software && self.v86_interrupt(v, back)? {
+            return Ok(());
+        }
+        if self.long_mode() {
+            self.deliver_long(v, error, source, back)
+        } else {
+            self.deliver_protected(v, error, source, back)
+        }
+    }
+
+    /// Real mode: the interrupt vector table (SDM Vol. 3B, 21.1.4).
+    fn deliver_real(&mut self, v: u8, back: u64) -> R {
+        let at = u64::from(v) * 4;
+        if at + 3 > u64::from(self.idtr.limit) {
+            return Err(self.raise(Fault::plain(vector::GP)));
+        }
+        let ip: u16 = self.read_system(self.idtr.base + at)?;
+        let cs: u16 = self.read_system(self.idtr.base + at + 2)?;
+        self.push_three(back)?;
+        self.seg[CS as usize].load_real(cs);
+        self.seg_base[CS as usize] = self.seg[CS as usize].base;
+        self.rip = u64::from(ip);
+        self.set_sys(self.sys & !(flags::IF | flags::TF | flags::AC | flags::RF));
+        self.refresh_mode();
+        Ok(())
+    }
+
+    /// FLAGS, CS and IP as 16-bit words on the current stack.
+    fn push_three(&mut self, back: u64) -> R {
+        let sp = self.gpr[reg::RSP];
+        let words = [
+            self.rflags() as u16,
+            self.seg[CS as usize].selector,
+            back as u16,
+        ];
+        for w in words {
+            if let Err(f) = crate::interp::stack::push(self, w) {
+                self.gpr[reg::RSP] = sp;
+                return Err(f);
+            }
+        }
+        Ok(())
+    }
+
+    /// INT n in virtual-8086 mode (SDM Vol. 3B, table 21-2); true: it was redirected to the program's own table.
+    fn v86_interrupt(&mut self, v: u8, back: u64) -> R<bool> {
+        if self.cr4 & crate::cpu::control::cr4::VME != 0 && !self.redirection_bit(v)? {
+            let iopl3 = self.iopl() == 3;
+            let mut image = self.rflags();
+            if !iopl3 {
+                image = image & !flags::IF
+                    | flags::IOPL
+                    | if self.sys & flags::VIF != 0 {
+                        flags::IF
+                    } else {
+                        0
+                    };
+            }
+            let ip: u16 = self.read(u64::from(v) * 4)?;
+            let cs: u16 = self.read(u64::from(v) * 4 + 2)?;
+            let sp = self.gpr[reg::RSP];
+            for w in [image as u16, self.seg[CS as usize].selector, back as u16] {
+                if let Err(f) = crate::interp::stack::push(self, w) {
+                    self.gpr[reg::RSP] = sp;
+                    return Err(f);
+                }
+            }
+            self.seg[CS as usize].load_real(cs);
+            self.seg_base[CS as usize] = self.seg[CS as usize].base;
+            self.rip = u64::from(ip);
+            let cleared = if iopl3 { flags::IF } else { flags::VIF };
+            self.set_sys(self.sys & !(cleared | flags::TF | flags::NT | flags::RF));
+            self.refresh_mode();
+            return Ok(true);
+        }
+        if self.iopl() < 3 {
+            return self.gp(0);
+        }
+        Ok(false)
+    }
+
+    /// The software-interrupt redirection bit in the TSS: set means that the protected-mode handler takes it.
+    fn redirection_bit(&mut self, v: u8) -> R<bool> {
+        let io_map: u16 = self.read_system(self.tr.base + 102)?;
+        let at = u64::from(io_map).wrapping_sub(32) + u64::from(v / 8);
+        if at > u64::from(self.tr.limit) {
+            return self.gp(0);
+        }
+        let byte: u8 = self.read_system(self.tr.base + at)?;
+        Ok(byte >> (v & 7) & 1 != 0)
+    }
+
+    fn gate_error(v: u8, source: Source) -> u32 {
+        u32::from(v) * 8 + 2 + u32::from(!source.software())
+    }
+
+    fn deliver_protected(&mut self, v: u8, error: Option<u32>, source: Source, back: u64) -> R {
+        let ext = u32::from(!source.software());
+        let code = Self::gate_error(v, source);
+        let at = u64::from(v) * 8;
+        if at + 7 > u64::from(self.idtr.limit) {
+            return self.gp(code);
+        }
+        let gate = Descriptor::new(self.read_system(self.idtr.base + at)?);
+        let kind = match gate.system_type() {
+            Some(k @ (sys::TASK_GATE | sys::INT16 | sys::TRAP16 | sys::INT | sys::TRAP)) => k,
+            _ => return self.gp(code),
+        };
+        if source.software() && gate.dpl() < self.cpl {
+            return self.gp(code);
+        }
+        if !gate.present() {
+            return Err(self.raise(Fault::coded(vector::NP, code)));
+        }
+        if kind == sys::TASK_GATE {
+            return self.interrupt_task(gate.gate_selector(), error, ext, back);
+        }
+        let wide = kind & 8 != 0;
+        let offset = if wide {
+            gate.gate_offset32()
+        } else {
+            gate.gate_offset32() & 0xffff
+        };
+        let selector = gate.gate_selector();
+        let target = self.code_target(selector, ext)?;
+        let dpl = target.dpl();
+        let mask = flags::TF
+            | flags::NT
+            | flags::RF
+            | flags::VM
+            | if kind & 1 == 0 { flags::IF } else { 0 };
+        let image = self.pushed_flags(source);
+        if !target.conforming() && dpl < self.cpl {
+            if self.v86() && dpl != 0 {
+                return self.gp(u32::from(selector & !3) | ext);
+            }
+            return self.inner_gate(
+                target, selector, dpl, offset, wide, error, ext, back, image, mask,
+            );
+        }
+        if self.v86() || !target.conforming() && dpl != self.cpl {
+            return self.gp(u32::from(selector & !3) | ext);
+        }
+        if u64::from(offset) > u64::from(target.limit()) {
+            return self.gp(ext);
+        }
+        let mut frame = Frame::new(
+            self,
+            self.seg[SS as usize],
+            self.gpr[reg::RSP],
+            wide,
+            self.cpl,
+            ext,
+        );
+        frame.push(self, image)?;
+        frame.push(self, u64::from(self.seg[CS as usize].selector))?;
+        frame.push(self, back)?;
+        if let Some(e) = error {
+            frame.push(self, u64::from(e))?;
+        }
+        let sp = frame.sp;
+        let mask_sp = if self.seg[SS as usize].big() {
+            0xffff_ffff
+        } else {
+            0xffff
+        };
+        self.gpr[reg::RSP] = self.gpr[reg::RSP] & !mask_sp & 0xffff_ffff | sp & mask_sp;
+        self.enter_code(
+            target,
+            selector & !3 | u16::from(self.cpl),
+            u64::from(offset),
+        );
+        self.set_sys(self.sys & !mask);
+        self.refresh_mode();
+        Ok(())
+    }
+
+    /// RFLAGS as they are pushed: RF is set for faults (SDM Vol. 3B, 18.3.1.1).
+    fn pushed_flags(&self, source: Source) -> u64 {
+        self.rflags()
+            | if source == Source::Fault {
+                flags::RF
+            } else {
+                0
+            }
+    }
+
+    /// To a more privileged level, on the stack that the TSS names.
+    fn inner_gate(
+        &mut self,
+        target: Checked,
+        selector: u16,
+        dpl: u8,
+        offset: u32,
+        wide: bool,
+        error: Option<u32>,
+        ext: u32,
+        back: u64,
+        image: u64,
+        mask: u64,
+    ) -> R {
+        let (ss_selector, sp) = self.tss_stack(dpl, ext)?;
+        let ss = self.stack_segment(ss_selector, dpl, ext)?;
+        if u64::from(offset) > u64::from(target.limit()) {
+            return self.gp(ext);
+        }
+        let was_v86 = self.v86();
+        let mut frame = Frame::new(
+            self,
+            ss,
+            u64::from(sp),
+            wide,
+            dpl,
+            u32::from(ss_selector & !3) | ext,
+        );
+        if was_v86 {
+            for s in [5, 4, 3, 0] {
+                frame.push(self, u64::from(self.seg[s].selector))?;
+            }
+        }
+        frame.push(self, u64::from(self.seg[SS as usize].selector))?;
+        frame.push(self, self.gpr[reg::RSP])?;
+        frame.push(self, image)?;
+        frame.push(self, u64::from(self.seg[CS as usize].selector))?;
+        frame.push(self, back)?;
+        if let Some(e) = error {
+            frame.push(self, u64::from(e))?;
+        }
+        let sp = frame.sp;
+        if was_v86 {
+            for s in [0, 3, 4, 5] {
+                self.set_segment(s, Segment::default());
+            }
+        }
+        self.cpl = dpl;
+        self.set_segment(SS as usize, ss);
+        let mask_sp = if ss.big() { 0xffff_ffff } else { 0xffff };
+        self.gpr[reg::RSP] = self.gpr[reg::RSP] & !mask_sp & 0xffff_ffff | sp & mask_sp;
+        self.enter_code(target, selector & !3 | u16::from(dpl), u64::from(offset));
+        self.set_sys(self.sys & !mask);
+        self.refresh_mode();
+        Ok(())
+    }
+
+    fn deliver_long(&mut self, v: u8, error: Option<u32>, source: Source, back: u64) -> R {
+        let ext = u32::from(!source.software());
+        let code = Self::gate_error(v, source);
+        let at = u64::from(v) * 16;
+        if at + 15 > u64::from(self.idtr.limit) {
+            return self.gp(code);
+        }
+        let base = self.idtr.base.wrapping_add(at);
+        let gate = Descriptor::new(self.read_system(base)?);
+        let high: u64 = self.read_system(base.wrapping_add(8))?;
+        let trap = match gate.system_type() {
+            Some(sys::INT) => false,
+            Some(sys::TRAP) => true,
+            _ => return self.gp(code),
+        };
+        if high >> 40 & 0x1f != 0 {
+            return self.gp(code);
+        }
+        if source.software() && gate.dpl() < self.cpl {
+            return self.gp(code);
+        }
+        if !gate.present() {
+            return Err(self.raise(Fault::coded(vector::NP, code)));
+        }
+        let offset = u64::from(gate.gate_offset32()) | high << 32;
+        let selector = gate.gate_selector();
+        let target = self.code_target(selector, ext)?;
+        if target.attr() & attr::L == 0 || target.attr() & attr::DB != 0 {
+            return self.gp(u32::from(selector & !3) | ext);
+        }
+        let dpl = target.dpl();
+        let inner = !target.conforming() && dpl < self.cpl;
+        if !inner && !target.conforming() && dpl != self.cpl {
+            return self.gp(u32::from(selector & !3) | ext);
+        }
+        let cpl = if inner { dpl } else { self.cpl };
+        let ist = gate.high & 7;
+        let sp = if ist != 0 {
+            self.tss64(36 + 8 * (u64::from(ist) - 1), ext)?
+        } else if inner {
+            self.tss64(4 + 8 * u64::from(dpl), ext)?
+        } else {
+            self.gpr[reg::RSP]
+        };
+        let mut sp = sp & !15;
+        if !self.canonical(offset) {
+            return self.gp(ext);
+        }
+        let image = self.pushed_flags(source);
+        let words = [
+            u64::from(self.seg[SS as usize].selector),
+            self.gpr[reg::RSP],
+            image,
+            u64::from(self.seg[CS as usize].selector),
+            back,
+        ];
+        let cpl_is_user = cpl == 3;
+        for w in words.into_iter().chain(error.map(u64::from)) {
+            sp = sp.wrapping_sub(8);
+            if !self.canonical(sp) {
+                return Err(self.raise(Fault::coded(vector::SS, ext)));
+            }
+            if cpl_is_user {
+                self.write(sp, w)?
+            } else {
+                self.write_system(sp, w)?
+            }
+        }
+        if inner {
+            self.cpl = dpl;
+            // SDM Vol. 3A, 6.14.2: SS is null with the new CPL as RPL.
+            self.set_segment(
+                SS as usize,
+                Segment {
+                    selector: u16::from(dpl),
+                    attr: u16::from(dpl) << attr::DPL_SHIFT,
+                    limit: 0,
+                    base: 0,
+                },
+            );
+        }
+        self.gpr[reg::RSP] = sp;
+        self.enter_code(target, selector & !3 | u16::from(cpl), offset);
+        let mask = flags::TF | flags::NT | flags::RF | flags::VM | if trap { 0 } else { flags::IF };
+        self.set_sys(self.sys & !mask);
+        self.refresh_mode();
+        Ok(())
+    }
+
+    /// A 64-bit word of the 64-bit TSS; beyond its limit is #TS.
+    fn tss64(&mut self, at: u64, ext: u32) -> R<u64> {
+        if at + 7 > u64::from(self.tr.limit) {
+            let e = u32::from(self.tr.selector & !3) | ext;
+            return Err(self.raise(Fault::coded(vector::TS, e)));
+        }
+        let v: u64 = self.read_system(self.tr.base.wrapping_add(at))?;
+        if self.canonical(v) {
+            Ok(v)
+        } else {
+            Err(self.raise(Fault::coded(vector::SS, ext)))
+        }
+    }
+}
+
+/// Pushes onto a stack that is not (yet) the current one.
+pub struct Frame {
+    ss: Segment,
+    pub sp: u64,
+    wide: bool,
+    user: bool,
+    error: u32,
+}
+
+impl Frame {
+    pub fn new(_: &Vcpu, ss: Segment, sp: u64, wide: bool, cpl: u8, error: u32) -> Self {
+        Self {
+            ss,
+            sp,
+            wide,
+            user: cpl == 3,
+            error,
+        }
+    }
+
+    /// Pushes 4 bytes, or 2 through a 16-bit gate; beyond the limit is #SS.
+    pub fn push(&mut self, cpu: &mut Vcpu, v: u64) -> R {
+        let size = if self.wide { 4 } else { 2 };
+        let mask = if self.ss.big() { 0xffff_ffff } else { 0xffff };
+        let sp = self.sp.wrapping_sub(size) & mask;
+        if !self.ss.holds(sp, size) {
+            return Err(cpu.raise(Fault::coded(vector::SS, self.error)));
+        }
+        let lin = self.ss.base.wrapping_add(sp) & 0xffff_ffff;
+        let done: Result<(), Faulted> = match (self.wide, self.user) {
+            (true, true) => cpu.write(lin, v as u32),
+            (false, true) => cpu.write(lin, v as u16),
+            (true, false) => cpu.write_system(lin, v as u32),
+            (false, false) => cpu.write_system(lin, v as u16),
+        };
+        done?;
+        self.sp = sp;
+        Ok(())
+    }
+}

@@ -1,0 +1,479 @@
+//! The block builder: from guest bytes to predecoded instructions.
+//!
+//! A block begins anywhere and ends at the first control transfer, at an instruction that may change the mode or the
+//! mapping, at its page's end, or after [`MAX_INSNS`]. An instruction that lies across two pages is a block of its own. The
+//! builder reads bytes through the fetch translation, so faults of the fetch are faults of the block's first instruction only;
+//! anything that is wrong later ends the block before it.
+//!
+//! The same blocks will feed the translator.
+
+use super::insn::{Insn, akind, pfx};
+use super::table::{Ctx, Ends, lookup};
+use crate::cpu::mode::ModeKey;
+use crate::cpu::segment;
+use crate::cpu::width::HIGH_BYTE;
+use crate::fault::{Fault, R, vector};
+use crate::interp::string::repeated;
+use crate::op;
+use crate::vcpu::{Vcpu, reg};
+use iced_x86::{
+    Decoder, DecoderError, DecoderOptions, EncodingKind, Instruction, Mnemonic, OpKind, Register,
+};
+
+/// Instructions in a block at most.
+pub const MAX_INSNS: usize = 48;
+
+/// A predecoded block.
+pub struct Block {
+    /// RAM offset of its first byte.
+    pub off: u64,
+    pub key: ModeKey,
+    pub insns: Box<[Insn]>,
+    /// Bytes it covers.
+    pub bytes: u16,
+    pub ends: Ends,
+    /// RAM offset of the second page when its one instruction lies across two.
+    pub second: Option<u64>,
+    /// Where it went last: two (RIP, epoch, block) links.
+    pub links: [Link; 2],
+}
+
+/// A remembered successor.
+#[derive(Clone, Copy)]
+pub struct Link {
+    pub rip: u64,
+    pub epoch: u64,
+    pub to: u32,
+}
+
+impl Link {
+    /// Never matches: epochs begin at 2.
+    pub const NONE: Self = Self {
+        rip: 0,
+        epoch: 0,
+        to: 0,
+    };
+}
+
+/// What decoding accepts: everything; what the CPU model lacks is refused by feature afterwards.
+pub const OPTIONS: u32 = DecoderOptions::NONE;
+
+/// The bytes of one fetch page from `rip` on.
+struct Fetched {
+    buf: [u8; 4096],
+    len: usize,
+    off: u64,
+}
+
+/// Decodes a block at `rip` (the fetch offset `off` of its first byte is known).
+pub fn build(cpu: &mut Vcpu, rip: u64, lin: u64, off: u64) -> R<Block> {
+    let mut page = Fetched {
+        buf: [0; 4096],
+        len: 0,
+        off,
+    };
+    page.len = cpu.machine.ram.read_page(off, &mut page.buf);
+    let key = cpu.key;
+    let model = cpu.model.clone();
+    let ctx = Ctx { key, model: &model };
+    let mut insns = Vec::with_capacity(12);
+    let mut at = 0usize;
+    let mut ends = Ends::No;
+    let mut decoder = Decoder::with_ip(key.code_bits(), &page.buf[..page.len], rip, OPTIONS);
+    let mut x = Instruction::default();
+    while insns.len() < MAX_INSNS {
+        decoder.decode_out(&mut x);
+        if x.is_invalid() {
+            if decoder.last_error() == DecoderError::NoMoreBytes && page.len - at < 15 {
+                if insns.is_empty() {
+                    return across(cpu, rip, lin, &page, &ctx);
+                }
+                break;
+            }
+            let (insn, e) = undefined(
+                rip,
+                at,
+                page.len - at >= 15 && decoder.last_error() == DecoderError::NoMoreBytes,
+            );
+            insns.push(Insn {
+                idx: insns.len() as u8,
+                ..insn
+            });
+            ends = e;
+            at += 1;
+            break;
+        }
+        let (mut insn, e) = predecode(&x, rip, at as u16, &ctx);
+        insn.idx = insns.len() as u8;
+        insns.push(insn);
+        at += x.len();
+        if e != Ends::No {
+            ends = e;
+            break;
+        }
+        if at >= page.len {
+            break;
+        }
+    }
+    let bytes = at.min(page.len) as u16;
+    Ok(Block {
+        off: page.off,
+        key,
+        insns: insns.into_boxed_slice(),
+        bytes,
+        ends,
+        second: None,
+        links: [Link::NONE; 2],
+    })
+}
+
+/// An instruction whose bytes end on the next page.
+fn across(cpu: &mut Vcpu, rip: u64, lin: u64, page: &Fetched, ctx: &Ctx) -> R<Block> {
+    let next = cpu.wrap(lin.wrapping_add(page.len as u64));
+    let Some(second) = cpu.fetch_offset(next)? else {
+        // Fetching over the edge of RAM: nothing answers.
+        return cpu.gp(0);
+    };
+    let mut buf = [0u8; 4096];
+    cpu.machine.ram.read_page(second, &mut buf);
+    let mut bytes = [0u8; 15];
+    bytes[..page.len].copy_from_slice(&page.buf[..page.len]);
+    let more = 15 - page.len;
+    bytes[page.len..].copy_from_slice(&buf[..more]);
+    let mut decoder = Decoder::with_ip(ctx.key.code_bits(), &bytes, rip, OPTIONS);
+    let x = decoder.decode();
+    let (insn, ends, len) = if x.is_invalid() {
+        let (i, e) = undefined(rip, 0, decoder.last_error() == DecoderError::NoMoreBytes);
+        (i, e, page.len + 1)
+    } else {
+        let (i, e) = predecode(&x, rip, 0, ctx);
+        (i, e, x.len())
+    };
+    Ok(Block {
+        off: page.off,
+        key: ctx.key,
+        insns: Box::new([insn]),
+        bytes: len as u16,
+        ends,
+        second: Some(second),
+        links: [Link::NONE; 2],
+    })
+}
+
+/// One instruction from a slice, for memory that is not RAM and for tests; `None`: more bytes are needed.
+pub fn decode_one(bytes: &[u8], rip: u64, ctx: &Ctx) -> Option<(Insn, Ends)> {
+    let mut decoder = Decoder::with_ip(ctx.key.code_bits(), bytes, rip, OPTIONS);
+    let x = decoder.decode();
+    if x.is_invalid() {
+        let short = decoder.last_error() == DecoderError::NoMoreBytes;
+        return (!short || bytes.len() >= 15).then(|| undefined(rip, 0, short));
+    }
+    Some(predecode(&x, rip, 0, ctx))
+}
+
+/// An instruction that raises #UD, or #GP(0) for one longer than 15 bytes.
+fn undefined(_: u64, at: usize, too_long: bool) -> (Insn, Ends) {
+    let run = if too_long {
+        op!(|c: &mut Vcpu, _: &Insn| c.gp(0))
+    } else {
+        op!(|c: &mut Vcpu, _: &Insn| c.ud())
+    };
+    (
+        Insn {
+            off: at as u16,
+            ..blank(run)
+        },
+        Ends::Far,
+    )
+}
+
+fn blank(run: super::insn::Handler) -> Insn {
+    let zero = reg::ZERO as u8;
+    Insn {
+        run,
+        imm: 0,
+        disp: 0,
+        off: 0,
+        code: 0,
+        r0: 0,
+        r1: 0,
+        r2: 0,
+        base: zero,
+        index: zero,
+        scale: 0,
+        akind: akind::A64,
+        seg: segment::FLAT,
+        len: 1,
+        idx: 0,
+        pfx: 0,
+        r3: 0,
+    }
+}
+
+/// What must be enabled for an instruction to run.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Unit {
+    Integer,
+    X87,
+    Wait,
+    Mmx,
+    Sse,
+    Avx,
+}
+
+fn unit(x: &Instruction) -> Unit {
+    use iced_x86::CpuidFeature as F;
+    match x.mnemonic() {
+        Mnemonic::Wait => return Unit::Wait,
+        Mnemonic::Ldmxcsr | Mnemonic::Stmxcsr => return Unit::Sse,
+        Mnemonic::Emms | Mnemonic::Femms => return Unit::Mmx,
+        _ => {}
+    }
+    let regs = (0..x.op_count())
+        .filter(|&n| x.op_kind(n) == OpKind::Register)
+        .map(|n| x.op_register(n));
+    let mut found = Unit::Integer;
+    for r in regs {
+        if r.is_xmm() || r.is_ymm() {
+            found = Unit::Sse;
+        } else if r.is_mm() && found == Unit::Integer {
+            found = Unit::Mmx;
+        }
+    }
+    if x.encoding() == EncodingKind::VEX {
+        // The BMI instructions are VEX-encoded but touch general registers only.
+        let general = x
+            .cpuid_features()
+            .iter()
+            .any(|f| matches!(f, F::BMI1 | F::BMI2));
+        return if general { Unit::Integer } else { Unit::Avx };
+    }
+    if found == Unit::Integer
+        && x.cpuid_features()
+            .iter()
+            .any(|f| matches!(f, F::FPU | F::FPU287 | F::FPU387 | F::FPU287XL_ONLY))
+        && x.mnemonic() != Mnemonic::Fxsave
+    {
+        return Unit::X87;
+    }
+    found
+}
+
+/// The compact form of a decoded instruction that lies `at` bytes into its block.
+pub fn predecode(x: &Instruction, block_rip: u64, at: u16, ctx: &Ctx) -> (Insn, Ends) {
+    let key = ctx.key;
+    let ud = op!(|c: &mut Vcpu, _: &Insn| c.ud());
+    let nm = op!(|c: &mut Vcpu, _: &Insn| Err(c.raise(Fault::plain(vector::NM))));
+    let place = |i: Insn| Insn {
+        off: at,
+        len: x.len() as u8,
+        code: x.code() as u16,
+        ..i
+    };
+    let known = lookup(x.mnemonic()).filter(|_| ctx.model.has_all(x));
+    let Some(row) = known else {
+        return (place(blank(ud)), Ends::Far);
+    };
+    let blocked = match unit(x) {
+        Unit::Integer => {
+            let vex_general =
+                x.encoding() == EncodingKind::VEX && !key.contains(ModeKey::PROTECTED);
+            vex_general.then_some(ud)
+        }
+        Unit::X87 => key.contains(ModeKey::FPU_NM).then_some(nm),
+        Unit::Wait => key.contains(ModeKey::WAIT_NM).then_some(nm),
+        Unit::Mmx if key.contains(ModeKey::MMX_UD) => Some(ud),
+        Unit::Mmx => key.contains(ModeKey::TS).then_some(nm),
+        Unit::Sse if key.contains(ModeKey::SSE_UD) => Some(ud),
+        Unit::Avx if key.contains(ModeKey::AVX_UD) => Some(ud),
+        Unit::Sse | Unit::Avx => key.contains(ModeKey::TS).then_some(nm),
+    };
+    if let Some(run) = blocked {
+        return (place(blank(run)), Ends::Far);
+    }
+    let Some(run) = (row.pick)(x, ctx) else {
+        return (place(blank(ud)), Ends::Far);
+    };
+    let mut i = place(blank(run));
+    i.pfx = u8::from(x.has_rep_prefix()) * pfx::REP
+        | u8::from(x.has_repne_prefix()) * pfx::REPNE
+        | u8::from(x.has_lock_prefix()) * pfx::LOCK;
+    let mut immediates = 0;
+    for n in 0..x.op_count().min(5) {
+        match x.op_kind(n) {
+            OpKind::Register => {
+                let r = register(x.op_register(n));
+                match n {
+                    0 => i.r0 = r,
+                    1 => i.r1 = r,
+                    2 => i.r2 = r,
+                    _ => i.r3 = r,
+                }
+            }
+            OpKind::NearBranch16 | OpKind::NearBranch32 | OpKind::NearBranch64 => {
+                i.imm = x.near_branch_target().wrapping_sub(block_rip)
+            }
+            OpKind::FarBranch16 => {
+                (i.imm, i.disp) = (
+                    u64::from(x.far_branch16()),
+                    i64::from(x.far_branch_selector()),
+                )
+            }
+            OpKind::FarBranch32 => {
+                (i.imm, i.disp) = (
+                    u64::from(x.far_branch32()),
+                    i64::from(x.far_branch_selector()),
+                )
+            }
+            OpKind::Memory => memory(x, block_rip, key, &mut i),
+            k @ (OpKind::MemorySegSI | OpKind::MemoryESDI | OpKind::MemorySegDI) => {
+                string_operand(x, k, 16, key, &mut i)
+            }
+            k @ (OpKind::MemorySegESI | OpKind::MemoryESEDI | OpKind::MemorySegEDI) => {
+                string_operand(x, k, 32, key, &mut i)
+            }
+            k @ (OpKind::MemorySegRSI | OpKind::MemoryESRDI | OpKind::MemorySegRDI) => {
+                string_operand(x, k, 64, key, &mut i)
+            }
+            _ => {
+                let v = x.immediate(n);
+                if immediates == 0 {
+                    i.imm = v;
+                } else {
+                    i.disp = v as i64;
+                }
+                immediates += 1;
+            }
+        }
+    }
+    if x.mnemonic() == Mnemonic::Lea {
+        i.imm = match i.akind {
+            akind::A64 => u64::MAX,
+            akind::SEG16 => 0xffff,
+            _ => 0xffff_ffff,
+        };
+    }
+    let ends = match row.ends {
+        Ends::No if x.is_string_instruction() && repeated(x) => Ends::Branch,
+        Ends::No if loads_system_register(x) => Ends::Barrier,
+        Ends::Branch
+            if x.is_jmp_far()
+                || x.is_jmp_far_indirect()
+                || x.is_call_far()
+                || x.is_call_far_indirect() =>
+        {
+            Ends::Far
+        }
+        e => e,
+    };
+    (i, ends)
+}
+
+/// MOV and POP into segment, control and debug registers; moves from control registers can be anywhere.
+fn loads_system_register(x: &Instruction) -> bool {
+    matches!(x.mnemonic(), Mnemonic::Mov | Mnemonic::Pop) && x.op0_kind() == OpKind::Register && {
+        let r = x.op0_register();
+        r.is_segment_register() || r.is_cr() || r.is_dr()
+    }
+}
+
+/// How handlers name a register.
+pub fn register(r: Register) -> u8 {
+    match r {
+        Register::AH => 0 | HIGH_BYTE,
+        Register::CH => 1 | HIGH_BYTE,
+        Register::DH => 2 | HIGH_BYTE,
+        Register::BH => 3 | HIGH_BYTE,
+        r if r.is_gpr8() && r >= Register::SPL => (r as u32 - Register::SPL as u32 + 4) as u8,
+        r => r.number() as u8,
+    }
+}
+
+/// Segment as handlers name it.
+fn segment_of(x: &Instruction, key: ModeKey) -> u8 {
+    let s = x.memory_segment();
+    let n = s.number() as u8;
+    if key.contains(ModeKey::CODE64) && n < segment::FS {
+        return if n == segment::SS {
+            segment::FLAT_STACK
+        } else {
+            segment::FLAT
+        };
+    }
+    n
+}
+
+fn address_kind(bits: u32, seg: u8, key: ModeKey) -> u8 {
+    if key.contains(ModeKey::CODE64) {
+        return if bits == 32 {
+            akind::A32IN64
+        } else {
+            akind::A64
+        };
+    }
+    match bits {
+        16 => akind::SEG16,
+        _ if key.contains(ModeKey::FLAT) && seg < segment::FS => akind::FLAT32,
+        _ => akind::SEG32,
+    }
+}
+
+fn memory(x: &Instruction, block_rip: u64, key: ModeKey, i: &mut Insn) {
+    let (base, index) = (x.memory_base(), x.memory_index());
+    i.seg = segment_of(x, key);
+    i.disp = x.memory_displacement64() as i64;
+    i.scale = x.memory_index_scale().trailing_zeros() as u8;
+    let mut bits = match x.memory_displ_size() {
+        2 => 16,
+        4 if !key.contains(ModeKey::CODE64) => 32,
+        8 => 64,
+        _ => key.code_bits(),
+    };
+    for r in [base, index] {
+        if r.is_gpr() && r.size() > 1 {
+            bits = r.size() as u32 * 8;
+        }
+    }
+    match base {
+        Register::None => {}
+        Register::RIP | Register::EIP => {
+            bits = if base == Register::EIP { 32 } else { 64 };
+            i.base = reg::BLOCK as u8;
+            i.disp = i.disp.wrapping_sub(block_rip as i64);
+        }
+        r => i.base = r.number() as u8,
+    }
+    if index != Register::None && x.mnemonic() != Mnemonic::Xlatb {
+        i.index = index.number() as u8;
+    }
+    i.akind = address_kind(bits, i.seg, key);
+}
+
+fn string_operand(x: &Instruction, kind: OpKind, bits: u32, key: ModeKey, i: &mut Insn) {
+    let es = matches!(
+        kind,
+        OpKind::MemoryESDI | OpKind::MemoryESEDI | OpKind::MemoryESRDI
+    );
+    if !es {
+        i.seg = segment_of(x, key);
+    } else if i.seg == segment::FLAT && !key.contains(ModeKey::CODE64) && !has_source(x) {
+        i.seg = segment::ES;
+    }
+    // ES cannot be overridden, but the source's segment decides whether the whole is flat.
+    let seg = if key.contains(ModeKey::CODE64) {
+        i.seg
+    } else {
+        i.seg.min(segment::GS)
+    };
+    i.akind = address_kind(bits, seg, key);
+}
+
+/// Whether a string instruction also has a source operand in memory.
+fn has_source(x: &Instruction) -> bool {
+    (0..x.op_count()).any(|n| {
+        matches!(
+            x.op_kind(n),
+            OpKind::MemorySegSI | OpKind::MemorySegESI | OpKind::MemorySegRSI
+        )
+    })
+}

@@ -1,0 +1,214 @@
+//! The block cache: by physical address and mode key.
+//!
+//! Blocks live in slots; a slot's number is a block's name. `find` looks in a direct-mapped table in front of a hash map.
+//! Each page knows its blocks, so that a write to code drops those that cover the written bytes and no others. When blocks
+//! outgrow [`MAX_BYTES`] all go at once: what is hot is decoded again within microseconds.
+
+use super::block::{Block, Link};
+use crate::cpu::mode::ModeKey;
+use crate::mem::phys::Ram;
+use rustc_hash::FxHashMap;
+
+/// Host memory for decoded instructions, about.
+pub const MAX_BYTES: usize = 24 << 20;
+const FAST: usize = 1 << 14;
+
+#[derive(Clone, Copy)]
+struct Fast {
+    off: u64,
+    key: ModeKey,
+    block: u32,
+}
+
+const EMPTY: Fast = Fast {
+    off: u64::MAX,
+    key: ModeKey::empty(),
+    block: 0,
+};
+
+/// All blocks of one vCPU.
+pub struct Cache {
+    blocks: Vec<Block>,
+    free: Vec<u32>,
+    map: FxHashMap<(u64, ModeKey), u32>,
+    pages: FxHashMap<u64, Vec<u32>>,
+    fast: Box<[Fast]>,
+    bytes: usize,
+    generation: u64,
+    pub stats: CacheStats,
+}
+
+/// What the cache did.
+#[derive(Clone, Copy, Debug, Default, serde::Serialize)]
+pub struct CacheStats {
+    pub blocks_built: u64,
+    pub instructions_decoded: u64,
+    pub blocks_invalidated_by_write: u64,
+    pub cache_flushes: u64,
+}
+
+impl Default for Cache {
+    fn default() -> Self {
+        Self {
+            blocks: Vec::new(),
+            free: Vec::new(),
+            map: FxHashMap::default(),
+            pages: FxHashMap::default(),
+            fast: vec![EMPTY; FAST].into_boxed_slice(),
+            bytes: 0,
+            generation: 0,
+            stats: CacheStats::default(),
+        }
+    }
+}
+
+impl Cache {
+    #[inline(always)]
+    fn slot(off: u64, key: ModeKey) -> usize {
+        (off ^ off >> 14 ^ u64::from(key.bits()) << 5) as usize & (FAST - 1)
+    }
+
+    /// The block that begins at this RAM offset in this mode.
+    #[inline(always)]
+    pub fn find(&mut self, off: u64, key: ModeKey) -> Option<u32> {
+        let f = self.fast[Self::slot(off, key)];
+        if f.off == off && f.key == key {
+            Some(f.block)
+        } else {
+            self.find_slow(off, key)
+        }
+    }
+
+    fn find_slow(&mut self, off: u64, key: ModeKey) -> Option<u32> {
+        let block = *self.map.get(&(off, key))?;
+        self.fast[Self::slot(off, key)] = Fast { off, key, block };
+        Some(block)
+    }
+
+    /// Changes whenever a block dies, in bits that TLB epochs do not reach: a link made before is not followed.
+    #[inline(always)]
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    #[inline(always)]
+    pub fn get(&self, n: u32) -> &Block {
+        &self.blocks[n as usize]
+    }
+
+    /// Remembers that `from` was followed by `to`.
+    pub fn link(&mut self, from: u32, link: Link) {
+        let links = &mut self.blocks[from as usize].links;
+        if links[0].rip != link.rip {
+            links[1] = links[0];
+        }
+        links[0] = link;
+    }
+
+    fn size(b: &Block) -> usize {
+        b.insns.len() * size_of::<super::insn::Insn>() + size_of::<Block>() + 64
+    }
+
+    /// Takes a new block in; the caller protects its pages. Returns its name.
+    pub fn insert(&mut self, b: Block, ram: &Ram) -> u32 {
+        if self.bytes > MAX_BYTES {
+            self.flush(ram);
+        }
+        self.stats.blocks_built += 1;
+        self.stats.instructions_decoded += b.insns.len() as u64;
+        self.bytes += Self::size(&b);
+        let (off, key, second) = (b.off, b.key, b.second);
+        let n = match self.free.pop() {
+            Some(n) => {
+                self.blocks[n as usize] = b;
+                n
+            }
+            None => {
+                self.blocks.push(b);
+                self.blocks.len() as u32 - 1
+            }
+        };
+        self.map.insert((off, key), n);
+        self.fast[Self::slot(off, key)] = Fast { off, key, block: n };
+        self.pages.entry(off >> 12).or_default().push(n);
+        if let Some(s) = second {
+            self.pages.entry(s >> 12).or_default().push(n);
+        }
+        n
+    }
+
+    /// Bytes of `b` on the page: (offset, length).
+    fn extent(b: &Block, page: u64) -> Option<(u64, u64)> {
+        let first = (0x1000 - (b.off & 0xfff)).min(u64::from(b.bytes));
+        if b.off >> 12 == page {
+            return Some((b.off, first));
+        }
+        let s = b.second.filter(|s| s >> 12 == page)?;
+        Some((s & !0xfff, (u64::from(b.bytes) - first).max(1)))
+    }
+
+    /// Drops the blocks that cover any of `len` bytes at RAM offset `off`, within one page.
+    pub fn invalidate(&mut self, ram: &Ram, off: u64, len: u64) {
+        let page = off >> 12;
+        let Some(list) = self.pages.get(&page) else {
+            return;
+        };
+        let dead: Vec<u32> = list
+            .iter()
+            .copied()
+            .filter(|&n| {
+                Self::extent(&self.blocks[n as usize], page)
+                    .is_some_and(|(o, l)| o < off + len && off < o + l)
+            })
+            .collect();
+        for n in &dead {
+            self.drop_block(*n);
+        }
+        self.stats.blocks_invalidated_by_write += dead.len() as u64;
+        let left = self.pages.get(&page).map_or(&[][..], |v| &v[..]);
+        ram.set_code(
+            off & !0xfff,
+            left.iter()
+                .filter_map(|&n| Self::extent(&self.blocks[n as usize], page)),
+        );
+    }
+
+    fn drop_block(&mut self, n: u32) {
+        let b = &mut self.blocks[n as usize];
+        let (off, key, second) = (b.off, b.key, b.second);
+        self.bytes = self.bytes.saturating_sub(Self::size(b));
+        b.insns = Box::default();
+        b.off = u64::MAX;
+        b.links = [Link::NONE; 2];
+        self.map.remove(&(off, key));
+        let f = &mut self.fast[Self::slot(off, key)];
+        if f.off == off && f.key == key {
+            *f = EMPTY;
+        }
+        for page in [Some(off), second].into_iter().flatten() {
+            if let Some(list) = self.pages.get_mut(&(page >> 12)) {
+                list.retain(|&m| m != n);
+                if list.is_empty() {
+                    self.pages.remove(&(page >> 12));
+                }
+            }
+        }
+        self.generation = self.generation.wrapping_add(1 << 40);
+        self.free.push(n);
+    }
+
+    /// Drops everything.
+    pub fn flush(&mut self, ram: &Ram) {
+        self.stats.cache_flushes += 1;
+        self.generation = self.generation.wrapping_add(1 << 40);
+        for page in self.pages.keys() {
+            ram.set_code(page << 12, std::iter::empty());
+        }
+        self.blocks.clear();
+        self.free.clear();
+        self.map.clear();
+        self.pages.clear();
+        self.fast.fill(EMPTY);
+        self.bytes = 0;
+    }
+}

@@ -1,0 +1,28 @@
+//! What runs guest instructions, and why it stops.
+
+use crate::vcpu::Vcpu;
+
+/// Why an engine came back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// The fuel is used up, or the board planned an event before the end of the slice ([`Vcpu::slice_end`]).
+    Fuel,
+    /// HLT, with nothing to wake the CPU: advance the clock to the board's next event.
+    Halt,
+    /// The board asked for something: see [`Vcpu::requests`].
+    Request,
+    /// Triple fault: the CPU is in shutdown, and a PC's board answers by RESET#.
+    Shutdown,
+}
+
+/// Executes guest code.
+pub trait Engine {
+    /// Runs at most `fuel` instructions. Every engine stops on the same instruction for the same fuel.
+    fn run(&mut self, cpu: &mut Vcpu, fuel: u64) -> Exit;
+    /// The engine's name as `--engine` takes it.
+    fn name(&self) -> &'static str;
+    /// The engine's own counters.
+    fn stats(&self) -> Vec<(&'static str, u64)>;
+    /// The last blocks executed, oldest first, as (RIP, instructions), for a crash report.
+    fn recent(&self) -> Vec<(u64, u32)>;
+}

@@ -1,0 +1,379 @@
+//! String instructions (SDM Vol. 1, 5.1.8; repeat prefixes Vol. 2B, REP).
+//!
+//! A repeated instruction works in *chunks*: the iterations until an operand reaches the end of its page, at least one. After
+//! a chunk the registers are exact and RIP stands at the instruction again if iterations are left, so that interrupts come in
+//! between; each chunk counts as one retired instruction. Where chunks end depends on the architecture's state alone, so
+//! every engine counts alike. Under single-step or armed data breakpoints a chunk is one iteration.
+//!
+//! Within a chunk the bulk functions of [`mem`](crate::mem) do the work where they can; otherwise element by element, with
+//! the registers updated after each, so that a fault leaves what was done.
+
+use crate::by_width;
+use crate::cpu::flags::{self, Lazy};
+use crate::cpu::segment::ES;
+use crate::cpu::width::Width;
+use crate::decode::insn::{Handler, Insn, Op, akind, pfx, run};
+use crate::decode::table::Ctx;
+use crate::fault::R;
+use crate::interp::ea::lin_checked;
+use crate::vcpu::{Vcpu, reg};
+use iced_x86::{Instruction, OpKind};
+use std::marker::PhantomData;
+
+fn mask(i: &Insn) -> u64 {
+    match i.akind {
+        akind::A64 => u64::MAX,
+        akind::SEG16 => 0xffff,
+        _ => 0xffff_ffff,
+    }
+}
+
+/// Advances a pointer or count register at the address size.
+#[inline(always)]
+fn set(cpu: &mut Vcpu, i: &Insn, r: usize, v: u64) {
+    let m = mask(i);
+    cpu.gpr[r] = if m == 0xffff {
+        cpu.gpr[r] & !m | v & m
+    } else {
+        v & m
+    };
+}
+
+/// Linear address of one element; the fast kinds need no check.
+#[inline(always)]
+fn lin<const WRITE: bool>(cpu: &mut Vcpu, i: &Insn, seg: u8, r: usize, size: u64) -> R<u64> {
+    let off = cpu.gpr[r] & mask(i);
+    match i.akind {
+        akind::A64 | akind::A32IN64 => Ok(off.wrapping_add(cpu.seg_base[(seg & 7) as usize])),
+        akind::FLAT32 => Ok(off),
+        _ => lin_checked(cpu, seg, off, size, WRITE),
+    }
+}
+
+/// ES, or its 64-bit stand-in.
+fn es(i: &Insn) -> u8 {
+    if matches!(i.akind, akind::A64 | akind::A32IN64) {
+        crate::cpu::segment::FLAT
+    } else {
+        ES
+    }
+}
+
+/// One of the five memory string operations on elements of `W`.
+pub trait StringOp: 'static {
+    const SRC: bool;
+    const DST: bool;
+    const WRITES: bool;
+    /// CMPS and SCAS stop a repetition on ZF.
+    const COMPARES: bool = false;
+    /// One element: memory and AL/EAX only; the caller moves the pointers.
+    fn element<W: Width>(cpu: &mut Vcpu, i: &Insn) -> R;
+    /// `n` ascending elements at once: how many were done (0: none, go by element).
+    fn bulk<W: Width>(cpu: &mut Vcpu, i: &Insn, src: u64, dst: u64, n: u64) -> u64;
+}
+
+pub struct Movs;
+pub struct Stos;
+pub struct Lods;
+pub struct Scas;
+pub struct Cmps;
+
+impl StringOp for Movs {
+    const SRC: bool = true;
+    const DST: bool = true;
+    const WRITES: bool = true;
+    #[inline(always)]
+    fn element<W: Width>(cpu: &mut Vcpu, i: &Insn) -> R {
+        let s = lin::<false>(cpu, i, i.seg, reg::RSI, W::BYTES)?;
+        let d = lin::<true>(cpu, i, es(i), reg::RDI, W::BYTES)?;
+        let v: W = cpu.read(s)?;
+        cpu.write(d, v)
+    }
+    fn bulk<W: Width>(cpu: &mut Vcpu, _: &Insn, src: u64, dst: u64, n: u64) -> u64 {
+        if cpu.bulk_copy(src, dst, n * W::BYTES) {
+            n
+        } else {
+            0
+        }
+    }
+}
+impl StringOp for Stos {
+    const SRC: bool = false;
+    const DST: bool = true;
+    const WRITES: bool = true;
+    #[inline(always)]
+    fn element<W: Width>(cpu: &mut Vcpu, i: &Insn) -> R {
+        let d = lin::<true>(cpu, i, es(i), reg::RDI, W::BYTES)?;
+        let v = W::get(cpu, reg::RAX as u8);
+        cpu.write(d, v)
+    }
+    fn bulk<W: Width>(cpu: &mut Vcpu, _: &Insn, _: u64, dst: u64, n: u64) -> u64 {
+        let v = W::get(cpu, reg::RAX as u8);
+        if cpu.bulk_fill(dst, n, v) { n } else { 0 }
+    }
+}
+impl StringOp for Lods {
+    const SRC: bool = true;
+    const DST: bool = false;
+    const WRITES: bool = false;
+    #[inline(always)]
+    fn element<W: Width>(cpu: &mut Vcpu, i: &Insn) -> R {
+        let s = lin::<false>(cpu, i, i.seg, reg::RSI, W::BYTES)?;
+        let v: W = cpu.read(s)?;
+        W::put(cpu, reg::RAX as u8, v);
+        Ok(())
+    }
+    fn bulk<W: Width>(_: &mut Vcpu, _: &Insn, _: u64, _: u64, _: u64) -> u64 {
+        0
+    }
+}
+impl StringOp for Scas {
+    const SRC: bool = false;
+    const DST: bool = true;
+    const WRITES: bool = false;
+    const COMPARES: bool = true;
+    #[inline(always)]
+    fn element<W: Width>(cpu: &mut Vcpu, i: &Insn) -> R {
+        let d = lin::<false>(cpu, i, es(i), reg::RDI, W::BYTES)?;
+        let b: W = cpu.read(d)?;
+        let a = W::get(cpu, reg::RAX as u8);
+        cpu.flags = Lazy::sub(a, b, W::from_u64(a.to_u64().wrapping_sub(b.to_u64())));
+        Ok(())
+    }
+    fn bulk<W: Width>(cpu: &mut Vcpu, i: &Insn, _: u64, dst: u64, n: u64) -> u64 {
+        // The element that ends the scan, or the chunk's last, goes by `element`, which sets the flags.
+        let v = W::get(cpu, reg::RAX as u8);
+        let equal = i.pfx & pfx::REPNE == 0;
+        cpu.bulk_span(dst, n, v, equal)
+            .map_or(0, |same| same.min(n - 1))
+    }
+}
+impl StringOp for Cmps {
+    const SRC: bool = true;
+    const DST: bool = true;
+    const WRITES: bool = false;
+    const COMPARES: bool = true;
+    #[inline(always)]
+    fn element<W: Width>(cpu: &mut Vcpu, i: &Insn) -> R {
+        let s = lin::<false>(cpu, i, i.seg, reg::RSI, W::BYTES)?;
+        let d = lin::<false>(cpu, i, es(i), reg::RDI, W::BYTES)?;
+        let a: W = cpu.read(s)?;
+        let b: W = cpu.read(d)?;
+        cpu.flags = Lazy::sub(a, b, W::from_u64(a.to_u64().wrapping_sub(b.to_u64())));
+        Ok(())
+    }
+    fn bulk<W: Width>(_: &mut Vcpu, _: &Insn, _: u64, _: u64, _: u64) -> u64 {
+        0
+    }
+}
+
+/// Moves the pointers by `n` elements in the direction of DF.
+#[inline(always)]
+fn advance<O: StringOp, W: Width>(cpu: &mut Vcpu, i: &Insn, n: u64) {
+    let step = if cpu.sys & flags::DF != 0 {
+        (n * W::BYTES).wrapping_neg()
+    } else {
+        n * W::BYTES
+    };
+    if O::SRC {
+        set(cpu, i, reg::RSI, cpu.gpr[reg::RSI].wrapping_add(step));
+    }
+    if O::DST {
+        set(cpu, i, reg::RDI, cpu.gpr[reg::RDI].wrapping_add(step));
+    }
+}
+
+struct Once<O, W>(PhantomData<(O, W)>);
+impl<O: StringOp, W: Width> Op for Once<O, W> {
+    const STORES: bool = O::WRITES;
+    #[inline(always)]
+    fn exec(cpu: &mut Vcpu, i: &Insn) -> R {
+        O::element::<W>(cpu, i)?;
+        advance::<O, W>(cpu, i, 1);
+        Ok(())
+    }
+}
+
+/// Elements from the register's address to its page's end (or start, with DF), at least 1.
+fn page_room<W: Width>(cpu: &Vcpu, i: &Insn, seg: u8, r: usize) -> u64 {
+    let off = cpu.gpr[r] & mask(i);
+    let at = off.wrapping_add(cpu.seg_base[(seg & 7) as usize]);
+    let room = if cpu.sys & flags::DF != 0 {
+        (at & 0xfff) / W::BYTES + 1
+    } else {
+        let wrap = if i.akind == akind::SEG16 {
+            (0x1_0000 - off) / W::BYTES
+        } else {
+            u64::MAX
+        };
+        ((0x1000 - (at & 0xfff)) / W::BYTES).min(wrap)
+    };
+    room.max(1)
+}
+
+struct Rep<O, W>(PhantomData<(O, W)>);
+impl<O: StringOp, W: Width> Op for Rep<O, W> {
+    fn exec(cpu: &mut Vcpu, i: &Insn) -> R {
+        repeat::<O, W>(cpu, i)
+    }
+}
+
+fn repeat<O: StringOp, W: Width>(cpu: &mut Vcpu, i: &Insn) -> R {
+    let m = mask(i);
+    let here = cpu.gpr[reg::BLOCK].wrapping_add(u64::from(i.off));
+    let next = i.next_rip(cpu);
+    let code64 = cpu.code64();
+    let cut = |v: u64| if code64 { v } else { v & 0xffff_ffff };
+    let count = cpu.gpr[reg::RCX] & m;
+    if count == 0 {
+        cpu.rip = cut(next);
+        return Ok(());
+    }
+    let mut chunk = count;
+    if O::SRC {
+        chunk = chunk.min(page_room::<W>(cpu, i, i.seg, reg::RSI));
+    }
+    if O::DST {
+        chunk = chunk.min(page_room::<W>(cpu, i, es(i), reg::RDI));
+    }
+    if cpu.sys & flags::TF != 0 || cpu.watching() {
+        chunk = 1;
+    }
+    let until_equal = i.pfx & pfx::REPNE != 0;
+    let mut done = 0;
+    let mut ended = false;
+    let ascending = cpu.sys & flags::DF == 0;
+    if ascending && chunk > 1 && !matches!(i.akind, akind::SEG16 | akind::SEG32) {
+        let at = |cpu: &Vcpu, seg: u8, r: usize| {
+            (cpu.gpr[r] & m).wrapping_add(cpu.seg_base[(seg & 7) as usize])
+        };
+        let (s, d) = (at(cpu, i.seg, reg::RSI), at(cpu, es(i), reg::RDI));
+        // The first element fills the TLB (or faults); then the rest can go at once.
+        let mut n = bulk::<O, W>(cpu, i, s, d, chunk);
+        if n == 0 {
+            O::element::<W>(cpu, i)?;
+            advance::<O, W>(cpu, i, 1);
+            set(cpu, i, reg::RCX, count - 1);
+            done = 1;
+            ended = O::COMPARES && cpu.flags.zf() == until_equal;
+            if !ended {
+                n = bulk::<O, W>(
+                    cpu,
+                    i,
+                    s.wrapping_add(W::BYTES),
+                    d.wrapping_add(W::BYTES),
+                    chunk - 1,
+                );
+            }
+        }
+        advance::<O, W>(cpu, i, n);
+        done += n;
+        set(cpu, i, reg::RCX, count - done);
+    }
+    while !ended && done < chunk {
+        O::element::<W>(cpu, i)?;
+        done += 1;
+        advance::<O, W>(cpu, i, 1);
+        set(cpu, i, reg::RCX, count - done);
+        ended = O::COMPARES && cpu.flags.zf() == until_equal;
+    }
+    cpu.rip = cut(if ended || done == count { next } else { here });
+    Ok(())
+}
+
+#[inline]
+fn bulk<O: StringOp, W: Width>(cpu: &mut Vcpu, i: &Insn, s: u64, d: u64, n: u64) -> u64 {
+    if n == 0 {
+        0
+    } else {
+        O::bulk::<W>(cpu, i, s, d, n)
+    }
+}
+
+/// Whether a repeat prefix is in force.
+pub fn repeated(x: &Instruction) -> bool {
+    x.has_rep_prefix() || x.has_repne_prefix()
+}
+
+/// MOVS, STOS, LODS, SCAS, CMPS.
+pub fn pick<O: StringOp>(x: &Instruction, _: &Ctx) -> Option<Handler> {
+    let bits = x.memory_size().size() as u32 * 8;
+    by_width!(bits, |W| if repeated(x) {
+        run::<Rep<O, W>>
+    } else {
+        run::<Once<O, W>>
+    })
+}
+
+/// INS and OUTS: I/O permission first, then memory, then the port.
+struct PortString<W, const IN: bool>(PhantomData<W>);
+impl<W: Width, const IN: bool> Op for PortString<W, IN> {
+    const STORES: bool = true;
+    fn exec(cpu: &mut Vcpu, i: &Insn) -> R {
+        let rep = i.pfx & (pfx::REP | pfx::REPNE) != 0;
+        let m = mask(i);
+        let (here, next) = (
+            cpu.gpr[reg::BLOCK].wrapping_add(u64::from(i.off)),
+            i.next_rip(cpu),
+        );
+        let code64 = cpu.code64();
+        let cut = |v: u64| if code64 { v } else { v & 0xffff_ffff };
+        let count = cpu.gpr[reg::RCX] & m;
+        if rep && count == 0 {
+            cpu.rip = cut(next);
+            return Ok(());
+        }
+        let port = cpu.gpr[reg::RDX] as u16;
+        cpu.check_io(port, W::BYTES as u8)?;
+        if IN {
+            let at = lin::<true>(cpu, i, es(i), reg::RDI, W::BYTES)?;
+            cpu.prepare_write(at, W::BYTES)?;
+            let v = cpu.port_in(i, port, W::BYTES as u8);
+            cpu.write(at, W::from_u64(u64::from(v)))?;
+        } else {
+            let at = lin::<false>(cpu, i, i.seg, reg::RSI, W::BYTES)?;
+            let v: W = cpu.read(at)?;
+            cpu.port_out(i, port, W::BYTES as u8, v.to_u64() as u32);
+        }
+        let step = if cpu.sys & flags::DF != 0 {
+            W::BYTES.wrapping_neg()
+        } else {
+            W::BYTES
+        };
+        let r = if IN { reg::RDI } else { reg::RSI };
+        set(cpu, i, r, cpu.gpr[r].wrapping_add(step));
+        if rep {
+            set(cpu, i, reg::RCX, count - 1);
+        }
+        cpu.rip = cut(if rep && count > 1 { here } else { next });
+        Ok(())
+    }
+}
+
+/// INS (`IN`) and OUTS; both end their block.
+pub fn pick_port<const IN: bool>(x: &Instruction, _: &Ctx) -> Option<Handler> {
+    debug_assert!(x.op_count() == 2 && x.op0_kind() != OpKind::Immediate8);
+    match x.memory_size().size() {
+        1 => Some(run::<PortString<u8, IN>>),
+        2 => Some(run::<PortString<u16, IN>>),
+        _ => Some(run::<PortString<u32, IN>>),
+    }
+}
+
+/// MOVSD is two instructions: the string move and the scalar double move.
+pub fn pick_movsd(x: &Instruction, c: &Ctx) -> Option<Handler> {
+    if x.is_string_instruction() {
+        pick::<Movs>(x, c)
+    } else {
+        None
+    }
+}
+
+/// CMPSD likewise.
+pub fn pick_cmpsd(x: &Instruction, c: &Ctx) -> Option<Handler> {
+    if x.is_string_instruction() {
+        pick::<Cmps>(x, c)
+    } else {
+        None
+    }
+}

@@ -1,0 +1,611 @@
+//! Guest memory accesses: the inline TLB probe and everything that it leaves to the slow path.
+//!
+//! `read`, `write` and `rmw` take a linear address and have one compare on their hot path. The slow path walks, checks,
+//! fills, and deals with what never becomes a direct entry: accesses over a page's end, MMIO, pages with decoded code,
+//! watched pages, alignment checks. Whatever depends on exact time or must be seen at an instruction boundary asks the
+//! engine to run the instruction again alone ([`Stop::Retry`]); handlers are restartable up to their last access, so this
+//! costs no generality.
+
+use crate::addr::PhysAddr;
+use crate::bus::Nanos;
+use crate::cpu::control::cr4;
+use crate::cpu::mode::ModeKey;
+use crate::cpu::width::Width;
+use crate::fault::{Fault, Faulted, R, Stop, vector};
+use crate::mem::paging::Access;
+use crate::mem::tlb::{CODE, DIRECT, EMPTY, MMIO, WATCH, Who};
+use crate::vcpu::{Events, Vcpu};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering::SeqCst};
+
+/// Serialises locked accesses that no host instruction can do at once (over a page's end; unaligned on other hosts).
+static SPLIT_LOCK: Mutex<()> = Mutex::new(());
+
+/// Where part of an access goes.
+#[derive(Clone, Copy)]
+enum Place {
+    /// A host address in RAM.
+    Ram(*mut u8),
+    Mmio(PhysAddr),
+}
+
+#[inline(always)]
+fn load<W: Width>(host: u64) -> W {
+    // SAFETY: `host` comes from a direct TLB entry: BYTES bytes of RAM; plain data of any alignment.
+    unsafe { (host as *const W).read_unaligned() }
+}
+
+#[inline(always)]
+fn store<W: Width>(host: u64, v: W) {
+    // SAFETY: as `load`.
+    unsafe { (host as *mut W).write_unaligned(v) }
+}
+
+impl Vcpu {
+    /// Reads `W` at a linear address with the current privilege.
+    #[inline(always)]
+    pub fn read<W: Width>(&mut self, lin: u64) -> R<W> {
+        let e = self.tlb.probe(lin);
+        if lin.wrapping_add(W::BYTES - 1) | 0xfff == e.read {
+            Ok(load(lin.wrapping_add(e.addend)))
+        } else {
+            self.read_slow(lin, self.tlb.who())
+        }
+    }
+
+    /// Writes `W` at a linear address with the current privilege.
+    #[inline(always)]
+    pub fn write<W: Width>(&mut self, lin: u64, v: W) -> R {
+        let e = self.tlb.probe(lin);
+        if lin.wrapping_add(W::BYTES - 1) | 0xfff == e.write {
+            store(lin.wrapping_add(e.addend), v);
+            Ok(())
+        } else {
+            self.write_slow(lin, v, self.tlb.who())
+        }
+    }
+
+    /// Reads, changes and writes back; `f` gives the new value and what the caller needs to know.
+    #[inline(always)]
+    pub fn rmw<W: Width, T>(&mut self, lin: u64, f: impl FnOnce(W) -> (W, T)) -> R<T> {
+        let e = self.tlb.probe(lin);
+        if lin.wrapping_add(W::BYTES - 1) | 0xfff == e.write {
+            let host = lin.wrapping_add(e.addend);
+            let (new, t) = f(load(host));
+            store(host, new);
+            Ok(t)
+        } else {
+            self.prepare_write(lin, W::BYTES)?;
+            let (new, t) = f(self.read(lin)?);
+            self.write(lin, new)?;
+            Ok(t)
+        }
+    }
+
+    /// `rmw` as one atomic access; `f` may run several times.
+    pub fn rmw_locked<W: Width, T>(&mut self, lin: u64, f: impl Fn(W) -> (W, T)) -> R<T> {
+        let e = self.tlb.probe(lin);
+        let direct = lin.wrapping_add(W::BYTES - 1) | 0xfff == e.write;
+        if direct {
+            let host = lin.wrapping_add(e.addend);
+            loop {
+                let old = load(host);
+                let (new, t) = f(old);
+                if compare_exchange(host, old, new) {
+                    return Ok(t);
+                }
+            }
+        }
+        let _alone = SPLIT_LOCK.lock().unwrap_or_else(|e| e.into_inner());
+        self.rmw(lin, f)
+    }
+
+    /// CMPXCHG16B on an aligned address: stores `new` if memory holds `old`; returns what it held.
+    pub fn exchange_128(&mut self, lin: u64, old: [u64; 2], new: [u64; 2]) -> R<[u64; 2]> {
+        let e = self.tlb.probe(lin);
+        if lin.wrapping_add(15) | 0xfff == e.write {
+            return Ok(exchange_128(lin.wrapping_add(e.addend), old, new));
+        }
+        let _alone = SPLIT_LOCK.lock().unwrap_or_else(|e| e.into_inner());
+        self.prepare_write(lin, 16)?;
+        let held: [u64; 2] = self.read_lanes(lin)?;
+        self.write_lanes(lin, if held == old { new } else { held })?;
+        Ok(held)
+    }
+
+    /// Linear address of the next instruction.
+    #[inline(always)]
+    pub fn fetch_address(&mut self) -> R<u64> {
+        if self.key.contains(ModeKey::CODE64) {
+            Ok(self.rip)
+        } else {
+            Ok(self.wrap(self.seg_base[1].wrapping_add(self.rip) & 0xffff_ffff))
+        }
+    }
+
+    /// Reads with supervisor rights whatever the CPL (descriptor tables, task states).
+    pub fn read_system<W: Width>(&mut self, lin: u64) -> R<W> {
+        let lin = self.wrap(lin);
+        let e = self.tlb.probe_system(lin);
+        if lin.wrapping_add(W::BYTES - 1) | 0xfff == e.read {
+            Ok(load(lin.wrapping_add(e.addend)))
+        } else {
+            self.read_slow(lin, Who::Supervisor)
+        }
+    }
+
+    /// Writes with supervisor rights whatever the CPL.
+    pub fn write_system<W: Width>(&mut self, lin: u64, v: W) -> R {
+        let lin = self.wrap(lin);
+        let e = self.tlb.probe_system(lin);
+        if lin.wrapping_add(W::BYTES - 1) | 0xfff == e.write {
+            store(lin.wrapping_add(e.addend), v);
+            return Ok(());
+        }
+        self.write_slow(lin, v, Who::Supervisor)
+    }
+
+    /// Outside long mode linear addresses have 32 bits.
+    #[inline(always)]
+    pub fn wrap(&self, lin: u64) -> u64 {
+        if self.key.contains(ModeKey::LONG) {
+            lin
+        } else {
+            lin & 0xffff_ffff
+        }
+    }
+
+    /// Reads `N` bytes (16 or 32) as 64-bit lanes.
+    #[inline(always)]
+    pub fn read_lanes<const N: usize>(&mut self, lin: u64) -> R<[u64; N]> {
+        let e = self.tlb.probe(lin);
+        if lin.wrapping_add(8 * N as u64 - 1) | 0xfff == e.read {
+            let host = lin.wrapping_add(e.addend);
+            return Ok(std::array::from_fn(|i| load(host + 8 * i as u64)));
+        }
+        self.read_lanes_slow(lin)
+    }
+
+    #[cold]
+    fn read_lanes_slow<const N: usize>(&mut self, lin: u64) -> R<[u64; N]> {
+        let mut bytes = [0; 64];
+        self.read_bytes(lin, &mut bytes[..8 * N], self.tlb.who())?;
+        Ok(std::array::from_fn(|i| {
+            u64::from_le_bytes(bytes[8 * i..8 * i + 8].try_into().expect("eight bytes"))
+        }))
+    }
+
+    /// Writes `N` 64-bit lanes.
+    #[inline(always)]
+    pub fn write_lanes<const N: usize>(&mut self, lin: u64, v: [u64; N]) -> R {
+        let e = self.tlb.probe(lin);
+        if lin.wrapping_add(8 * N as u64 - 1) | 0xfff == e.write {
+            let host = lin.wrapping_add(e.addend);
+            for (i, lane) in v.into_iter().enumerate() {
+                store(host + 8 * i as u64, lane);
+            }
+            return Ok(());
+        }
+        self.write_lanes_slow(lin, v)
+    }
+
+    #[cold]
+    fn write_lanes_slow<const N: usize>(&mut self, lin: u64, v: [u64; N]) -> R {
+        let mut bytes = [0; 64];
+        for (b, lane) in bytes.chunks_exact_mut(8).zip(v) {
+            b.copy_from_slice(&lane.to_le_bytes());
+        }
+        self.write_bytes(lin, &bytes[..8 * N], self.tlb.who())
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn read_slow<W: Width>(&mut self, lin: u64, who: Who) -> R<W> {
+        let mut b = [0; 8];
+        self.read_bytes(lin, &mut b[..W::BYTES as usize], who)?;
+        Ok(W::from_u64(u64::from_le_bytes(b)))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn write_slow<W: Width>(&mut self, lin: u64, v: W, who: Who) -> R {
+        self.write_bytes(lin, &v.to_u64().to_le_bytes()[..W::BYTES as usize], who)
+    }
+
+    /// Faults now if a write of `size` bytes would.
+    #[inline]
+    pub fn prepare_write(&mut self, lin: u64, size: u64) -> R {
+        let e = self.tlb.probe(lin);
+        if lin.wrapping_add(size - 1) | 0xfff == e.write {
+            return Ok(());
+        }
+        self.places(lin, size, Access::Write, self.tlb.who())
+            .map(|_| ())
+    }
+
+    /// Faults now if a read of `size` bytes would.
+    #[inline]
+    pub fn prepare_read(&mut self, lin: u64, size: u64) -> R {
+        let e = self.tlb.probe(lin);
+        if lin.wrapping_add(size - 1) | 0xfff == e.read {
+            return Ok(());
+        }
+        self.places(lin, size, Access::Read, self.tlb.who())
+            .map(|_| ())
+    }
+
+    /// Where the bytes are: one or two pages, all checks done.
+    fn places(
+        &mut self,
+        lin: u64,
+        size: u64,
+        access: Access,
+        who: Who,
+    ) -> R<[(Place, u64, u64); 2]> {
+        let first = (0x1000 - (lin & 0xfff)).min(size);
+        let next = self.wrap(lin.wrapping_add(first));
+        let a = self.resolve(lin, access, who)?;
+        let b = if first < size {
+            self.resolve(next, access, who)?
+        } else {
+            a
+        };
+        // SDM Vol. 3A, table 6-2: a data page fault comes before an alignment check.
+        if self.alignment_checked(who)
+            && lin & (size - 1) != 0
+            && size.is_power_of_two()
+            && size <= 8
+        {
+            return Err(self.raise(Fault::coded(vector::AC, 0)));
+        }
+        Ok([(a, lin, first), (b, next, size - first)])
+    }
+
+    fn alignment_checked(&self, who: Who) -> bool {
+        use crate::cpu::control::cr0;
+        who == Who::User
+            && self.cpl == 3
+            && self.sys & crate::cpu::flags::AC != 0
+            && self.cr0 & cr0::AM != 0
+    }
+
+    /// Reads up to 64 bytes with all checks before the first.
+    pub fn read_bytes(&mut self, lin: u64, buf: &mut [u8], who: Who) -> R {
+        let places = self.places(lin, buf.len() as u64, Access::Read, who)?;
+        self.watch(lin, buf.len() as u64, false)?;
+        if !self.exact
+            && places
+                .iter()
+                .any(|p| matches!(p.0, Place::Mmio(_)) && p.2 > 0)
+        {
+            return Err(self.retry());
+        }
+        let mut rest = buf;
+        for (place, _, n) in places {
+            let (part, after) = rest.split_at_mut(n as usize);
+            match place {
+                // SAFETY: `resolve` gave the host address of a RAM page; the part lies within that page.
+                Place::Ram(p) => unsafe {
+                    std::ptr::copy_nonoverlapping(p, part.as_mut_ptr(), part.len())
+                },
+                Place::Mmio(at) => self.mmio_read(at, part),
+            }
+            rest = after;
+        }
+        Ok(())
+    }
+
+    /// Writes up to 64 bytes with all checks before the first.
+    pub fn write_bytes(&mut self, lin: u64, data: &[u8], who: Who) -> R {
+        let places = self.places(lin, data.len() as u64, Access::Write, who)?;
+        self.watch(lin, data.len() as u64, true)?;
+        if !self.exact
+            && places
+                .iter()
+                .any(|p| matches!(p.0, Place::Mmio(_)) && p.2 > 0)
+        {
+            return Err(self.retry());
+        }
+        let mut rest = data;
+        for (place, lin, n) in places {
+            let (part, after) = rest.split_at(n as usize);
+            match place {
+                Place::Ram(p) if n > 0 => {
+                    // SAFETY: as read_bytes.
+                    unsafe { std::ptr::copy_nonoverlapping(part.as_ptr(), p, part.len()) };
+                    self.wrote_slowly(lin, p, n, who);
+                }
+                Place::Ram(_) => {}
+                Place::Mmio(at) => self.mmio_write(at, part),
+            }
+            rest = after;
+        }
+        Ok(())
+    }
+
+    /// After a slow write to RAM: did it hit decoded code?
+    fn wrote_slowly(&mut self, lin: u64, p: *mut u8, n: u64, who: Who) {
+        let off = p as u64 - self.machine.ram.base() as u64;
+        if !self.machine.ram.is_code_page(off) {
+            return;
+        }
+        self.stats.writes_to_code_pages += 1;
+        if self.machine.ram.has_code(off, n) {
+            self.note_code_write(off, n);
+        } else if !self.machine.ram.code_heat(off) && !self.watched_page(lin) {
+            let e = self.tlb.fill(who, lin, false, 4096);
+            if e.write == lin & !0xfff | CODE {
+                e.write |= DIRECT;
+            }
+        }
+    }
+
+    /// Blocks decoded from these bytes are stale; the running block ends behind the instruction.
+    pub fn note_code_write(&mut self, off: u64, n: u64) {
+        self.code_hits.push((off, n as u32));
+        self.leave = true;
+        self.events |= Events::CODE;
+    }
+
+    #[cold]
+    fn retry(&mut self) -> Faulted {
+        self.stop = Stop::Retry;
+        Faulted
+    }
+
+    /// Asks for exact time: `Err` unless the engine runs this instruction alone.
+    #[inline]
+    pub fn need_exact(&mut self) -> R {
+        if self.exact {
+            Ok(())
+        } else {
+            Err(self.retry())
+        }
+    }
+
+    /// Calls the board and looks at what it changed.
+    pub fn with_board<T>(&mut self, f: impl FnOnce(&mut dyn crate::bus::Board, Nanos) -> T) -> T {
+        let now = self.now();
+        let machine = self.machine.clone();
+        let mut board = machine.board();
+        let t = f(&mut **board, now);
+        let i = board.interrupt(self.index);
+        while let Some(r) = board.take_request() {
+            self.requests.push_back(r);
+            self.events |= Events::REQUEST;
+        }
+        if board.next_event().is_some_and(|t| t < self.slice_end) {
+            self.events |= Events::RESCHEDULE;
+        }
+        drop(board);
+        (self.intr_line, self.nmi_line) = (i.intr, i.nmi);
+        self.refresh_events();
+        self.leave |= !self.events.is_empty();
+        t
+    }
+
+    fn mmio_read(&mut self, at: PhysAddr, buf: &mut [u8]) {
+        let mut at = at;
+        let mut rest = buf;
+        while !rest.is_empty() {
+            let n = natural(at.0, rest.len());
+            self.stats.mmio_accesses += 1;
+            let v = self.with_board(|b, now| b.mmio_read(at, n as u8, now));
+            let (part, after) = rest.split_at_mut(n);
+            part.copy_from_slice(&v.to_le_bytes()[..n]);
+            (at, rest) = (at.add(n as u64), after);
+        }
+    }
+
+    fn mmio_write(&mut self, at: PhysAddr, data: &[u8]) {
+        let mut at = at;
+        let mut rest = data;
+        while !rest.is_empty() {
+            let n = natural(at.0, rest.len());
+            self.stats.mmio_accesses += 1;
+            let mut b = [0; 8];
+            b[..n].copy_from_slice(&rest[..n]);
+            self.with_board(|bus, now| bus.mmio_write(at, n as u8, u64::from_le_bytes(b), now));
+            (at, rest) = (at.add(n as u64), &rest[n..]);
+        }
+    }
+
+    /// Canonical: bits 63 down to the top one of the linear address all equal (SDM Vol. 1, 3.3.7.1).
+    #[inline]
+    pub fn canonical(&self, lin: u64) -> bool {
+        let shift = if self.cr4 & cr4::LA57 != 0 { 7 } else { 16 };
+        (lin << shift) as i64 >> shift == lin as i64
+    }
+
+    /// Finds where `lin` leads, filling the TLB on the way.
+    fn resolve(&mut self, lin: u64, access: Access, who: Who) -> R<Place> {
+        if self.key.contains(ModeKey::LONG) && !self.canonical(lin) {
+            self.stop = Stop::NonCanonical;
+            return Err(Faulted);
+        }
+        if who == self.tlb.who() {
+            // A code page, a watched page or MMIO has its entry; only the tag's low bits sent us here.
+            let e = self.tlb.probe(lin);
+            let tag = match access {
+                Access::Read => e.read,
+                Access::Write => e.write,
+                Access::Exec => e.exec,
+            };
+            if tag & !0xfff == lin & !0xfff && tag & 0xfff != 0 && tag & 0xfff != EMPTY {
+                return Ok(if tag & MMIO != 0 && tag & 0xfff != DIRECT {
+                    Place::Mmio(PhysAddr(e.addend | lin & 0xfff))
+                } else {
+                    Place::Ram(lin.wrapping_add(e.addend) as *mut u8)
+                });
+            }
+        }
+        let walk = match self.walk(lin, access, who) {
+            Ok(w) => w,
+            Err(fault) => return Err(self.raise(fault)),
+        };
+        let page = lin & !0xfff;
+        let phys = PhysAddr(walk.page.0 & self.a20);
+        let watched = self.watched_page(lin);
+        let ram = self.machine.ram.offset_of(phys);
+        let (addend, low, write_low, place) = match ram {
+            Some((off, _)) => {
+                let host = (self.machine.ram.base() as u64).wrapping_add(off);
+                if walk.write {
+                    self.machine.ram.mark_dirty(off);
+                }
+                let low = if watched { WATCH } else { DIRECT };
+                let write_low = match self.machine.ram.is_code_page(off) {
+                    true => CODE,
+                    false => low,
+                };
+                (
+                    host.wrapping_sub(page),
+                    low,
+                    write_low,
+                    Place::Ram((host + (lin & 0xfff)) as *mut u8),
+                )
+            }
+            None => (phys.0, MMIO, MMIO, Place::Mmio(phys.add(lin & 0xfff))),
+        };
+        let e = self.tlb.fill(who, lin, walk.global, walk.size);
+        e.read = if walk.read { page | low } else { EMPTY };
+        e.write = if walk.write { page | write_low } else { 0 };
+        e.exec = match (walk.exec, ram.is_some()) {
+            (true, true) => page | DIRECT,
+            (true, false) => page | MMIO,
+            _ => 0,
+        };
+        e.addend = addend;
+        Ok(place)
+    }
+
+    /// The RAM offset of the code byte at `lin`, with all the checks of an instruction fetch; `None`: it is not RAM.
+    #[inline(always)]
+    pub fn fetch_offset(&mut self, lin: u64) -> R<Option<u64>> {
+        let e = self.tlb.probe(lin);
+        if lin | 0xfff == e.exec {
+            return Ok(Some(
+                lin.wrapping_add(e.addend)
+                    .wrapping_sub(self.machine.ram.base() as u64),
+            ));
+        }
+        self.fetch_slow(lin)
+    }
+
+    #[cold]
+    fn fetch_slow(&mut self, lin: u64) -> R<Option<u64>> {
+        Ok(match self.resolve(lin, Access::Exec, self.tlb.who())? {
+            Place::Ram(p) => Some(p as u64 - self.machine.ram.base() as u64),
+            Place::Mmio(_) => None,
+        })
+    }
+
+    /// Writes to the RAM page at this offset take the slow path from now on, since it holds decoded code.
+    pub fn protect_code_page(&mut self, off: u64) {
+        let host = (self.machine.ram.base() as u64).wrapping_add(off & !0xfff);
+        self.tlb.protect(host);
+    }
+
+    /// For string instructions: the bytes from `lin` that one direct read entry serves, as a raw pointer (0: none).
+    #[inline]
+    pub(crate) fn direct_read(&mut self, lin: u64) -> Option<*const u8> {
+        let e = self.tlb.probe(lin);
+        (lin | 0xfff == e.read).then(|| lin.wrapping_add(e.addend) as *const u8)
+    }
+
+    /// The same for writing.
+    #[inline]
+    pub(crate) fn direct_write(&mut self, lin: u64) -> Option<*mut u8> {
+        let e = self.tlb.probe(lin);
+        (lin | 0xfff == e.write).then(|| lin.wrapping_add(e.addend) as *mut u8)
+    }
+}
+
+/// The largest naturally aligned access at `at` of at most `len` bytes.
+fn natural(at: u64, len: usize) -> usize {
+    [8, 4, 2]
+        .into_iter()
+        .find(|&n| len >= n && at.is_multiple_of(n as u64))
+        .unwrap_or(1)
+}
+
+/// Compare-and-swap on guest RAM, of any alignment where the host can do that.
+#[inline(always)]
+fn compare_exchange<W: Width>(host: u64, old: W, new: W) -> bool {
+    let (o, n) = (old.to_u64(), new.to_u64());
+    if host.is_multiple_of(W::BYTES) {
+        // SAFETY: a direct TLB entry: RAM, aligned here; concurrent accesses are atomics or raw copies.
+        unsafe {
+            match W::BYTES {
+                1 => AtomicU8::from_ptr(host as *mut u8)
+                    .compare_exchange(o as u8, n as u8, SeqCst, SeqCst)
+                    .is_ok(),
+                2 => AtomicU16::from_ptr(host as *mut u16)
+                    .compare_exchange(o as u16, n as u16, SeqCst, SeqCst)
+                    .is_ok(),
+                4 => AtomicU32::from_ptr(host as *mut u32)
+                    .compare_exchange(o as u32, n as u32, SeqCst, SeqCst)
+                    .is_ok(),
+                _ => AtomicU64::from_ptr(host as *mut u64)
+                    .compare_exchange(o, n, SeqCst, SeqCst)
+                    .is_ok(),
+            }
+        }
+    } else {
+        split_compare_exchange(host, old, new)
+    }
+}
+
+/// An unaligned compare-and-swap: x86 hosts lock it themselves, also over cache lines.
+#[cfg(target_arch = "x86_64")]
+#[cold]
+fn split_compare_exchange<W: Width>(host: u64, old: W, new: W) -> bool {
+    let (o, n) = (old.to_u64(), new.to_u64());
+    let ok: u8;
+    // SAFETY: a direct TLB entry: BYTES bytes of RAM at `host`; LOCK CMPXCHG takes any alignment.
+    unsafe {
+        match W::BYTES {
+            2 => {
+                std::arch::asm!("lock cmpxchg word ptr [{p}], {n:x}", "sete {ok}", p = in(reg) host, n = in(reg) n, ok = out(reg_byte) ok, inout("ax") o as u16 => _)
+            }
+            4 => {
+                std::arch::asm!("lock cmpxchg dword ptr [{p}], {n:e}", "sete {ok}", p = in(reg) host, n = in(reg) n, ok = out(reg_byte) ok, inout("eax") o as u32 => _)
+            }
+            _ => {
+                std::arch::asm!("lock cmpxchg qword ptr [{p}], {n}", "sete {ok}", p = in(reg) host, n = in(reg) n, ok = out(reg_byte) ok, inout("rax") o => _)
+            }
+        }
+    }
+    ok != 0
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+#[cold]
+fn split_compare_exchange<W: Width>(host: u64, old: W, new: W) -> bool {
+    let _alone = SPLIT_LOCK.lock().unwrap_or_else(|e| e.into_inner());
+    let same = load::<W>(host) == old;
+    if same {
+        store(host, new);
+    }
+    same
+}
+
+/// 128-bit compare-and-swap on aligned guest RAM.
+fn exchange_128(host: u64, old: [u64; 2], new: [u64; 2]) -> [u64; 2] {
+    #[cfg(target_arch = "x86_64")]
+    if std::arch::is_x86_feature_detected!("cmpxchg16b") {
+        let join = |v: [u64; 2]| u128::from(v[0]) | u128::from(v[1]) << 64;
+        // SAFETY: a direct TLB entry: 16 aligned bytes of RAM; the host has the instruction.
+        let held = unsafe {
+            std::arch::x86_64::cmpxchg16b(host as *mut u128, join(old), join(new), SeqCst, SeqCst)
+        };
+        return [held as u64, (held >> 64) as u64];
+    }
+    let _alone = SPLIT_LOCK.lock().unwrap_or_else(|e| e.into_inner());
+    let held = [load(host), load(host + 8)];
+    if held == old {
+        store(host, new[0]);
+        store(host + 8, new[1]);
+    }
+    held
+}

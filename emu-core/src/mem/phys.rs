@@ -1,0 +1,324 @@
+//! Guest-physical RAM: one host mapping, and for every page whether it was written and whether it holds decoded code.
+//!
+//! Layout (i440FX): RAM from 0 to min(size, 3 GiB), the rest from 4 GiB on; what lies between belongs to the board.
+//! On Linux the mapping is a memfd, so that it can be mapped a second time or shared copy-on-write later.
+//!
+//! *Dirty bitmap*: one bit a page, set when a TLB entry is filled for writing or when a device writes.
+//! *Code map*: one word a page, a bit for every 64 bytes that some decoded block covers, and a heat count that keeps a
+//! page's writes on the slow path for a while after its last block died (see [`Ram::code_heat`]).
+
+use crate::addr::PhysAddr;
+use memmap2::MmapRaw;
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+
+/// Where RAM below 4 GiB ends at the latest (3 GiB, as QEMU's `pc`).
+pub const LOW_LIMIT: u64 = 0xc000_0000;
+/// Where the rest of RAM begins.
+pub const HIGH_BASE: u64 = 0x1_0000_0000;
+/// How many writes without a hit a page bears before it counts as data again.
+const HEAT: u8 = 64;
+
+/// Why RAM could not be had.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot reserve {size} bytes of guest memory: {source}; give a smaller --memory")]
+pub struct RamError {
+    pub size: u64,
+    pub source: std::io::Error,
+}
+
+/// Guest RAM, shared by all vCPUs and devices of a machine.
+pub struct Ram {
+    map: MmapRaw,
+    size: u64,
+    low: u64,
+    dirty: Vec<AtomicU64>,
+    code: Vec<AtomicU64>,
+    heat: Vec<AtomicU8>,
+}
+
+fn zeroed<T: Default>(n: u64) -> Vec<T> {
+    std::iter::repeat_with(T::default)
+        .take(n as usize)
+        .collect()
+}
+
+impl Ram {
+    /// Reserves `size` bytes, a multiple of 4096; the host gives pages as they are touched.
+    pub fn new(size: u64) -> Result<Self, RamError> {
+        let fail = |source| RamError { size, source };
+        let map = Self::map(size).map_err(fail)?;
+        let pages = size >> 12;
+        Ok(Self {
+            map,
+            size,
+            low: size.min(LOW_LIMIT),
+            dirty: zeroed(pages.div_ceil(64)),
+            code: zeroed(pages),
+            heat: zeroed(pages),
+        })
+    }
+
+    #[cfg(target_os = "linux")]
+    fn map(size: u64) -> std::io::Result<MmapRaw> {
+        use std::os::fd::{FromRawFd, OwnedFd};
+        // SAFETY: memfd_create takes a C string and returns a new descriptor or -1.
+        let fd = unsafe { libc::memfd_create(c"guest-ram".as_ptr(), libc::MFD_CLOEXEC) };
+        if fd < 0 {
+            return Err(std::io::Error::last_os_error());
+        }
+        // SAFETY: the descriptor is new and ours alone.
+        let file = std::fs::File::from(unsafe { OwnedFd::from_raw_fd(fd) });
+        file.set_len(size)?;
+        memmap2::MmapOptions::new()
+            .len(size as usize)
+            .map_raw(&file)
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn map(size: u64) -> std::io::Result<MmapRaw> {
+        memmap2::MmapOptions::new()
+            .len(size as usize)
+            .map_anon()
+            .map(MmapRaw::from)
+    }
+
+    /// Bytes of RAM.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// The host address of RAM offset 0.
+    pub(super) fn base(&self) -> *mut u8 {
+        self.map.as_mut_ptr()
+    }
+
+    /// The offset into the mapping of a physical address and how many bytes of RAM follow it, if it is RAM.
+    #[inline]
+    pub fn offset_of(&self, at: PhysAddr) -> Option<(u64, u64)> {
+        if at.0 < self.low {
+            Some((at.0, self.low - at.0))
+        } else if at.0 >= HIGH_BASE && at.0 - HIGH_BASE < self.size - self.low {
+            let off = self.low + (at.0 - HIGH_BASE);
+            Some((off, self.size - off))
+        } else {
+            None
+        }
+    }
+
+    /// The physical address of an offset into the mapping.
+    pub fn phys_of(&self, off: u64) -> PhysAddr {
+        PhysAddr(if off < self.low {
+            off
+        } else {
+            off - self.low + HIGH_BASE
+        })
+    }
+
+    fn word<T>(&self, at: PhysAddr) -> Option<*mut T> {
+        let (off, left) = self.offset_of(at)?;
+        let n = size_of::<T>() as u64;
+        // SAFETY: off + n is within the mapping.
+        (left >= n && off.is_multiple_of(n))
+            .then(|| unsafe { self.base().add(off as usize).cast() })
+    }
+
+    /// A naturally aligned 64-bit word, as a page walk reads it.
+    pub fn load_u64(&self, at: PhysAddr) -> Option<u64> {
+        // SAFETY: `word` checked bounds and alignment; all concurrent access to RAM is by atomics or raw copies.
+        self.word(at)
+            .map(|p| unsafe { AtomicU64::from_ptr(p) }.load(Relaxed))
+    }
+
+    /// A naturally aligned 32-bit word.
+    pub fn load_u32(&self, at: PhysAddr) -> Option<u32> {
+        // SAFETY: as load_u64.
+        self.word(at)
+            .map(|p| unsafe { AtomicU32::from_ptr(p) }.load(Relaxed))
+    }
+
+    /// Sets bits in a page-table entry if it still holds `old`; true when it did.
+    pub fn update_u64(&self, at: PhysAddr, old: u64, new: u64) -> bool {
+        // SAFETY: as load_u64.
+        self.word(at).is_some_and(|p| {
+            unsafe { AtomicU64::from_ptr(p) }
+                .compare_exchange(old, new, SeqCst, Relaxed)
+                .is_ok()
+        })
+    }
+
+    /// Sets bits in a 32-bit page-table entry if it still holds `old`; true when it did.
+    pub fn update_u32(&self, at: PhysAddr, old: u32, new: u32) -> bool {
+        // SAFETY: as load_u64.
+        self.word(at).is_some_and(|p| {
+            unsafe { AtomicU32::from_ptr(p) }
+                .compare_exchange(old, new, SeqCst, Relaxed)
+                .is_ok()
+        })
+    }
+
+    /// Copies RAM out; false (and nothing copied) when a byte of the range is not RAM.
+    pub fn read(&self, at: PhysAddr, buf: &mut [u8]) -> bool {
+        let Some((off, left)) = self.offset_of(at) else {
+            return buf.is_empty();
+        };
+        if left < buf.len() as u64 {
+            return false;
+        }
+        // SAFETY: the range is inside the mapping and `buf` is not (no reference to guest RAM ever exists).
+        unsafe {
+            std::ptr::copy_nonoverlapping(
+                self.base().add(off as usize),
+                buf.as_mut_ptr(),
+                buf.len(),
+            )
+        };
+        true
+    }
+
+    /// Copies into RAM as a loader or a device does (dirty bits set); false when a byte of the range is not RAM.
+    ///
+    /// Blocks decoded from the range are not dropped: the machine must ask [`Ram::has_code`] for that.
+    pub fn write(&self, at: PhysAddr, data: &[u8]) -> bool {
+        let Some((off, left)) = self.offset_of(at) else {
+            return data.is_empty();
+        };
+        if left < data.len() as u64 {
+            return false;
+        }
+        // SAFETY: as `read`.
+        unsafe {
+            std::ptr::copy_nonoverlapping(data.as_ptr(), self.base().add(off as usize), data.len())
+        };
+        for page in off >> 12..(off + data.len() as u64).div_ceil(4096) {
+            self.mark_dirty(page << 12);
+        }
+        true
+    }
+
+    /// Fills the slice with the page's bytes from `off` (an offset into the mapping) to the page's end.
+    pub fn read_page(&self, off: u64, buf: &mut [u8; 4096]) -> usize {
+        let n = (4096 - (off & 0xfff)) as usize;
+        assert!(off + n as u64 <= self.size);
+        // SAFETY: the range is inside the mapping.
+        unsafe {
+            std::ptr::copy_nonoverlapping(self.base().add(off as usize), buf.as_mut_ptr(), n)
+        };
+        n
+    }
+
+    /// Notes that the page at this offset was written.
+    pub fn mark_dirty(&self, off: u64) {
+        let page = off >> 12;
+        if let Some(w) = self.dirty.get((page >> 6) as usize) {
+            w.fetch_or(1 << (page & 63), Relaxed);
+        }
+    }
+
+    /// Whether the page at this offset was written since the bitmap was last cleared.
+    pub fn is_dirty(&self, off: u64) -> bool {
+        let page = off >> 12;
+        self.dirty
+            .get((page >> 6) as usize)
+            .is_some_and(|w| w.load(Relaxed) >> (page & 63) & 1 != 0)
+    }
+
+    /// Takes the dirty bits and clears them; vCPUs must flush their TLBs, since an entry marks its page only when filled.
+    pub fn take_dirty(&self) -> Vec<u64> {
+        self.dirty.iter().map(|w| w.swap(0, Relaxed)).collect()
+    }
+
+    fn chunks(off: u64, len: u64) -> u64 {
+        let (first, last) = (
+            (off & 0xfff) >> 6,
+            ((off & 0xfff) + len - 1).min(0xfff) >> 6,
+        );
+        (u64::MAX << first) & (u64::MAX >> (63 - last))
+    }
+
+    /// Whether some decoded block may cover a byte of `len` bytes at `off` (within one page).
+    #[inline]
+    pub fn has_code(&self, off: u64, len: u64) -> bool {
+        self.code[(off >> 12) as usize].load(Relaxed) & Self::chunks(off, len) != 0
+    }
+
+    /// Whether writes to the page must take the slow path.
+    #[inline]
+    pub fn is_code_page(&self, off: u64) -> bool {
+        self.heat[(off >> 12) as usize].load(Relaxed) != 0
+    }
+
+    /// Marks `len` bytes at `off` (within one page) as decoded; true when the page was not a code page before.
+    pub fn add_code(&self, off: u64, len: u64) -> bool {
+        let page = (off >> 12) as usize;
+        self.code[page].fetch_or(Self::chunks(off, len), Relaxed);
+        self.heat[page].swap(HEAT, Relaxed) == 0
+    }
+
+    /// Replaces the page's code map by what its remaining blocks cover.
+    pub fn set_code(&self, page_off: u64, ranges: impl Iterator<Item = (u64, u64)>) {
+        let mask = ranges.fold(0, |m, (off, len)| m | Self::chunks(off, len));
+        self.code[(page_off >> 12) as usize].store(mask, Relaxed);
+    }
+
+    /// A write to a code page that hit no code: cools the page down, and returns whether it still is a code page.
+    ///
+    /// Pages whose code is patched over and over would otherwise turn from data to code and back at each patch, and each
+    /// turn searches the TLBs.
+    pub fn code_heat(&self, off: u64) -> bool {
+        let page = (off >> 12) as usize;
+        if self.code[page].load(Relaxed) != 0 {
+            return true;
+        }
+        let h = self.heat[page].load(Relaxed);
+        if h > 0 {
+            self.heat[page].store(h - 1, Relaxed);
+        }
+        h > 1
+    }
+
+    /// A hash of all of RAM.
+    pub fn hash(&self) -> u64 {
+        let mut h = xxhash_rust::xxh3::Xxh3::new();
+        let mut page = [0u8; 4096];
+        for off in (0..self.size).step_by(4096) {
+            self.read_page(off, &mut page);
+            if page.iter().any(|&b| b != 0) {
+                h.update(&off.to_le_bytes());
+                h.update(&page);
+            }
+        }
+        h.digest()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ram_ends_where_it_should() {
+        let ram = Ram::new(2 << 20).unwrap();
+        assert!(ram.write(PhysAddr((2 << 20) - 4), b"abcd"));
+        assert!(!ram.write(PhysAddr((2 << 20) - 3), b"abcd"));
+        assert!(!ram.read(PhysAddr(HIGH_BASE), &mut [0]));
+        let mut b = [0; 4];
+        assert!(ram.read(PhysAddr((2 << 20) - 4), &mut b));
+        assert_eq!(&b, b"abcd");
+        assert!(ram.is_dirty((2 << 20) - 1) && !ram.is_dirty(0));
+    }
+
+    #[test]
+    fn code_is_known_by_chunks_and_cools_down() {
+        let ram = Ram::new(1 << 20).unwrap();
+        assert!(ram.add_code(0x1010, 8));
+        assert!(!ram.add_code(0x1020, 8));
+        assert!(ram.has_code(0x103f, 1) && !ram.has_code(0x1040, 1) && ram.is_code_page(0x1fff));
+        ram.set_code(0x1000, std::iter::empty());
+        assert!(!ram.has_code(0x1010, 8));
+        assert_eq!(
+            (0..100).filter(|_| ram.code_heat(0x1000)).count(),
+            HEAT as usize - 1
+        );
+        assert!(!ram.is_code_page(0x1000));
+    }
+}
