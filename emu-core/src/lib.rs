@@ -9,4 +9,5 @@ pub mod fault;
 pub mod interp;
 pub mod machine;
 pub mod mem;
+pub mod softfloat;
 pub mod vcpu;
