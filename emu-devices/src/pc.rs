@@ -289,7 +289,7 @@ impl Pc {
             poll_at: Nanos::MAX,
         };
         pc.poll_host(0);
-        pc.settle(0);
+        pc.settle();
         Ok(pc)
     }
 
@@ -339,7 +339,7 @@ impl Pc {
     /// A key goes down or up (codes: [`ps2`](crate::chips::ps2)).
     pub fn key(&mut self, key: u16, down: bool, now: Nanos) {
         self.s.kbc.key(key, down, now);
-        self.settle(now);
+        self.settle();
     }
 
     /// The keyboard's lights: bit 0 ScrollLock, 1 NumLock, 2 CapsLock.
@@ -350,28 +350,28 @@ impl Pc {
     /// The mouse moves (right and up positive) or its buttons change.
     pub fn mouse(&mut self, dx: i32, dy: i32, dz: i32, buttons: u8, now: Nanos) {
         self.s.kbc.mouse_event(dx, dy, dz, buttons, now);
-        self.settle(now);
+        self.settle();
     }
 
     /// The user presses the power button: an ACPI guest shuts down.
-    pub fn press_power_button(&mut self, now: Nanos) {
+    pub fn press_power_button(&mut self) {
         self.s.pm.press_power_button();
-        self.settle(now);
+        self.settle();
     }
 
     /// A break arrives at a serial port.
     pub fn serial_break(&mut self, n: usize, now: Nanos) {
         if let Some(uart) = self.s.com.get_mut(n) {
             uart.receive_break(now);
-            self.settle(now);
+            self.settle();
         }
     }
 
     /// The NMI button.
-    pub fn nmi(&mut self, now: Nanos) {
+    pub fn nmi(&mut self) {
         if !self.s.nmi_masked {
             self.s.lapics.iter_mut().for_each(Lapic::pulse_lint1);
-            self.settle(now);
+            self.settle();
         }
     }
 
@@ -412,7 +412,7 @@ impl Pc {
         }
         self.s = snapshot.state.clone();
         self.poll_host(now);
-        self.settle(now);
+        self.settle();
         true
     }
 

@@ -391,7 +391,7 @@ mod tests {
         let mut p = port();
         p.cmd(0xad);
         p.0.key(0x1e, true, 0);
-        assert_eq!(p.bytes(), []);
+        assert!(p.bytes().is_empty());
         p.cmd(0xae);
         assert_eq!(p.bytes(), [0x1e]);
     }

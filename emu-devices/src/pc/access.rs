@@ -265,14 +265,14 @@ impl Board for Pc {
     fn pio_read(&mut self, port: u16, size: u8, now: Nanos) -> u32 {
         self.catch_up(now);
         let value = self.port_read(port, size, now);
-        self.settle(now);
+        self.settle();
         value
     }
 
     fn pio_write(&mut self, port: u16, size: u8, value: u32, now: Nanos) {
         self.catch_up(now);
         self.port_write(port, size, value, now);
-        self.settle(now);
+        self.settle();
     }
 
     fn mmio_read(&mut self, addr: PhysAddr, size: u8, now: Nanos) -> u64 {
@@ -298,7 +298,7 @@ impl Board for Pc {
                 }
             },
         };
-        self.settle(now);
+        self.settle();
         value
     }
 
@@ -321,7 +321,7 @@ impl Board for Pc {
                 }
             }
         }
-        self.settle(now);
+        self.settle();
     }
 
     fn advance(&mut self, now: Nanos) {
@@ -340,7 +340,7 @@ impl Board for Pc {
         if now >= self.poll_at {
             self.poll_host(now);
         }
-        self.settle(now);
+        self.settle();
     }
 
     fn next_event(&self) -> Option<Nanos> {
@@ -355,7 +355,7 @@ impl Board for Pc {
         self.inputs.get(cpu).copied().unwrap_or_default()
     }
 
-    fn ack_intr(&mut self, cpu: usize, now: Nanos) -> u8 {
+    fn ack_intr(&mut self, cpu: usize, _now: Nanos) -> u8 {
         let vector = if let Some(vector) = self.s.lapics[cpu].ack() {
             vector
         } else if self.takes_extint(cpu) {
@@ -370,7 +370,7 @@ impl Board for Pc {
             self.s.counters.spurious_interrupts += 1;
             self.s.lapics[cpu].spurious().unwrap_or(0xff)
         };
-        self.settle(now);
+        self.settle();
         vector
     }
 
@@ -398,7 +398,7 @@ impl Board for Pc {
     fn x2apic_write(&mut self, cpu: usize, msr: u32, value: u64, now: Nanos) -> bool {
         self.catch_up(now);
         let done = self.s.lapics[cpu].msr_write(msr, value, now);
-        self.settle(now);
+        self.settle();
         done
     }
 
@@ -417,14 +417,14 @@ impl Board for Pc {
 
     fn set_tsc_deadline(&mut self, cpu: usize, deadline: Nanos, now: Nanos) {
         self.s.lapics[cpu].set_tsc_deadline(deadline, now);
-        self.settle(now);
+        self.settle();
     }
 
-    fn reset(&mut self, now: Nanos) {
+    fn reset(&mut self, _now: Nanos) {
         self.s.reset();
         self.slots.reset();
         self.set_a20(true);
         self.s.requests.clear();
-        self.settle(now);
+        self.settle();
     }
 }

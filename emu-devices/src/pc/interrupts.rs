@@ -12,8 +12,8 @@ use crate::chips::lapic::{Delivery, Message, Shorthand};
 impl Pc {
     /// Collects lines and messages, then works out the cached answers. To be called after anything that can change
     /// a chip's outputs.
-    pub(super) fn settle(&mut self, now: Nanos) {
-        let (isa, gsi, isa_edges, gsi_edges) = self.collect(now);
+    pub(super) fn settle(&mut self) {
+        let (isa, gsi, isa_edges, gsi_edges) = self.collect();
         self.drive(isa, gsi, isa_edges, gsi_edges);
         self.route();
         let int = self.s.pic.int();
@@ -26,7 +26,7 @@ impl Pc {
     }
 
     /// The levels of the ISA IRQs and of the I/O APIC's own pins, and the edges of both.
-    fn collect(&mut self, now: Nanos) -> (u32, u32, u32, u32) {
+    fn collect(&mut self) -> (u32, u32, u32, u32) {
         let s = &mut self.s;
         let bit = |on: bool, irq: u8| (on as u32) << irq;
         let legacy = s.hpet.legacy();
@@ -38,8 +38,8 @@ impl Pc {
         let mut isa_edges = 0;
         let timer_edge = s.pit.take_edge();
         if !legacy {
-            isa |= bit(s.pit.irq_level(now), ibmpc::IRQ_TIMER)
-                | bit(s.rtc.irq_level(), ibmpc::IRQ_RTC);
+            isa |=
+                bit(s.pit.irq_level(), ibmpc::IRQ_TIMER) | bit(s.rtc.irq_level(), ibmpc::IRQ_RTC);
             isa_edges |= bit(timer_edge, ibmpc::IRQ_TIMER);
         }
         let pirqs = self.slots.pirqs();

@@ -301,7 +301,7 @@ fn sci_is_level_triggered_through_ioapic_pin_9() {
     let mut pc = pc();
     redirect(&mut pc, 9, 0x8051);
     pc.pio_write(0x602, 2, 0x100, 0);
-    pc.press_power_button(0);
+    pc.press_power_button();
     assert_eq!(pc.ack_intr(0, 0), 0x51);
     pc.mmio_write(PhysAddr(EOI), 4, 0, 0);
     assert_eq!(pc.ack_intr(0, 0), 0x51, "still asserted: sent again");
@@ -335,10 +335,10 @@ fn interprocessor_interrupts_between_two() {
 fn nmi_button_and_its_mask() {
     let mut pc = pc();
     out(&mut pc, 0x70, 0x8d, 0);
-    pc.nmi(0);
+    pc.nmi();
     assert!(!pc.interrupt(0).nmi);
     out(&mut pc, 0x70, 0x0d, 0);
-    pc.nmi(0);
+    pc.nmi();
     assert!(pc.interrupt(0).nmi);
 }
 
@@ -375,6 +375,14 @@ fn state_survives_a_round_trip() {
     assert_eq!(b.next_event(), a.next_event());
     assert_eq!(b.interrupt(0), a.interrupt(0));
     assert_eq!(inb(&mut b, 0x3ff, 0), 0x5a);
+    let text = serde_json::to_string(&saved).unwrap();
+    let mut c = pc();
+    assert!(c.restore(&serde_json::from_str(&text).unwrap(), 0));
+    assert_eq!(
+        serde_json::to_string(&c.save()).unwrap(),
+        text,
+        "all of the state is plain data"
+    );
     let mut two = pc_with(|c| c.cpus = 2);
     assert!(!two.restore(&saved, 0));
 }
