@@ -368,6 +368,9 @@ mod tests {
         assert_eq!(p.0.read(0, true, 0), 0x1e);
         assert!(!p.0.kbd_irq());
         let at = p.0.next_event().unwrap();
+        assert_eq!(at, GAP);
+        p.0.advance(at - 1);
+        assert!(!p.0.kbd_irq());
         p.0.advance(at);
         assert!(p.0.kbd_irq());
     }

@@ -450,12 +450,16 @@ mod tests {
         assert_eq!(get(&mut c, 4, 0), 0x12, "midnight is 12 AM");
         assert_eq!(get(&mut c, 4, 13 * 3600 * SECOND), 0x81);
         assert_eq!(get(&mut c, 4, 12 * 3600 * SECOND), 0x92);
+        put(&mut c, 4, 0x83, 0); // 3 PM
+        put(&mut c, 0x0b, B_24H, 0);
+        assert_eq!(get(&mut c, 4, 0), 0x15);
     }
 
     #[test]
     fn setting_the_time() {
         let mut c = Mc146818::new(0);
-        put(&mut c, 0x0b, B_SET | B_24H, 5 * SECOND);
+        put(&mut c, 0x0b, B_SET | B_UIE | B_24H, 5 * SECOND);
+        assert_eq!(get(&mut c, 0x0b, 5 * SECOND), B_SET | B_24H, "SET clears UIE");
         for (reg, value) in [
             (0, 0x59),
             (2, 0x59),
