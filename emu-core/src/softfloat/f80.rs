@@ -185,11 +185,15 @@ fn pack_slow(r: Raw, fx: &mut Fx) -> F80 {
         F80::new(sign_bit | exp as u16, sig)
     };
     if rounded_exp >= EXP_MAX {
-        // FSCALE can overshoot so far that wrapping does not help: an infinity then, as if masked.
         if !fx.masked(OE) && rounded_exp - WRAP < EXP_MAX {
             return wrapped(rounded_exp - WRAP, fx, OE);
         }
         fx.raise(OE | PE);
+        if !fx.masked(OE) {
+            // FSCALE can overshoot so far that wrapping does not help: an infinity in every rounding mode.
+            fx.rounded_up(true);
+            return F80::inf(r.sign);
+        }
         let to_inf = match rm {
             Round::Nearest => true,
             Round::Down => r.sign,
@@ -210,8 +214,13 @@ fn pack_slow(r: Raw, fx: &mut Fx) -> F80 {
         return F80::new(sign_bit | rounded_exp as u16, sig);
     }
     let tiny = rounded_exp < 1;
-    if tiny && !fx.masked(UE) && rounded_exp + WRAP > 0 {
-        return wrapped(rounded_exp + WRAP, fx, UE);
+    if tiny && !fx.masked(UE) {
+        if rounded_exp + WRAP > 0 {
+            return wrapped(rounded_exp + WRAP, fx, UE);
+        }
+        // FSCALE again: a zero in every rounding mode.
+        fx.raise(UE | PE);
+        return F80::zero(r.sign);
     }
     let wide = shift_right_jam((r.hi as u128) << 64 | r.lo as u128, (1 - exp) as u32);
     let (sig, _, inexact, up) = round_at(r.sign, (wide >> 64) as u64, wide as u64, precision, rm);

@@ -29,10 +29,14 @@
 mod approx;
 mod binary;
 mod binary_convert;
+mod exp_log;
 mod f80;
 mod f80_convert;
+mod f80_remainder;
 mod kernel;
 mod tables;
+mod trig;
+mod wide;
 
 #[cfg(test)]
 mod tests;
@@ -40,8 +44,11 @@ mod tests;
 pub use approx::*;
 pub use binary::*;
 pub use binary_convert::*;
+pub use exp_log::*;
 pub use f80::*;
 pub use f80_convert::*;
+pub use f80_remainder::*;
+pub use trig::*;
 
 /// Invalid operation (MXCSR and x87 status bit 0).
 pub const IE: u32 = 1 << 0;
@@ -239,6 +246,22 @@ impl Fx {
             2 => 53,
             _ => 64,
         }
+    }
+
+    /// The same environment at full precision, for the instructions that ignore precision control.
+    #[inline]
+    pub(crate) fn full_precision(&self) -> Fx {
+        Fx {
+            cw: self.cw | 0x300,
+            ..*self
+        }
+    }
+
+    /// Takes over what an operation under a changed environment raised.
+    #[inline]
+    pub(crate) fn absorb(&mut self, other: &Fx) {
+        self.raised |= other.raised;
+        self.c1 = other.c1;
     }
 }
 

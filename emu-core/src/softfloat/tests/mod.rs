@@ -10,6 +10,8 @@ mod host;
 mod sse;
 #[cfg(target_arch = "x86_64")]
 mod x87;
+#[cfg(target_arch = "x86_64")]
+mod x87_functions;
 
 use super::F80;
 
