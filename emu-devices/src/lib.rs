@@ -10,3 +10,5 @@ pub mod ibmpc;
 pub mod pc;
 pub mod pci;
 pub mod port_map;
+
+pub use chips::fw_cfg::GuestMemory;

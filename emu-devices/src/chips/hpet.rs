@@ -227,8 +227,8 @@ impl Hpet {
                 continue;
             };
             if timer.config & T_PERIODIC != 0 && timer.period != 0 {
-                let periods = (value - at) / timer.period + 1;
-                let step = periods * timer.period;
+                let periods = ((value - at) / timer.period).saturating_add(1);
+                let step = periods.saturating_mul(timer.period);
                 timer.comparator = timer.comparator.wrapping_add(step) & mask;
                 timer.next = at.checked_add(step);
             } else if mask != u64::MAX {

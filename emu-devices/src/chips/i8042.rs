@@ -184,7 +184,7 @@ impl I8042 {
         }
         if let Some((byte, _)) = self.out.take() {
             self.last_out = byte;
-            self.ready_at = now + GAP;
+            self.ready_at = now.saturating_add(GAP);
         }
         // A further answer of the controller itself follows when status is looked at, or after the gap.
         self.last_out
@@ -226,7 +226,7 @@ impl I8042 {
                     Some((_, false)) => 0x10,
                     Some((_, true)) => 0x20,
                 };
-                self.reply(self.output_port & 0x0f | full);
+                self.reply(self.output_port & 0xcf | full);
             }
             0xdd => return self.a20(false),
             0xdf => return self.a20(true),
@@ -335,7 +335,7 @@ mod tests {
         p.data(0x03);
         p.cmd(0x20);
         assert_eq!(p.bytes(), [0x03]);
-        for (command, answer) in [(0xa9, 0), (0xab, 0), (0xa4, 0xf1), (0xd0, 0x0f)] {
+        for (command, answer) in [(0xa9, 0), (0xab, 0), (0xa4, 0xf1), (0xd0, 0xcf)] {
             p.cmd(command);
             assert_eq!(p.bytes(), [answer], "{command:#x}");
         }

@@ -459,7 +459,11 @@ mod tests {
     fn setting_the_time() {
         let mut c = Mc146818::new(0);
         put(&mut c, 0x0b, B_SET | B_UIE | B_24H, 5 * SECOND);
-        assert_eq!(get(&mut c, 0x0b, 5 * SECOND), B_SET | B_24H, "SET clears UIE");
+        assert_eq!(
+            get(&mut c, 0x0b, 5 * SECOND),
+            B_SET | B_24H,
+            "SET clears UIE"
+        );
         for (reg, value) in [
             (0, 0x59),
             (2, 0x59),

@@ -161,8 +161,8 @@ impl Uart16550 {
 
     fn arm_timeout(&mut self, now: u64) {
         self.timeout = false;
-        self.timeout_at =
-            (self.fifo_enabled && !self.rx.is_empty()).then(|| now + 4 * self.char_time());
+        self.timeout_at = (self.fifo_enabled && !self.rx.is_empty())
+            .then(|| now.saturating_add(4 * self.char_time()));
     }
 
     /// The pending interrupt of the highest priority, as IIR bits 3:0.

@@ -15,12 +15,11 @@ impl Pc {
     pub(super) fn settle(&mut self) {
         let (isa, gsi, isa_edges, gsi_edges) = self.collect();
         self.drive(isa, gsi, isa_edges, gsi_edges);
+        let s = &mut self.s;
+        let int = s.pic.int();
+        s.lapics.iter_mut().for_each(|lapic| lapic.set_lint0(int));
+        s.ioapic.set_line(0, int);
         self.route();
-        let int = self.s.pic.int();
-        self.s
-            .lapics
-            .iter_mut()
-            .for_each(|lapic| lapic.set_lint0(int));
         (0..self.inputs.len()).for_each(|cpu| self.refresh_cpu(cpu));
         self.next = self.first_event();
     }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::backend::{InputQueue, MemoryOutput};
+use crate::pci::{Bar, ConfigSpace};
 use emu_core::addr::PhysAddr;
 
 const SECOND: Nanos = 1_000_000_000;
@@ -180,7 +181,11 @@ fn serial_input_is_polled_and_paced() {
     pc.advance(at + 2_000_000);
     assert_eq!(pc.next_event(), None, "no polling after the end of input");
     assert_eq!(pc.counters().input_bytes, 20);
-    assert_eq!(inb(&mut pc, 0x3fe, 0), 0xb0, "connected, and no change to report");
+    assert_eq!(
+        inb(&mut pc, 0x3fe, 0),
+        0xb0,
+        "connected, and no change to report"
+    );
     assert_eq!(inb(&mut pc, 0x2fe, 0) & 0xf0, 0, "nothing on com2");
 }
 
@@ -401,6 +406,140 @@ fn reset_keeps_time_and_cmos() {
     out(&mut pc, 0x70, 0x50, 1000);
     assert_eq!(inb(&mut pc, 0x71, 1000), 0x77);
     assert_eq!(inb(&mut pc, 0x21, 1000), 0xff);
+}
+
+/// A device with four ports, whose INTA# is bit 0 of the first.
+struct Probe(ConfigSpace, [u8; 4]);
+
+impl PciDevice for Probe {
+    fn config(&self) -> &ConfigSpace {
+        &self.0
+    }
+    fn config_mut(&mut self) -> &mut ConfigSpace {
+        &mut self.0
+    }
+    fn bar_read(&mut self, _: usize, offset: u64, _: u8, _: u64) -> u64 {
+        self.1[offset as usize] as u64
+    }
+    fn bar_write(&mut self, _: usize, offset: u64, _: u8, value: u64, _: u64) {
+        self.1[offset as usize] = value as u8;
+    }
+    fn intx(&self) -> bool {
+        self.1[0] & 1 != 0
+    }
+    fn reset(&mut self) {
+        self.1 = [0; 4];
+    }
+    fn save(&self) -> Vec<u8> {
+        self.1.to_vec()
+    }
+    fn restore(&mut self, state: &[u8]) -> bool {
+        state.try_into().map(|s| self.1 = s).is_ok()
+    }
+}
+
+#[test]
+fn pci_device_has_ports_and_an_interrupt() {
+    let mut pc = pc();
+    let mut config = ConfigSpace::new(0x1234, 0x0001, [0xff, 0, 0], 0);
+    config
+        .set_bar(0, Bar::Io(4))
+        .set(crate::pci::INTERRUPT_PIN, &[1]);
+    let probe = || Box::new(Probe(config.clone(), [0; 4]));
+    pc.plug(3, 0, probe()).unwrap();
+    assert_eq!(
+        pc.plug(3, 0, probe()),
+        Err(BoardError::PciSlot {
+            device: 3,
+            function: 0
+        })
+    );
+    assert!(pc.plug(1, 0, probe()).is_err(), "the ISA bridge is there");
+    for (reg, value) in [(0x10, 0xc000), (4, 1)] {
+        pc.pio_write(0xcf8, 4, 0x8000_1800 | reg, 0);
+        pc.pio_write(0xcfc, 4, value, 0);
+    }
+    init_pics(&mut pc);
+    out(&mut pc, 0xc003, 0x77, 0);
+    assert_eq!(inb(&mut pc, 0xc003, 0), 0x77);
+    assert_eq!(pc.counters().unknown_port_writes, 0);
+    // INTA# of slot 3 is PIRQC#, which the firmware has routed to IRQ 11, level-triggered.
+    out(&mut pc, 0xc000, 1, 0);
+    assert_eq!(pc.ack_intr(0, 0), 0x2b);
+    pc.pio_write(0xcf8, 4, 0x8000_0860, 0);
+    out(&mut pc, 0xcfe, 5, 0);
+    out(&mut pc, 0x4d0, 0x20, 0);
+    out(&mut pc, 0xa0, 0x20, 0);
+    out(&mut pc, 0x20, 0x20, 0);
+    assert_eq!(pc.ack_intr(0, 0), 0x25, "routed anew");
+    out(&mut pc, 0xc000, 0, 0);
+    out(&mut pc, 0x20, 0x20, 0);
+    assert!(!pc.interrupt(0).intr);
+    let saved = pc.save();
+    out(&mut pc, 0xc003, 0, 0);
+    assert!(pc.restore(&saved, 0));
+    assert_eq!(inb(&mut pc, 0xc003, 0), 0x77);
+}
+
+struct Ram(std::sync::Mutex<Vec<u8>>);
+
+impl GuestMemory for Ram {
+    fn read(&self, addr: u64, buf: &mut [u8]) -> bool {
+        buf.copy_from_slice(&self.0.lock().unwrap()[addr as usize..][..buf.len()]);
+        true
+    }
+    fn write(&self, addr: u64, buf: &[u8]) -> bool {
+        self.0.lock().unwrap()[addr as usize..][..buf.len()].copy_from_slice(buf);
+        true
+    }
+}
+
+#[test]
+fn fw_cfg_dma_reaches_guest_ram() {
+    let ram = Arc::new(Ram(std::sync::Mutex::new(vec![0; 4096])));
+    let memory = ram.clone();
+    let mut pc = pc_with(|c| c.memory = Some(memory));
+    pc.fw_cfg().add_file("opt/x", b"payload".to_vec());
+    // Select item 20h and read 7 bytes to 200h.
+    ram.write(
+        0x100,
+        &[0, 0x20, 0, 0x0a, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 2, 0],
+    );
+    pc.pio_write(0x514, 4, 0, 0);
+    pc.pio_write(0x518, 4, 0x100u32.swap_bytes(), 0);
+    let got = ram.0.lock().unwrap().clone();
+    assert_eq!(&got[0x200..0x208], b"payload\0");
+    assert_eq!(got[0x100..0x104], [0; 4], "done, no error");
+    pc.pio_write(0x510, 2, 0, 0);
+    assert_eq!([0; 4].map(|_| inb(&mut pc, 0x511, 0)), *b"QEMU");
+    assert_eq!(pc.pio_read(0x514, 4, 0).to_le_bytes(), *b"QEMU");
+}
+
+#[test]
+fn lowest_priority_goes_to_the_idler_vcpu() {
+    let mut pc = pc_with(|c| c.cpus = 2);
+    pc.select_cpu(1);
+    pc.mmio_write(PhysAddr(0xfee0_00f0), 4, 0x1ff, 0);
+    pc.mmio_write(PhysAddr(0xfee0_00d0), 4, 0x0200_0000, 0);
+    pc.select_cpu(0);
+    pc.mmio_write(PhysAddr(0xfee0_00d0), 4, 0x0100_0000, 0);
+    pc.set_tpr(0, 4);
+    redirect(&mut pc, 4, 0x0300_0000_0000_0961);
+    out(&mut pc, 0x3fc, 8, 0);
+    out(&mut pc, 0x3f9, 2, 0);
+    assert!(!pc.interrupt(0).intr);
+    assert_eq!(pc.ack_intr(1, 0), 0x61);
+}
+
+#[test]
+fn the_8259_through_ioapic_pin_0() {
+    let mut pc = pc();
+    init_pics(&mut pc);
+    pc.mmio_write(PhysAddr(0xfee0_0350), 4, 0x1_0000, 0);
+    pc.key(0x1e, true, 0);
+    assert!(!pc.interrupt(0).intr, "LINT0 is masked");
+    redirect(&mut pc, 0, 0x700);
+    assert_eq!(pc.ack_intr(0, 0), 0x21);
 }
 
 /// Any access of a guest ends well: random ports, addresses, sizes and times.
