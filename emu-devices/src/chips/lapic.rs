@@ -55,6 +55,20 @@ pub struct Message {
     pub level: bool,
 }
 
+impl Message {
+    /// From a message-signalled interrupt (SDM Vol. 3A, 11.11); `None`: the address is not the local APICs'.
+    pub fn from_msi(address: u64, data: u32) -> Option<Self> {
+        (address >> 20 == 0xfee).then_some(Self {
+            dest: (address >> 12) as u32 & 0xff,
+            logical: address & 4 != 0,
+            wide: false,
+            delivery: Delivery::from_bits((data >> 8) as u8),
+            vector: data as u8,
+            level: data & 0x8000 != 0,
+        })
+    }
+}
+
 /// Who gets an interprocessor interrupt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Shorthand {

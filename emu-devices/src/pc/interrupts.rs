@@ -90,6 +90,12 @@ impl Pc {
     /// Carries APIC messages until none is left. EOIs can make the I/O APIC send again; nothing answers an
     /// interprocessor interrupt, so this ends.
     fn route(&mut self) {
+        while let Some((address, data)) = self.slots.take_msi() {
+            match Message::from_msi(address, data) {
+                Some(message) => self.deliver(&message, None),
+                None => self.s.counters.unknown_mmio_writes += 1,
+            }
+        }
         loop {
             let mut quiet = true;
             while let Some(message) = self.s.ioapic.take_message() {

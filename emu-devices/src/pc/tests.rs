@@ -427,6 +427,11 @@ impl PciDevice for Probe {
     fn intx(&self) -> bool {
         self.1[0] & 1 != 0
     }
+    /// A byte in port 1 is sent once as an MSI with that vector.
+    fn take_msi(&mut self) -> Option<(u64, u32)> {
+        let vector = std::mem::take(&mut self.1[1]);
+        (vector != 0).then_some((0xfee0_0000, vector as u32))
+    }
     fn reset(&mut self) {
         self.1 = [0; 4];
     }
@@ -475,6 +480,8 @@ fn pci_device_has_ports_and_an_interrupt() {
     out(&mut pc, 0xc000, 0, 0);
     out(&mut pc, 0x20, 0x20, 0);
     assert!(!pc.interrupt(0).intr);
+    out(&mut pc, 0xc001, 0x99, 0);
+    assert_eq!(pc.ack_intr(0, 0), 0x99, "MSI");
     let saved = pc.save();
     out(&mut pc, 0xc003, 0, 0);
     assert!(pc.restore(&saved, 0));

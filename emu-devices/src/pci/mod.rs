@@ -155,6 +155,10 @@ pub trait PciDevice: Send {
     fn intx(&self) -> bool {
         false
     }
+    /// The next message-signalled interrupt to send: address and data, as MSI or MSI-X programmed them.
+    fn take_msi(&mut self) -> Option<(u64, u32)> {
+        None
+    }
     /// Runs what is due.
     fn advance(&mut self, _now: u64) {}
     /// When `advance` must be called.
@@ -271,6 +275,11 @@ impl PciSlots {
             }
         }
         lines
+    }
+
+    /// The next message-signalled interrupt of any device.
+    pub fn take_msi(&mut self) -> Option<(u64, u32)> {
+        self.devices.iter_mut().find_map(|d| d.1.take_msi())
     }
 
     /// Runs what is due.
