@@ -107,6 +107,42 @@ pub fn run<T: Op>(cpu: &mut Vcpu, i: &Insn, rest: &[Insn]) -> Flow {
     }
 }
 
+/// An operation in two speeds: `go::<true>` does the common case (operands in registers or behind a direct TLB entry, flat
+/// segments) and gives up with nothing changed on anything else; `go::<false>` does all of it.
+///
+/// The quick handler so has no slow call in it but one in tail position, and needs no stack frame.
+pub trait TwoSpeed: 'static {
+    const STORES: bool = false;
+    fn go<const QUICK: bool>(cpu: &mut Vcpu, i: &Insn) -> R;
+}
+
+/// The handler of a [`TwoSpeed`] operation.
+pub fn quick<T: TwoSpeed>(cpu: &mut Vcpu, i: &Insn, rest: &[Insn]) -> Flow {
+    // A direct TLB entry never leads to decoded code, so a quick store need not ask whether its block is stale.
+    if T::go::<true>(cpu, i).is_err() {
+        return careful::<T>(cpu, i, rest);
+    }
+    match rest.split_first() {
+        Some((next, rest)) => (next.run)(cpu, next, rest),
+        None => Flow::Done,
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn careful<T: TwoSpeed>(cpu: &mut Vcpu, i: &Insn, rest: &[Insn]) -> Flow {
+    if T::go::<false>(cpu, i).is_err() {
+        return stopped(cpu, i);
+    }
+    if T::STORES && cpu.leave {
+        return left(cpu, i);
+    }
+    match rest.split_first() {
+        Some((next, rest)) => (next.run)(cpu, next, rest),
+        None => Flow::Done,
+    }
+}
+
 #[cold]
 fn stopped(cpu: &mut Vcpu, i: &Insn) -> Flow {
     cpu.stop_off = i.off;

@@ -3,7 +3,7 @@
 use crate::by_width;
 use crate::cpu::flags::Lazy;
 use crate::cpu::width::Width;
-use crate::decode::insn::{Handler, Insn, Op, run};
+use crate::decode::insn::{Handler, Insn, TwoSpeed, quick};
 use crate::decode::table::{Ctx, Form, form, width};
 use crate::fault::R;
 use crate::interp::ea::{Dst, Imm, Locked, Mem, Reg0, Reg1, Src};
@@ -46,16 +46,16 @@ alu_op! {
 
 struct Alu<O, W, D, S>(PhantomData<(O, W, D, S)>);
 
-impl<O: AluOp, W: Width, D: Dst, S: Src> Op for Alu<O, W, D, S> {
+impl<O: AluOp, W: Width, D: Dst, S: Src> TwoSpeed for Alu<O, W, D, S> {
     const STORES: bool = O::WRITES && D::MEMORY;
     #[inline(always)]
-    fn exec(cpu: &mut Vcpu, i: &Insn) -> R {
-        let b: W = S::get(cpu, i)?;
+    fn go<const QUICK: bool>(cpu: &mut Vcpu, i: &Insn) -> R {
+        let b: W = S::get::<_, QUICK>(cpu, i)?;
         let old = cpu.flags;
         cpu.flags = if O::WRITES {
-            D::change(cpu, i, |a: W| O::apply(old, a, b))?
+            D::change::<_, _, QUICK>(cpu, i, |a: W| O::apply(old, a, b))?
         } else {
-            O::apply(old, D::get::<W>(cpu, i)?, b).1
+            O::apply(old, D::get::<W, QUICK>(cpu, i)?, b).1
         };
         Ok(())
     }
@@ -63,13 +63,13 @@ impl<O: AluOp, W: Width, D: Dst, S: Src> Op for Alu<O, W, D, S> {
 
 fn forms<O: AluOp, W: Width>(x: &Instruction) -> Handler {
     match form(x) {
-        Form::RR => run::<Alu<O, W, Reg0, Reg1>>,
-        Form::RM => run::<Alu<O, W, Reg0, Mem>>,
-        Form::MR if x.has_lock_prefix() => run::<Alu<O, W, Locked, Reg1>>,
-        Form::MR => run::<Alu<O, W, Mem, Reg1>>,
-        Form::RI => run::<Alu<O, W, Reg0, Imm>>,
-        Form::MI if x.has_lock_prefix() => run::<Alu<O, W, Locked, Imm>>,
-        Form::MI => run::<Alu<O, W, Mem, Imm>>,
+        Form::RR => quick::<Alu<O, W, Reg0, Reg1>>,
+        Form::RM => quick::<Alu<O, W, Reg0, Mem>>,
+        Form::MR if x.has_lock_prefix() => quick::<Alu<O, W, Locked, Reg1>>,
+        Form::MR => quick::<Alu<O, W, Mem, Reg1>>,
+        Form::RI => quick::<Alu<O, W, Reg0, Imm>>,
+        Form::MI if x.has_lock_prefix() => quick::<Alu<O, W, Locked, Imm>>,
+        Form::MI => quick::<Alu<O, W, Mem, Imm>>,
     }
 }
 
@@ -129,12 +129,12 @@ fn keep_cf(old: Lazy, new: Lazy) -> Lazy {
 
 struct Unary<O, W, D>(PhantomData<(O, W, D)>);
 
-impl<O: UnaryOp, W: Width, D: Dst> Op for Unary<O, W, D> {
+impl<O: UnaryOp, W: Width, D: Dst> TwoSpeed for Unary<O, W, D> {
     const STORES: bool = D::MEMORY;
     #[inline(always)]
-    fn exec(cpu: &mut Vcpu, i: &Insn) -> R {
+    fn go<const QUICK: bool>(cpu: &mut Vcpu, i: &Insn) -> R {
         let old = cpu.flags;
-        cpu.flags = D::change(cpu, i, |a: W| O::apply(old, a))?;
+        cpu.flags = D::change::<_, _, QUICK>(cpu, i, |a: W| O::apply(old, a))?;
         Ok(())
     }
 }
@@ -144,9 +144,9 @@ pub fn pick_unary<O: UnaryOp>(x: &Instruction, c: &Ctx) -> Option<Handler> {
     let _ = c;
     fn forms<O: UnaryOp, W: Width>(x: &Instruction) -> Handler {
         match x.op0_kind() == iced_x86::OpKind::Register {
-            true => run::<Unary<O, W, Reg0>>,
-            false if x.has_lock_prefix() => run::<Unary<O, W, Locked>>,
-            false => run::<Unary<O, W, Mem>>,
+            true => quick::<Unary<O, W, Reg0>>,
+            false if x.has_lock_prefix() => quick::<Unary<O, W, Locked>>,
+            false => quick::<Unary<O, W, Mem>>,
         }
     }
     by_width!(width(x), |W| forms::<O, W>(x))

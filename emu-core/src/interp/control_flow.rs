@@ -7,7 +7,7 @@ use crate::by_width;
 use crate::cpu::mode::ModeKey;
 use crate::cpu::segment;
 use crate::cpu::width::Width;
-use crate::decode::insn::{Handler, Insn, Op, run};
+use crate::decode::insn::{Handler, Insn, TwoSpeed, quick};
 use crate::decode::table::{Ctx, width};
 use crate::fault::R;
 use crate::interp::ea::{Mem, Reg0, Src};
@@ -119,9 +119,9 @@ fn not_taken(cpu: &mut Vcpu, i: &Insn) {
 }
 
 struct Jcc<C, W>(PhantomData<(C, W)>);
-impl<C: Cond, W: Width> Op for Jcc<C, W> {
+impl<C: Cond, W: Width> TwoSpeed for Jcc<C, W> {
     #[inline(always)]
-    fn exec(cpu: &mut Vcpu, i: &Insn) -> R {
+    fn go<const QUICK: bool>(cpu: &mut Vcpu, i: &Insn) -> R {
         if C::holds(cpu) {
             jump(cpu, direct::<W>(cpu, i))
         } else {
@@ -142,65 +142,69 @@ fn branch_bits(x: &Instruction) -> u32 {
 pub fn pick_jcc(x: &Instruction, _: &Ctx) -> Option<Handler> {
     let bits = branch_bits(x);
     by_condition!(x.condition_code(), |C| match bits {
-        16 => run::<Jcc<C, u16>>,
-        32 => run::<Jcc<C, u32>>,
-        _ => run::<Jcc<C, u64>>,
+        16 => quick::<Jcc<C, u16>>,
+        32 => quick::<Jcc<C, u32>>,
+        _ => quick::<Jcc<C, u64>>,
     })
 }
 
 struct JmpDirect<W>(PhantomData<W>);
-impl<W: Width> Op for JmpDirect<W> {
+impl<W: Width> TwoSpeed for JmpDirect<W> {
     #[inline(always)]
-    fn exec(cpu: &mut Vcpu, i: &Insn) -> R {
+    fn go<const QUICK: bool>(cpu: &mut Vcpu, i: &Insn) -> R {
         jump(cpu, direct::<W>(cpu, i))
     }
 }
 
 struct JmpIndirect<W, S>(PhantomData<(W, S)>);
-impl<W: Width, S: Src> Op for JmpIndirect<W, S> {
+impl<W: Width, S: Src> TwoSpeed for JmpIndirect<W, S> {
     #[inline(always)]
-    fn exec(cpu: &mut Vcpu, i: &Insn) -> R {
-        let target: W = S::get(cpu, i)?;
+    fn go<const QUICK: bool>(cpu: &mut Vcpu, i: &Insn) -> R {
+        let target: W = S::get::<_, QUICK>(cpu, i)?;
         jump(cpu, target.to_u64())
     }
 }
 
 struct CallDirect<W>(PhantomData<W>);
-impl<W: Width> Op for CallDirect<W> {
+impl<W: Width> TwoSpeed for CallDirect<W> {
     const STORES: bool = true;
     #[inline(always)]
-    fn exec(cpu: &mut Vcpu, i: &Insn) -> R {
-        call(cpu, i, W::from_u64(direct::<W>(cpu, i)))
+    fn go<const QUICK: bool>(cpu: &mut Vcpu, i: &Insn) -> R {
+        call::<W, QUICK>(cpu, i, W::from_u64(direct::<W>(cpu, i)))
     }
 }
 
 struct CallIndirect<W, S>(PhantomData<(W, S)>);
-impl<W: Width, S: Src> Op for CallIndirect<W, S> {
+impl<W: Width, S: Src> TwoSpeed for CallIndirect<W, S> {
     const STORES: bool = true;
     #[inline(always)]
-    fn exec(cpu: &mut Vcpu, i: &Insn) -> R {
-        let target: W = S::get(cpu, i)?;
-        call(cpu, i, target)
+    fn go<const QUICK: bool>(cpu: &mut Vcpu, i: &Insn) -> R {
+        let target: W = S::get::<_, QUICK>(cpu, i)?;
+        call::<W, QUICK>(cpu, i, target)
     }
 }
 
 #[inline(always)]
-fn call<W: Width>(cpu: &mut Vcpu, i: &Insn, target: W) -> R {
+fn call<W: Width, const QUICK: bool>(cpu: &mut Vcpu, i: &Insn, target: W) -> R {
     let back = W::from_u64(i.next_rip(cpu));
-    let old = cpu.rip;
+    // A fault leaves RIP to the engine, which knows the instruction's address.
     jump(cpu, target.to_u64())?;
-    if let Err(f) = stack::push(cpu, back) {
-        cpu.rip = old;
-        return Err(f);
+    if QUICK {
+        stack::push_quick(cpu, back)
+    } else {
+        stack::push(cpu, back)
     }
-    Ok(())
 }
 
 struct Ret<W>(PhantomData<W>);
-impl<W: Width> Op for Ret<W> {
+impl<W: Width> TwoSpeed for Ret<W> {
     #[inline(always)]
-    fn exec(cpu: &mut Vcpu, i: &Insn) -> R {
-        let target: W = stack::peek(cpu, 0)?;
+    fn go<const QUICK: bool>(cpu: &mut Vcpu, i: &Insn) -> R {
+        let target: W = if QUICK {
+            stack::peek_quick(cpu)?
+        } else {
+            stack::peek(cpu, 0)?
+        };
         jump(cpu, target.to_u64())?;
         stack::drop_bytes(cpu, W::BYTES + i.imm);
         Ok(())
@@ -213,9 +217,9 @@ pub fn pick_jmp(x: &Instruction, c: &Ctx) -> Option<Handler> {
         return crate::interp::system::pick_far(x, c);
     }
     match x.op0_kind() {
-        OpKind::Register => by_width!(width(x), |W| run::<JmpIndirect<W, Reg0>>),
-        OpKind::Memory => by_width!(width(x), |W| run::<JmpIndirect<W, Mem>>),
-        _ => by_width!(branch_bits(x), |W| run::<JmpDirect<W>>),
+        OpKind::Register => by_width!(width(x), |W| quick::<JmpIndirect<W, Reg0>>),
+        OpKind::Memory => by_width!(width(x), |W| quick::<JmpIndirect<W, Mem>>),
+        _ => by_width!(branch_bits(x), |W| quick::<JmpDirect<W>>),
     }
 }
 
@@ -225,26 +229,26 @@ pub fn pick_call(x: &Instruction, c: &Ctx) -> Option<Handler> {
         return crate::interp::system::pick_far(x, c);
     }
     match x.op0_kind() {
-        OpKind::Register => by_width!(width(x), |W| run::<CallIndirect<W, Reg0>>),
-        OpKind::Memory => by_width!(width(x), |W| run::<CallIndirect<W, Mem>>),
-        _ => by_width!(branch_bits(x), |W| run::<CallDirect<W>>),
+        OpKind::Register => by_width!(width(x), |W| quick::<CallIndirect<W, Reg0>>),
+        OpKind::Memory => by_width!(width(x), |W| quick::<CallIndirect<W, Mem>>),
+        _ => by_width!(branch_bits(x), |W| quick::<CallDirect<W>>),
     }
 }
 
 pub fn pick_ret(x: &Instruction, _: &Ctx) -> Option<Handler> {
     use iced_x86::Code::*;
     Some(match x.code() {
-        Retnw | Retnw_imm16 => run::<Ret<u16>>,
-        Retnd | Retnd_imm16 => run::<Ret<u32>>,
-        _ => run::<Ret<u64>>,
+        Retnw | Retnw_imm16 => quick::<Ret<u16>>,
+        Retnd | Retnd_imm16 => quick::<Ret<u32>>,
+        _ => quick::<Ret<u64>>,
     })
 }
 
 /// LOOP, LOOPE, LOOPNE (`K`: 0, 1, 2) and JCXZ (3), by count width `N`.
 struct Loop<N, W, const K: u8>(PhantomData<(N, W)>);
-impl<N: Width, W: Width, const K: u8> Op for Loop<N, W, K> {
+impl<N: Width, W: Width, const K: u8> TwoSpeed for Loop<N, W, K> {
     #[inline(always)]
-    fn exec(cpu: &mut Vcpu, i: &Insn) -> R {
+    fn go<const QUICK: bool>(cpu: &mut Vcpu, i: &Insn) -> R {
         let n = N::get(cpu, reg::RCX as u8).to_u64();
         let count = if K == 3 {
             n
@@ -280,7 +284,7 @@ pub fn pick_loop<const K: u8>(x: &Instruction, _: &Ctx) -> Option<Handler> {
             | Loopne_rel8_16_ECX | Loopne_rel8_32_ECX | Loopne_rel8_64_ECX => 32,
             _ => 64,
         };
-        by_width!(n, |N| run::<Loop<N, W, K>>)
+        by_width!(n, |N| quick::<Loop<N, W, K>>)
     }
     by_width!(branch_bits(x), |W| by_count::<W, K>(x)?)
 }

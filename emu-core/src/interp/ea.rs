@@ -87,6 +87,17 @@ pub fn faults_as_stack(i: &Insn) -> bool {
     i.seg == FLAT_STACK || i.seg == segment::SS
 }
 
+/// `lin` for the kinds that need no check; `Err`, with nothing done, for the others.
+#[inline(always)]
+pub fn lin_quick(cpu: &Vcpu, i: &Insn) -> R<u64> {
+    let off = sum(cpu, i);
+    match i.akind {
+        akind::A64 => Ok(off.wrapping_add(cpu.seg_base[(i.seg & 7) as usize])),
+        akind::FLAT32 => Ok(off & 0xffff_ffff),
+        _ => Err(crate::fault::Faulted),
+    }
+}
+
 /// Reads the memory operand.
 #[inline(always)]
 pub fn load<W: Width>(cpu: &mut Vcpu, i: &Insn) -> R<W> {
@@ -103,16 +114,20 @@ pub fn store<W: Width>(cpu: &mut Vcpu, i: &Insn, v: W) -> R {
 
 /// A source operand.
 pub trait Src: 'static {
-    fn get<W: Width>(cpu: &mut Vcpu, i: &Insn) -> R<W>;
+    fn get<W: Width, const QUICK: bool>(cpu: &mut Vcpu, i: &Insn) -> R<W>;
 }
 
 /// A destination that is read, changed and written.
 pub trait Dst: 'static {
     const MEMORY: bool;
-    fn get<W: Width>(cpu: &mut Vcpu, i: &Insn) -> R<W>;
-    fn set<W: Width>(cpu: &mut Vcpu, i: &Insn, v: W) -> R;
+    fn get<W: Width, const QUICK: bool>(cpu: &mut Vcpu, i: &Insn) -> R<W>;
+    fn set<W: Width, const QUICK: bool>(cpu: &mut Vcpu, i: &Insn, v: W) -> R;
     /// `f` gives the new value and something for the caller, who commits it after all faults are past.
-    fn change<W: Width, T>(cpu: &mut Vcpu, i: &Insn, f: impl Fn(W) -> (W, T)) -> R<T>;
+    fn change<W: Width, T, const QUICK: bool>(
+        cpu: &mut Vcpu,
+        i: &Insn,
+        f: impl Fn(W) -> (W, T),
+    ) -> R<T>;
 }
 
 /// Register operand 0.
@@ -128,25 +143,29 @@ pub struct Imm;
 
 impl Src for Reg0 {
     #[inline(always)]
-    fn get<W: Width>(cpu: &mut Vcpu, i: &Insn) -> R<W> {
+    fn get<W: Width, const QUICK: bool>(cpu: &mut Vcpu, i: &Insn) -> R<W> {
         Ok(W::get(cpu, i.r0))
     }
 }
 impl Src for Reg1 {
     #[inline(always)]
-    fn get<W: Width>(cpu: &mut Vcpu, i: &Insn) -> R<W> {
+    fn get<W: Width, const QUICK: bool>(cpu: &mut Vcpu, i: &Insn) -> R<W> {
         Ok(W::get(cpu, i.r1))
     }
 }
 impl Src for Mem {
     #[inline(always)]
-    fn get<W: Width>(cpu: &mut Vcpu, i: &Insn) -> R<W> {
+    fn get<W: Width, const QUICK: bool>(cpu: &mut Vcpu, i: &Insn) -> R<W> {
+        if QUICK {
+            let at = lin_quick(cpu, i)?;
+            return cpu.read_quick(at);
+        }
         load(cpu, i)
     }
 }
 impl Src for Imm {
     #[inline(always)]
-    fn get<W: Width>(_: &mut Vcpu, i: &Insn) -> R<W> {
+    fn get<W: Width, const QUICK: bool>(_: &mut Vcpu, i: &Insn) -> R<W> {
         Ok(W::from_u64(i.imm))
     }
 }
@@ -154,16 +173,20 @@ impl Src for Imm {
 impl Dst for Reg0 {
     const MEMORY: bool = false;
     #[inline(always)]
-    fn get<W: Width>(cpu: &mut Vcpu, i: &Insn) -> R<W> {
+    fn get<W: Width, const QUICK: bool>(cpu: &mut Vcpu, i: &Insn) -> R<W> {
         Ok(W::get(cpu, i.r0))
     }
     #[inline(always)]
-    fn set<W: Width>(cpu: &mut Vcpu, i: &Insn, v: W) -> R {
+    fn set<W: Width, const QUICK: bool>(cpu: &mut Vcpu, i: &Insn, v: W) -> R {
         W::put(cpu, i.r0, v);
         Ok(())
     }
     #[inline(always)]
-    fn change<W: Width, T>(cpu: &mut Vcpu, i: &Insn, f: impl Fn(W) -> (W, T)) -> R<T> {
+    fn change<W: Width, T, const QUICK: bool>(
+        cpu: &mut Vcpu,
+        i: &Insn,
+        f: impl Fn(W) -> (W, T),
+    ) -> R<T> {
         let (new, t) = f(W::get(cpu, i.r0));
         W::put(cpu, i.r0, new);
         Ok(t)
@@ -173,15 +196,31 @@ impl Dst for Reg0 {
 impl Dst for Mem {
     const MEMORY: bool = true;
     #[inline(always)]
-    fn get<W: Width>(cpu: &mut Vcpu, i: &Insn) -> R<W> {
+    fn get<W: Width, const QUICK: bool>(cpu: &mut Vcpu, i: &Insn) -> R<W> {
+        if QUICK {
+            let at = lin_quick(cpu, i)?;
+            return cpu.read_quick(at);
+        }
         load(cpu, i)
     }
     #[inline(always)]
-    fn set<W: Width>(cpu: &mut Vcpu, i: &Insn, v: W) -> R {
+    fn set<W: Width, const QUICK: bool>(cpu: &mut Vcpu, i: &Insn, v: W) -> R {
+        if QUICK {
+            let at = lin_quick(cpu, i)?;
+            return cpu.write_quick(at, v);
+        }
         store(cpu, i, v)
     }
     #[inline(always)]
-    fn change<W: Width, T>(cpu: &mut Vcpu, i: &Insn, f: impl Fn(W) -> (W, T)) -> R<T> {
+    fn change<W: Width, T, const QUICK: bool>(
+        cpu: &mut Vcpu,
+        i: &Insn,
+        f: impl Fn(W) -> (W, T),
+    ) -> R<T> {
+        if QUICK {
+            let at = lin_quick(cpu, i)?;
+            return cpu.rmw_quick(at, f);
+        }
         let at = lin::<true>(cpu, i, W::BYTES)?;
         cpu.rmw(at, f)
     }
@@ -190,15 +229,31 @@ impl Dst for Mem {
 impl Dst for Locked {
     const MEMORY: bool = true;
     #[inline(always)]
-    fn get<W: Width>(cpu: &mut Vcpu, i: &Insn) -> R<W> {
+    fn get<W: Width, const QUICK: bool>(cpu: &mut Vcpu, i: &Insn) -> R<W> {
+        if QUICK {
+            let at = lin_quick(cpu, i)?;
+            return cpu.read_quick(at);
+        }
         load(cpu, i)
     }
     #[inline(always)]
-    fn set<W: Width>(cpu: &mut Vcpu, i: &Insn, v: W) -> R {
+    fn set<W: Width, const QUICK: bool>(cpu: &mut Vcpu, i: &Insn, v: W) -> R {
+        if QUICK {
+            let at = lin_quick(cpu, i)?;
+            return cpu.write_quick(at, v);
+        }
         store(cpu, i, v)
     }
     #[inline(always)]
-    fn change<W: Width, T>(cpu: &mut Vcpu, i: &Insn, f: impl Fn(W) -> (W, T)) -> R<T> {
+    fn change<W: Width, T, const QUICK: bool>(
+        cpu: &mut Vcpu,
+        i: &Insn,
+        f: impl Fn(W) -> (W, T),
+    ) -> R<T> {
+        if QUICK {
+            let at = lin_quick(cpu, i)?;
+            return cpu.rmw_locked_quick(at, f);
+        }
         let at = lin::<true>(cpu, i, W::BYTES)?;
         cpu.rmw_locked(at, f)
     }

@@ -3,7 +3,7 @@
 use crate::by_width;
 use crate::cpu::flags::{self, Lazy};
 use crate::cpu::width::Width;
-use crate::decode::insn::{Handler, Insn, Op, run};
+use crate::decode::insn::{Handler, Insn, Op, TwoSpeed, quick, run};
 use crate::decode::table::{Ctx, width};
 use crate::fault::{Fault, R, vector};
 use crate::interp::ea::{self, Mem, Reg1, Src};
@@ -216,9 +216,9 @@ fn crc32c(crc: u32, data: u64, bytes: u64) -> u32 {
 }
 
 struct Crc32<W, S>(PhantomData<(W, S)>);
-impl<W: Width, S: Src> Op for Crc32<W, S> {
-    fn exec(c: &mut Vcpu, i: &Insn) -> R {
-        let v: W = S::get(c, i)?;
+impl<W: Width, S: Src> TwoSpeed for Crc32<W, S> {
+    fn go<const QUICK: bool>(c: &mut Vcpu, i: &Insn) -> R {
+        let v: W = S::get::<_, QUICK>(c, i)?;
         let crc = crc32c(c.gpr[(i.r0 & 31) as usize] as u32, v.to_u64(), W::BYTES);
         c.gpr[(i.r0 & 31) as usize] = u64::from(crc);
         Ok(())
@@ -234,16 +234,16 @@ pub fn pick_crc32(x: &Instruction, _: &Ctx) -> Option<Handler> {
     } as u32
         * 8;
     by_width!(bits, |W| if mem {
-        run::<Crc32<W, Mem>>
+        quick::<Crc32<W, Mem>>
     } else {
-        run::<Crc32<W, Reg1>>
+        quick::<Crc32<W, Reg1>>
     })
 }
 
 struct Adx<W, S, const OF: bool>(PhantomData<(W, S)>);
-impl<W: Width, S: Src, const OF: bool> Op for Adx<W, S, OF> {
-    fn exec(c: &mut Vcpu, i: &Insn) -> R {
-        let b: W = S::get(c, i)?;
+impl<W: Width, S: Src, const OF: bool> TwoSpeed for Adx<W, S, OF> {
+    fn go<const QUICK: bool>(c: &mut Vcpu, i: &Insn) -> R {
+        let b: W = S::get::<_, QUICK>(c, i)?;
         let a = W::get(c, i.r0);
         let carry = if OF { c.flags.of() } else { c.flags.cf() };
         let sum = u128::from(a.to_u64()) + u128::from(b.to_u64()) + u128::from(carry);
@@ -263,9 +263,9 @@ impl<W: Width, S: Src, const OF: bool> Op for Adx<W, S, OF> {
 pub fn pick_adx<const OF: bool>(x: &Instruction, _: &Ctx) -> Option<Handler> {
     let mem = x.op1_kind() == OpKind::Memory;
     by_width!(width(x), |W| if mem {
-        run::<Adx<W, Mem, OF>>
+        quick::<Adx<W, Mem, OF>>
     } else {
-        run::<Adx<W, Reg1, OF>>
+        quick::<Adx<W, Reg1, OF>>
     })
 }
 

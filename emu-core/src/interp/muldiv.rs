@@ -5,7 +5,7 @@
 
 use crate::by_width;
 use crate::cpu::width::Width;
-use crate::decode::insn::{Handler, Insn, Op, run};
+use crate::decode::insn::{Handler, Insn, TwoSpeed, quick};
 use crate::decode::table::{Ctx, width};
 use crate::fault::{Fault, R, vector};
 use crate::interp::ea::{Mem, Reg0, Reg1, Src};
@@ -25,10 +25,10 @@ fn set_pair<W: Width>(cpu: &mut Vcpu, low: u64, high: u64) {
 }
 
 struct Mul<W, S, const SIGNED: bool>(PhantomData<(W, S)>);
-impl<W: Width, S: Src, const SIGNED: bool> Op for Mul<W, S, SIGNED> {
+impl<W: Width, S: Src, const SIGNED: bool> TwoSpeed for Mul<W, S, SIGNED> {
     #[inline(always)]
-    fn exec(cpu: &mut Vcpu, i: &Insn) -> R {
-        let b: W = S::get(cpu, i)?;
+    fn go<const QUICK: bool>(cpu: &mut Vcpu, i: &Insn) -> R {
+        let b: W = S::get::<_, QUICK>(cpu, i)?;
         let a = W::get(cpu, reg::RAX as u8);
         let over;
         let wide = if SIGNED {
@@ -48,10 +48,10 @@ impl<W: Width, S: Src, const SIGNED: bool> Op for Mul<W, S, SIGNED> {
 
 /// IMUL with two (`THREE` false) or three operands.
 struct Imul<W, S, const THREE: bool>(PhantomData<(W, S)>);
-impl<W: Width, S: Src, const THREE: bool> Op for Imul<W, S, THREE> {
+impl<W: Width, S: Src, const THREE: bool> TwoSpeed for Imul<W, S, THREE> {
     #[inline(always)]
-    fn exec(cpu: &mut Vcpu, i: &Insn) -> R {
-        let b: W = S::get(cpu, i)?;
+    fn go<const QUICK: bool>(cpu: &mut Vcpu, i: &Insn) -> R {
+        let b: W = S::get::<_, QUICK>(cpu, i)?;
         let a = if THREE {
             W::from_u64(i.imm)
         } else {
@@ -67,10 +67,10 @@ impl<W: Width, S: Src, const THREE: bool> Op for Imul<W, S, THREE> {
 }
 
 struct Div<W, S, const SIGNED: bool>(PhantomData<(W, S)>);
-impl<W: Width, S: Src, const SIGNED: bool> Op for Div<W, S, SIGNED> {
+impl<W: Width, S: Src, const SIGNED: bool> TwoSpeed for Div<W, S, SIGNED> {
     #[inline(always)]
-    fn exec(cpu: &mut Vcpu, i: &Insn) -> R {
-        let d: W = S::get(cpu, i)?;
+    fn go<const QUICK: bool>(cpu: &mut Vcpu, i: &Insn) -> R {
+        let d: W = S::get::<_, QUICK>(cpu, i)?;
         let (low, high) = if W::BITS == 8 {
             (cpu.gpr[reg::RAX] & 0xff, cpu.gpr[reg::RAX] >> 8 & 0xff)
         } else {
@@ -133,16 +133,16 @@ pub fn pick_mul<const SIGNED: bool>(x: &Instruction, _: &Ctx) -> Option<Handler>
     fn by_operands<W: Width, const SIGNED: bool>(x: &Instruction) -> Handler {
         if x.op_count() == 1 {
             return if x.op0_kind() == OpKind::Memory {
-                run::<Mul<W, Mem, SIGNED>>
+                quick::<Mul<W, Mem, SIGNED>>
             } else {
-                run::<Mul<W, Reg0, SIGNED>>
+                quick::<Mul<W, Reg0, SIGNED>>
             };
         }
         match (x.op1_kind() == OpKind::Memory, x.op_count() == 3) {
-            (false, false) => run::<Imul<W, Reg1, false>>,
-            (true, false) => run::<Imul<W, Mem, false>>,
-            (false, true) => run::<Imul<W, Reg1, true>>,
-            (true, true) => run::<Imul<W, Mem, true>>,
+            (false, false) => quick::<Imul<W, Reg1, false>>,
+            (true, false) => quick::<Imul<W, Mem, false>>,
+            (false, true) => quick::<Imul<W, Reg1, true>>,
+            (true, true) => quick::<Imul<W, Mem, true>>,
         }
     }
     by_width!(width(x), |W| by_operands::<W, SIGNED>(x))
@@ -152,8 +152,8 @@ pub fn pick_mul<const SIGNED: bool>(x: &Instruction, _: &Ctx) -> Option<Handler>
 pub fn pick_div<const SIGNED: bool>(x: &Instruction, _: &Ctx) -> Option<Handler> {
     let mem = x.op0_kind() == OpKind::Memory;
     by_width!(width(x), |W| if mem {
-        run::<Div<W, Mem, SIGNED>>
+        quick::<Div<W, Mem, SIGNED>>
     } else {
-        run::<Div<W, Reg0, SIGNED>>
+        quick::<Div<W, Reg0, SIGNED>>
     })
 }

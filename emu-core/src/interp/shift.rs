@@ -7,7 +7,7 @@
 use crate::by_width;
 use crate::cpu::flags::{self, Lazy};
 use crate::cpu::width::Width;
-use crate::decode::insn::{Handler, Insn, Op, run};
+use crate::decode::insn::{Handler, Insn, Op, TwoSpeed, quick, run};
 use crate::decode::table::{Ctx, width};
 use crate::fault::R;
 use crate::interp::ea::{self, Dst, Imm, Mem, Reg0, Reg1, Src};
@@ -125,14 +125,14 @@ impl ShiftOp for Rcr {
 }
 
 struct Shift<O, W, D, S>(PhantomData<(O, W, D, S)>);
-impl<O: ShiftOp, W: Width, D: Dst, S: Src> Op for Shift<O, W, D, S> {
+impl<O: ShiftOp, W: Width, D: Dst, S: Src> TwoSpeed for Shift<O, W, D, S> {
     const STORES: bool = D::MEMORY;
     #[inline(always)]
-    fn exec(cpu: &mut Vcpu, i: &Insn) -> R {
-        let n: u8 = S::get(cpu, i)?;
+    fn go<const QUICK: bool>(cpu: &mut Vcpu, i: &Insn) -> R {
+        let n: u8 = S::get::<_, QUICK>(cpu, i)?;
         let n = u32::from(n) & if W::BITS == 64 { 63 } else { 31 };
         let old = cpu.flags;
-        cpu.flags = D::change(cpu, i, |a: W| {
+        cpu.flags = D::change::<_, _, QUICK>(cpu, i, |a: W| {
             if n == 0 {
                 (a, old)
             } else {
@@ -147,7 +147,7 @@ impl<O: ShiftOp, W: Width, D: Dst, S: Src> Op for Shift<O, W, D, S> {
 struct Cl;
 impl Src for Cl {
     #[inline(always)]
-    fn get<W: Width>(cpu: &mut Vcpu, _: &Insn) -> R<W> {
+    fn get<W: Width, const QUICK: bool>(cpu: &mut Vcpu, _: &Insn) -> R<W> {
         Ok(W::from_u64(cpu.gpr[reg::RCX] & 0xff))
     }
 }
@@ -157,23 +157,23 @@ pub fn pick<O: ShiftOp>(x: &Instruction, _: &Ctx) -> Option<Handler> {
     let mem = x.op0_kind() == OpKind::Memory;
     let cl = x.op1_kind() == OpKind::Register;
     by_width!(width(x), |W| match (mem, cl) {
-        (false, false) => run::<Shift<O, W, Reg0, Imm>>,
-        (false, true) => run::<Shift<O, W, Reg0, Cl>>,
-        (true, false) => run::<Shift<O, W, Mem, Imm>>,
-        (true, true) => run::<Shift<O, W, Mem, Cl>>,
+        (false, false) => quick::<Shift<O, W, Reg0, Imm>>,
+        (false, true) => quick::<Shift<O, W, Reg0, Cl>>,
+        (true, false) => quick::<Shift<O, W, Mem, Imm>>,
+        (true, true) => quick::<Shift<O, W, Mem, Cl>>,
     })
 }
 
 struct Double<W, D, S, const LEFT: bool>(PhantomData<(W, D, S)>);
-impl<W: Width, D: Dst, S: Src, const LEFT: bool> Op for Double<W, D, S, LEFT> {
+impl<W: Width, D: Dst, S: Src, const LEFT: bool> TwoSpeed for Double<W, D, S, LEFT> {
     const STORES: bool = D::MEMORY;
     #[inline(always)]
-    fn exec(cpu: &mut Vcpu, i: &Insn) -> R {
-        let n: u8 = S::get(cpu, i)?;
+    fn go<const QUICK: bool>(cpu: &mut Vcpu, i: &Insn) -> R {
+        let n: u8 = S::get::<_, QUICK>(cpu, i)?;
         let n = u32::from(n) & if W::BITS == 64 { 63 } else { 31 };
         let b = W::get(cpu, i.r1).to_u64();
         let old = cpu.flags;
-        cpu.flags = D::change(cpu, i, |a: W| {
+        cpu.flags = D::change::<_, _, QUICK>(cpu, i, |a: W| {
             if n == 0 {
                 (a, old)
             } else {
@@ -223,10 +223,10 @@ pub fn pick_double<const LEFT: bool>(x: &Instruction, _: &Ctx) -> Option<Handler
             x.op0_kind() == OpKind::Memory,
             x.op2_kind() == OpKind::Register,
         ) {
-            (false, false) => run::<Double<W, Reg0, Imm, LEFT>>,
-            (false, true) => run::<Double<W, Reg0, Cl, LEFT>>,
-            (true, false) => run::<Double<W, Mem, Imm, LEFT>>,
-            (true, true) => run::<Double<W, Mem, Cl, LEFT>>,
+            (false, false) => quick::<Double<W, Reg0, Imm, LEFT>>,
+            (false, true) => quick::<Double<W, Reg0, Cl, LEFT>>,
+            (true, false) => quick::<Double<W, Mem, Imm, LEFT>>,
+            (true, true) => quick::<Double<W, Mem, Cl, LEFT>>,
         }
     }
     by_width!(width(x), |W| forms::<W, LEFT>(x))
@@ -248,16 +248,16 @@ fn flip<W: Width, const K: u8>(a: W, n: u32) -> (W, bool) {
     (W::from_u64(new), v & bit != 0)
 }
 
-impl<W: Width, D: Dst, S: Src, const K: u8> Op for Bit<W, D, S, K> {
+impl<W: Width, D: Dst, S: Src, const K: u8> TwoSpeed for Bit<W, D, S, K> {
     const STORES: bool = D::MEMORY && K != 0;
     #[inline(always)]
-    fn exec(cpu: &mut Vcpu, i: &Insn) -> R {
-        let n: W = S::get(cpu, i)?;
+    fn go<const QUICK: bool>(cpu: &mut Vcpu, i: &Insn) -> R {
+        let n: W = S::get::<_, QUICK>(cpu, i)?;
         let n = n.to_u64() as u32 & (W::BITS - 1);
         let cf = if K == 0 {
-            flip::<W, K>(D::get(cpu, i)?, n).1
+            flip::<W, K>(D::get::<_, QUICK>(cpu, i)?, n).1
         } else {
-            D::change(cpu, i, |a: W| flip::<W, K>(a, n))?
+            D::change::<_, _, QUICK>(cpu, i, |a: W| flip::<W, K>(a, n))?
         };
         cpu.flags = cpu.flags.with_cf(cf);
         Ok(())
@@ -298,10 +298,10 @@ pub fn pick_bit<const K: u8>(x: &Instruction, _: &Ctx) -> Option<Handler> {
             x.op0_kind() == OpKind::Memory,
             x.op1_kind() == OpKind::Register,
         ) {
-            (false, false) => run::<Bit<W, Reg0, Imm, K>>,
-            (false, true) => run::<Bit<W, Reg0, Reg1, K>>,
-            (true, false) if x.has_lock_prefix() => run::<Bit<W, ea::Locked, Imm, K>>,
-            (true, false) => run::<Bit<W, Mem, Imm, K>>,
+            (false, false) => quick::<Bit<W, Reg0, Imm, K>>,
+            (false, true) => quick::<Bit<W, Reg0, Reg1, K>>,
+            (true, false) if x.has_lock_prefix() => quick::<Bit<W, ea::Locked, Imm, K>>,
+            (true, false) => quick::<Bit<W, Mem, Imm, K>>,
             (true, true) if x.has_lock_prefix() => run::<BitString<W, K, true>>,
             (true, true) => run::<BitString<W, K, false>>,
         }
@@ -385,10 +385,10 @@ impl ScanOp for Popcnt {
 }
 
 struct Scan<O, W, S>(PhantomData<(O, W, S)>);
-impl<O: ScanOp, W: Width, S: Src> Op for Scan<O, W, S> {
+impl<O: ScanOp, W: Width, S: Src> TwoSpeed for Scan<O, W, S> {
     #[inline(always)]
-    fn exec(cpu: &mut Vcpu, i: &Insn) -> R {
-        let v: W = S::get(cpu, i)?;
+    fn go<const QUICK: bool>(cpu: &mut Vcpu, i: &Insn) -> R {
+        let v: W = S::get::<_, QUICK>(cpu, i)?;
         let (r, f) = O::apply(cpu.flags, v);
         if let Some(r) = r {
             W::put(cpu, i.r0, W::from_u64(r));
@@ -403,8 +403,8 @@ pub fn pick_scan<O: ScanOp>(x: &Instruction, _: &Ctx) -> Option<Handler> {
     debug_assert_ne!(x.op0_register(), Register::None);
     let mem = x.op1_kind() == OpKind::Memory;
     by_width!(width(x), |W| if mem {
-        run::<Scan<O, W, Mem>>
+        quick::<Scan<O, W, Mem>>
     } else {
-        run::<Scan<O, W, Reg1>>
+        quick::<Scan<O, W, Reg1>>
     })
 }

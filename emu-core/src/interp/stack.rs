@@ -8,10 +8,10 @@ use crate::cpu::flags;
 use crate::cpu::mode::ModeKey;
 use crate::cpu::segment;
 use crate::cpu::width::Width;
-use crate::decode::insn::{Handler, Insn, Op, run};
+use crate::decode::insn::{Handler, Insn, TwoSpeed, quick};
 use crate::decode::table::Ctx;
 use crate::fault::{Fault, R, vector};
-use crate::interp::ea::{self, Imm, Mem, Reg0, Src, lin_checked, stack_fault};
+use crate::interp::ea::{Dst, Imm, Mem, Reg0, Src, lin_checked, stack_fault};
 use crate::op;
 use crate::vcpu::{Vcpu, reg};
 use iced_x86::{Instruction, OpKind};
@@ -63,6 +63,35 @@ pub fn push<W: Width>(cpu: &mut Vcpu, v: W) -> R {
     Ok(())
 }
 
+/// `push` where a direct entry and a flat stack serve it; `Err`, with nothing done, otherwise.
+#[inline(always)]
+pub fn push_quick<W: Width>(cpu: &mut Vcpu, v: W) -> R {
+    let mask = mask_quick(cpu)?;
+    let sp = cpu.gpr[reg::RSP].wrapping_sub(W::BYTES) & mask;
+    cpu.write_quick(sp, v)?;
+    cpu.gpr[reg::RSP] = sp;
+    Ok(())
+}
+
+/// `peek` likewise.
+#[inline(always)]
+pub fn peek_quick<W: Width>(cpu: &mut Vcpu) -> R<W> {
+    let sp = cpu.gpr[reg::RSP] & mask_quick(cpu)?;
+    cpu.read_quick(sp)
+}
+
+/// Mask of a stack pointer that is also a linear address.
+#[inline(always)]
+fn mask_quick(cpu: &Vcpu) -> R<u64> {
+    if cpu.key.contains(ModeKey::CODE64) {
+        Ok(u64::MAX)
+    } else if cpu.key.contains(ModeKey::FLAT.union(ModeKey::STACK32)) {
+        Ok(0xffff_ffff)
+    } else {
+        Err(crate::fault::Faulted)
+    }
+}
+
 /// Reads the value `skip` bytes above the top.
 #[inline(always)]
 pub fn peek<W: Width>(cpu: &mut Vcpu, skip: u64) -> R<W> {
@@ -90,35 +119,48 @@ pub fn pop<W: Width>(cpu: &mut Vcpu) -> R<W> {
 }
 
 struct Push<W, S>(PhantomData<(W, S)>);
-impl<W: Width, S: Src> Op for Push<W, S> {
+impl<W: Width, S: Src> TwoSpeed for Push<W, S> {
     const STORES: bool = true;
     #[inline(always)]
-    fn exec(cpu: &mut Vcpu, i: &Insn) -> R {
-        let v: W = S::get(cpu, i)?;
-        push(cpu, v)
+    fn go<const QUICK: bool>(cpu: &mut Vcpu, i: &Insn) -> R {
+        let v: W = S::get::<_, QUICK>(cpu, i)?;
+        if QUICK {
+            push_quick(cpu, v)
+        } else {
+            push(cpu, v)
+        }
     }
 }
 
 struct Pop<W>(PhantomData<W>);
-impl<W: Width> Op for Pop<W> {
+impl<W: Width> TwoSpeed for Pop<W> {
     #[inline(always)]
-    fn exec(cpu: &mut Vcpu, i: &Insn) -> R {
-        let v: W = pop(cpu)?;
+    fn go<const QUICK: bool>(cpu: &mut Vcpu, i: &Insn) -> R {
+        let v: W = if QUICK {
+            peek_quick(cpu)?
+        } else {
+            peek(cpu, 0)?
+        };
+        drop_bytes(cpu, W::BYTES);
         W::put(cpu, i.r0, v);
         Ok(())
     }
 }
 
 struct PopMem<W>(PhantomData<W>);
-impl<W: Width> Op for PopMem<W> {
+impl<W: Width> TwoSpeed for PopMem<W> {
     const STORES: bool = true;
     #[inline(always)]
-    fn exec(cpu: &mut Vcpu, i: &Insn) -> R {
-        let v: W = peek(cpu, 0)?;
+    fn go<const QUICK: bool>(cpu: &mut Vcpu, i: &Insn) -> R {
+        let v: W = if QUICK {
+            peek_quick(cpu)?
+        } else {
+            peek(cpu, 0)?
+        };
         // The address is formed with the stack pointer already moved (SDM Vol. 2B, POP).
         let old = cpu.gpr[reg::RSP];
         drop_bytes(cpu, W::BYTES);
-        let done = ea::store(cpu, i, v);
+        let done = Mem::set::<_, QUICK>(cpu, i, v);
         if done.is_err() {
             cpu.gpr[reg::RSP] = old;
         }
@@ -137,11 +179,11 @@ pub fn pick_push(x: &Instruction, c: &Ctx) -> Option<Handler> {
         OpKind::Register if x.op0_register().is_segment_register() => {
             crate::interp::system::pick_push_segment(bits)
         }
-        OpKind::Register => by_width!(bits, |W| run::<Push<W, Reg0>>),
-        OpKind::Memory => by_width!(bits, |W| run::<Push<W, Mem>>),
+        OpKind::Register => by_width!(bits, |W| quick::<Push<W, Reg0>>),
+        OpKind::Memory => by_width!(bits, |W| quick::<Push<W, Mem>>),
         _ => {
             let _ = c;
-            by_width!(bits, |W| run::<Push<W, Imm>>)
+            by_width!(bits, |W| quick::<Push<W, Imm>>)
         }
     }
 }
@@ -152,8 +194,8 @@ pub fn pick_pop(x: &Instruction, _: &Ctx) -> Option<Handler> {
         OpKind::Register if x.op0_register().is_segment_register() => {
             crate::interp::system::pick_pop_segment(bits)
         }
-        OpKind::Register => by_width!(bits, |W| run::<Pop<W>>),
-        _ => by_width!(bits, |W| run::<PopMem<W>>),
+        OpKind::Register => by_width!(bits, |W| quick::<Pop<W>>),
+        _ => by_width!(bits, |W| quick::<PopMem<W>>),
     }
 }
 

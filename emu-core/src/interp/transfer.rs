@@ -4,7 +4,7 @@
 use crate::by_width;
 use crate::cpu::flags::{self, Lazy};
 use crate::cpu::width::Width;
-use crate::decode::insn::{Handler, Insn, Op, run};
+use crate::decode::insn::{Handler, Insn, TwoSpeed, quick};
 use crate::decode::table::{Ctx, Form, form, width};
 use crate::fault::R;
 use crate::interp::control_flow::{Cond, by_condition};
@@ -15,12 +15,12 @@ use iced_x86::{Instruction, OpKind};
 use std::marker::PhantomData;
 
 struct Mov<W, D, S>(PhantomData<(W, D, S)>);
-impl<W: Width, D: Dst, S: Src> Op for Mov<W, D, S> {
+impl<W: Width, D: Dst, S: Src> TwoSpeed for Mov<W, D, S> {
     const STORES: bool = D::MEMORY;
     #[inline(always)]
-    fn exec(cpu: &mut Vcpu, i: &Insn) -> R {
-        let v: W = S::get(cpu, i)?;
-        D::set(cpu, i, v)
+    fn go<const QUICK: bool>(cpu: &mut Vcpu, i: &Insn) -> R {
+        let v: W = S::get::<_, QUICK>(cpu, i)?;
+        D::set::<_, QUICK>(cpu, i, v)
     }
 }
 
@@ -28,11 +28,11 @@ impl<W: Width, D: Dst, S: Src> Op for Mov<W, D, S> {
 pub fn pick_mov(x: &Instruction, c: &Ctx) -> Option<Handler> {
     fn forms<W: Width>(x: &Instruction) -> Handler {
         match form(x) {
-            Form::RR => run::<Mov<W, Reg0, Reg1>>,
-            Form::RM => run::<Mov<W, Reg0, Mem>>,
-            Form::MR => run::<Mov<W, Mem, Reg1>>,
-            Form::RI => run::<Mov<W, Reg0, Imm>>,
-            Form::MI => run::<Mov<W, Mem, Imm>>,
+            Form::RR => quick::<Mov<W, Reg0, Reg1>>,
+            Form::RM => quick::<Mov<W, Reg0, Mem>>,
+            Form::MR => quick::<Mov<W, Mem, Reg1>>,
+            Form::RI => quick::<Mov<W, Reg0, Imm>>,
+            Form::MI => quick::<Mov<W, Mem, Imm>>,
         }
     }
     let special = |n: u32| x.op_kind(n) == OpKind::Register && !x.op_register(n).is_gpr();
@@ -43,10 +43,10 @@ pub fn pick_mov(x: &Instruction, c: &Ctx) -> Option<Handler> {
 }
 
 struct Extend<D, W, S, const SIGNED: bool>(PhantomData<(D, W, S)>);
-impl<D: Width, W: Width, S: Src, const SIGNED: bool> Op for Extend<D, W, S, SIGNED> {
+impl<D: Width, W: Width, S: Src, const SIGNED: bool> TwoSpeed for Extend<D, W, S, SIGNED> {
     #[inline(always)]
-    fn exec(cpu: &mut Vcpu, i: &Insn) -> R {
-        let v: W = S::get(cpu, i)?;
+    fn go<const QUICK: bool>(cpu: &mut Vcpu, i: &Insn) -> R {
+        let v: W = S::get::<_, QUICK>(cpu, i)?;
         D::put(
             cpu,
             i.r0,
@@ -61,9 +61,9 @@ pub fn pick_extend<const SIGNED: bool>(x: &Instruction, _: &Ctx) -> Option<Handl
     fn by_source<D: Width, const S: bool>(x: &Instruction, bits: u32) -> Option<Handler> {
         let mem = x.op1_kind() == OpKind::Memory;
         by_width!(bits, |W| if mem {
-            run::<Extend<D, W, Mem, S>>
+            quick::<Extend<D, W, Mem, S>>
         } else {
-            run::<Extend<D, W, Reg1, S>>
+            quick::<Extend<D, W, Reg1, S>>
         })
     }
     let bits = match x.op1_kind() {
@@ -74,9 +74,9 @@ pub fn pick_extend<const SIGNED: bool>(x: &Instruction, _: &Ctx) -> Option<Handl
 }
 
 struct Lea<W>(PhantomData<W>);
-impl<W: Width> Op for Lea<W> {
+impl<W: Width> TwoSpeed for Lea<W> {
     #[inline(always)]
-    fn exec(cpu: &mut Vcpu, i: &Insn) -> R {
+    fn go<const QUICK: bool>(cpu: &mut Vcpu, i: &Insn) -> R {
         let off = ea::sum(cpu, i) & i.imm;
         W::put(cpu, i.r0, W::from_u64(off));
         Ok(())
@@ -85,13 +85,13 @@ impl<W: Width> Op for Lea<W> {
 
 /// LEA; the block builder leaves the address-size mask in `imm`.
 pub fn pick_lea(x: &Instruction, _: &Ctx) -> Option<Handler> {
-    by_width!(width(x), |W| run::<Lea<W>>)
+    by_width!(width(x), |W| quick::<Lea<W>>)
 }
 
 struct XchgReg<W>(PhantomData<W>);
-impl<W: Width> Op for XchgReg<W> {
+impl<W: Width> TwoSpeed for XchgReg<W> {
     #[inline(always)]
-    fn exec(cpu: &mut Vcpu, i: &Insn) -> R {
+    fn go<const QUICK: bool>(cpu: &mut Vcpu, i: &Insn) -> R {
         let (a, b) = (W::get(cpu, i.r0), W::get(cpu, i.r1));
         W::put(cpu, i.r0, b);
         W::put(cpu, i.r1, a);
@@ -100,13 +100,13 @@ impl<W: Width> Op for XchgReg<W> {
 }
 
 struct XchgMem<W>(PhantomData<W>);
-impl<W: Width> Op for XchgMem<W> {
+impl<W: Width> TwoSpeed for XchgMem<W> {
     const STORES: bool = true;
     #[inline(always)]
-    fn exec(cpu: &mut Vcpu, i: &Insn) -> R {
+    fn go<const QUICK: bool>(cpu: &mut Vcpu, i: &Insn) -> R {
         let new = W::get(cpu, i.r1);
         // Always locked, LOCK prefix or not (SDM Vol. 2D, XCHG).
-        let old = Locked::change(cpu, i, |old: W| (new, old))?;
+        let old = Locked::change::<_, _, QUICK>(cpu, i, |old: W| (new, old))?;
         W::put(cpu, i.r1, old);
         Ok(())
     }
@@ -115,20 +115,20 @@ impl<W: Width> Op for XchgMem<W> {
 pub fn pick_xchg(x: &Instruction, _: &Ctx) -> Option<Handler> {
     // XCHG reg, mem decodes as mem, reg.
     by_width!(width(x), |W| if x.op0_kind() == OpKind::Memory {
-        run::<XchgMem<W>>
+        quick::<XchgMem<W>>
     } else {
-        run::<XchgReg<W>>
+        quick::<XchgReg<W>>
     })
 }
 
 struct Xadd<W, D>(PhantomData<(W, D)>);
-impl<W: Width, D: Dst> Op for Xadd<W, D> {
+impl<W: Width, D: Dst> TwoSpeed for Xadd<W, D> {
     const STORES: bool = D::MEMORY;
     #[inline(always)]
-    fn exec(cpu: &mut Vcpu, i: &Insn) -> R {
+    fn go<const QUICK: bool>(cpu: &mut Vcpu, i: &Insn) -> R {
         let b = W::get(cpu, i.r1);
         if D::MEMORY {
-            let (old, sum) = D::change(cpu, i, |a: W| {
+            let (old, sum) = D::change::<_, _, QUICK>(cpu, i, |a: W| {
                 let sum = W::from_u64(a.to_u64().wrapping_add(b.to_u64()));
                 (sum, (a, sum))
             })?;
@@ -149,23 +149,24 @@ impl<W: Width, D: Dst> Op for Xadd<W, D> {
 pub fn pick_xadd(x: &Instruction, _: &Ctx) -> Option<Handler> {
     fn forms<W: Width>(x: &Instruction) -> Handler {
         match x.op0_kind() == OpKind::Memory {
-            true if x.has_lock_prefix() => run::<Xadd<W, Locked>>,
-            true => run::<Xadd<W, Mem>>,
-            false => run::<Xadd<W, Reg0>>,
+            true if x.has_lock_prefix() => quick::<Xadd<W, Locked>>,
+            true => quick::<Xadd<W, Mem>>,
+            false => quick::<Xadd<W, Reg0>>,
         }
     }
     by_width!(width(x), |W| forms::<W>(x))
 }
 
 struct Cmpxchg<W, D>(PhantomData<(W, D)>);
-impl<W: Width, D: Dst> Op for Cmpxchg<W, D> {
+impl<W: Width, D: Dst> TwoSpeed for Cmpxchg<W, D> {
     const STORES: bool = D::MEMORY;
     #[inline(always)]
-    fn exec(cpu: &mut Vcpu, i: &Insn) -> R {
+    fn go<const QUICK: bool>(cpu: &mut Vcpu, i: &Insn) -> R {
         let acc = W::get(cpu, reg::RAX as u8);
         let new = W::get(cpu, i.r1);
         // The destination is written in either case (SDM Vol. 2A, CMPXCHG), so a failed compare faults as a write.
-        let old = D::change(cpu, i, |old: W| (if old == acc { new } else { old }, old))?;
+        let old =
+            D::change::<_, _, QUICK>(cpu, i, |old: W| (if old == acc { new } else { old }, old))?;
         cpu.flags = Lazy::sub(
             acc,
             old,
@@ -181,9 +182,9 @@ impl<W: Width, D: Dst> Op for Cmpxchg<W, D> {
 pub fn pick_cmpxchg(x: &Instruction, _: &Ctx) -> Option<Handler> {
     fn forms<W: Width>(x: &Instruction) -> Handler {
         match x.op0_kind() == OpKind::Memory {
-            true if x.has_lock_prefix() => run::<Cmpxchg<W, Locked>>,
-            true => run::<Cmpxchg<W, Mem>>,
-            false => run::<Cmpxchg<W, Reg0>>,
+            true if x.has_lock_prefix() => quick::<Cmpxchg<W, Locked>>,
+            true => quick::<Cmpxchg<W, Mem>>,
+            false => quick::<Cmpxchg<W, Reg0>>,
         }
     }
     by_width!(width(x), |W| forms::<W>(x))
@@ -256,12 +257,12 @@ pub fn pick_bswap(x: &Instruction, _: &Ctx) -> Option<Handler> {
 }
 
 struct Movbe<W, D, S>(PhantomData<(W, D, S)>);
-impl<W: Width, D: Dst, S: Src> Op for Movbe<W, D, S> {
+impl<W: Width, D: Dst, S: Src> TwoSpeed for Movbe<W, D, S> {
     const STORES: bool = D::MEMORY;
     #[inline(always)]
-    fn exec(cpu: &mut Vcpu, i: &Insn) -> R {
-        let v: W = S::get(cpu, i)?;
-        D::set(
+    fn go<const QUICK: bool>(cpu: &mut Vcpu, i: &Insn) -> R {
+        let v: W = S::get::<_, QUICK>(cpu, i)?;
+        D::set::<_, QUICK>(
             cpu,
             i,
             W::from_u64(v.to_u64().swap_bytes() >> (64 - W::BITS)),
@@ -271,18 +272,18 @@ impl<W: Width, D: Dst, S: Src> Op for Movbe<W, D, S> {
 
 pub fn pick_movbe(x: &Instruction, _: &Ctx) -> Option<Handler> {
     by_width!(width(x), |W| if x.op0_kind() == OpKind::Memory {
-        run::<Movbe<W, Mem, Reg1>>
+        quick::<Movbe<W, Mem, Reg1>>
     } else {
-        run::<Movbe<W, Reg0, Mem>>
+        quick::<Movbe<W, Reg0, Mem>>
     })
 }
 
 struct Cmov<C, W, S>(PhantomData<(C, W, S)>);
-impl<C: Cond, W: Width, S: Src> Op for Cmov<C, W, S> {
+impl<C: Cond, W: Width, S: Src> TwoSpeed for Cmov<C, W, S> {
     #[inline(always)]
-    fn exec(cpu: &mut Vcpu, i: &Insn) -> R {
+    fn go<const QUICK: bool>(cpu: &mut Vcpu, i: &Insn) -> R {
         // The source is read, and may fault, whatever the condition; a 32-bit destination is always zero-extended.
-        let v: W = S::get(cpu, i)?;
+        let v: W = S::get::<_, QUICK>(cpu, i)?;
         let old = W::get(cpu, i.r0);
         W::put(cpu, i.r0, if C::holds(cpu) { v } else { old });
         Ok(())
@@ -293,38 +294,38 @@ pub fn pick_cmov(x: &Instruction, _: &Ctx) -> Option<Handler> {
     let mem = x.op1_kind() == OpKind::Memory;
     let bits = width(x);
     by_condition!(x.condition_code(), |C| match (bits, mem) {
-        (16, false) => run::<Cmov<C, u16, Reg1>>,
-        (16, true) => run::<Cmov<C, u16, Mem>>,
-        (32, false) => run::<Cmov<C, u32, Reg1>>,
-        (32, true) => run::<Cmov<C, u32, Mem>>,
-        (_, false) => run::<Cmov<C, u64, Reg1>>,
-        (_, true) => run::<Cmov<C, u64, Mem>>,
+        (16, false) => quick::<Cmov<C, u16, Reg1>>,
+        (16, true) => quick::<Cmov<C, u16, Mem>>,
+        (32, false) => quick::<Cmov<C, u32, Reg1>>,
+        (32, true) => quick::<Cmov<C, u32, Mem>>,
+        (_, false) => quick::<Cmov<C, u64, Reg1>>,
+        (_, true) => quick::<Cmov<C, u64, Mem>>,
     })
 }
 
 struct Set<C, D>(PhantomData<(C, D)>);
-impl<C: Cond, D: Dst> Op for Set<C, D> {
+impl<C: Cond, D: Dst> TwoSpeed for Set<C, D> {
     const STORES: bool = D::MEMORY;
     #[inline(always)]
-    fn exec(cpu: &mut Vcpu, i: &Insn) -> R {
+    fn go<const QUICK: bool>(cpu: &mut Vcpu, i: &Insn) -> R {
         let v = u8::from(C::holds(cpu));
-        D::set(cpu, i, v)
+        D::set::<_, QUICK>(cpu, i, v)
     }
 }
 
 pub fn pick_set(x: &Instruction, _: &Ctx) -> Option<Handler> {
     let mem = x.op0_kind() == OpKind::Memory;
     by_condition!(x.condition_code(), |C| if mem {
-        run::<Set<C, Mem>>
+        quick::<Set<C, Mem>>
     } else {
-        run::<Set<C, Reg0>>
+        quick::<Set<C, Reg0>>
     })
 }
 
 struct Sign<W, N>(PhantomData<(W, N)>);
-impl<W: Width, N: Width> Op for Sign<W, N> {
+impl<W: Width, N: Width> TwoSpeed for Sign<W, N> {
     #[inline(always)]
-    fn exec(cpu: &mut Vcpu, _: &Insn) -> R {
+    fn go<const QUICK: bool>(cpu: &mut Vcpu, _: &Insn) -> R {
         let v = N::get(cpu, 0).sext();
         W::put(cpu, 0, W::from_u64(v));
         Ok(())
@@ -332,9 +333,9 @@ impl<W: Width, N: Width> Op for Sign<W, N> {
 }
 
 struct SignD<W>(PhantomData<W>);
-impl<W: Width> Op for SignD<W> {
+impl<W: Width> TwoSpeed for SignD<W> {
     #[inline(always)]
-    fn exec(cpu: &mut Vcpu, _: &Insn) -> R {
+    fn go<const QUICK: bool>(cpu: &mut Vcpu, _: &Insn) -> R {
         let v = (W::get(cpu, 0).sext() as i64 >> 63) as u64;
         W::put(cpu, reg::RDX as u8, W::from_u64(v));
         Ok(())
@@ -345,12 +346,12 @@ impl<W: Width> Op for SignD<W> {
 pub fn pick_sign(x: &Instruction, _: &Ctx) -> Option<Handler> {
     use iced_x86::Mnemonic::*;
     Some(match x.mnemonic() {
-        Cbw => run::<Sign<u16, u8>>,
-        Cwde => run::<Sign<u32, u16>>,
-        Cdqe => run::<Sign<u64, u32>>,
-        Cwd => run::<SignD<u16>>,
-        Cdq => run::<SignD<u32>>,
-        _ => run::<SignD<u64>>,
+        Cbw => quick::<Sign<u16, u8>>,
+        Cwde => quick::<Sign<u32, u16>>,
+        Cdqe => quick::<Sign<u64, u32>>,
+        Cwd => quick::<SignD<u16>>,
+        Cdq => quick::<SignD<u32>>,
+        _ => quick::<SignD<u64>>,
     })
 }
 

@@ -82,6 +82,59 @@ impl Vcpu {
         }
     }
 
+    /// `read` where a direct entry serves it; `Err`, with nothing done, otherwise.
+    #[inline(always)]
+    pub fn read_quick<W: Width>(&mut self, lin: u64) -> R<W> {
+        let e = self.tlb.probe(lin);
+        if lin.wrapping_add(W::BYTES - 1) | 0xfff == e.read {
+            Ok(load(lin.wrapping_add(e.addend)))
+        } else {
+            Err(Faulted)
+        }
+    }
+
+    /// `write` where a direct entry serves it.
+    #[inline(always)]
+    pub fn write_quick<W: Width>(&mut self, lin: u64, v: W) -> R {
+        let e = self.tlb.probe(lin);
+        if lin.wrapping_add(W::BYTES - 1) | 0xfff == e.write {
+            store(lin.wrapping_add(e.addend), v);
+            Ok(())
+        } else {
+            Err(Faulted)
+        }
+    }
+
+    /// `rmw` where a direct entry serves it.
+    #[inline(always)]
+    pub fn rmw_quick<W: Width, T>(&mut self, lin: u64, f: impl FnOnce(W) -> (W, T)) -> R<T> {
+        let e = self.tlb.probe(lin);
+        if lin.wrapping_add(W::BYTES - 1) | 0xfff != e.write {
+            return Err(Faulted);
+        }
+        let host = lin.wrapping_add(e.addend);
+        let (new, t) = f(load(host));
+        store(host, new);
+        Ok(t)
+    }
+
+    /// `rmw_locked` where a direct entry serves it.
+    #[inline(always)]
+    pub fn rmw_locked_quick<W: Width, T>(&mut self, lin: u64, f: impl Fn(W) -> (W, T)) -> R<T> {
+        let e = self.tlb.probe(lin);
+        if lin.wrapping_add(W::BYTES - 1) | 0xfff != e.write {
+            return Err(Faulted);
+        }
+        let host = lin.wrapping_add(e.addend);
+        loop {
+            let old = load(host);
+            let (new, t) = f(old);
+            if compare_exchange(host, old, new) {
+                return Ok(t);
+            }
+        }
+    }
+
     /// `rmw` as one atomic access; `f` may run several times.
     pub fn rmw_locked<W: Width, T>(&mut self, lin: u64, f: impl Fn(W) -> (W, T)) -> R<T> {
         let e = self.tlb.probe(lin);
@@ -590,16 +643,12 @@ fn split_compare_exchange<W: Width>(host: u64, old: W, new: W) -> bool {
     same
 }
 
-/// 128-bit compare-and-swap on aligned guest RAM.
+/// 128-bit compare-and-swap on aligned guest RAM; returns what memory held.
 fn exchange_128(host: u64, old: [u64; 2], new: [u64; 2]) -> [u64; 2] {
     #[cfg(target_arch = "x86_64")]
     if std::arch::is_x86_feature_detected!("cmpxchg16b") {
-        let join = |v: [u64; 2]| u128::from(v[0]) | u128::from(v[1]) << 64;
         // SAFETY: a direct TLB entry: 16 aligned bytes of RAM; the host has the instruction.
-        let held = unsafe {
-            std::arch::x86_64::cmpxchg16b(host as *mut u128, join(old), join(new), SeqCst, SeqCst)
-        };
-        return [held as u64, (held >> 64) as u64];
+        return unsafe { host_exchange_128(host, old, new) };
     }
     let _alone = SPLIT_LOCK.lock().unwrap_or_else(|e| e.into_inner());
     let held = [load(host), load(host + 8)];
@@ -608,4 +657,27 @@ fn exchange_128(host: u64, old: [u64; 2], new: [u64; 2]) -> [u64; 2] {
         store(host + 8, new[1]);
     }
     held
+}
+
+/// LOCK CMPXCHG16B; RBX is the compiler's own, so the new low half is swapped in.
+///
+/// # Safety
+/// `host` must be 16 aligned bytes of guest RAM, and the host must have the instruction.
+#[cfg(target_arch = "x86_64")]
+unsafe fn host_exchange_128(host: u64, old: [u64; 2], new: [u64; 2]) -> [u64; 2] {
+    let (mut low, mut high) = (old[0], old[1]);
+    // SAFETY: the caller vouches for the address.
+    unsafe {
+        std::arch::asm!(
+            "xchg {n}, rbx",
+            "lock cmpxchg16b xmmword ptr [{p}]",
+            "mov rbx, {n}",
+            n = inout(reg) new[0] => _,
+            p = in(reg) host,
+            in("rcx") new[1],
+            inout("rax") low,
+            inout("rdx") high,
+        );
+    }
+    [low, high]
 }
