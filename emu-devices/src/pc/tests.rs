@@ -1,5 +1,7 @@
 //! The board as the CPU sees it: routing of ports and interrupts, requests, host side.
 
+mod properties;
+
 use super::*;
 use crate::backend::{InputQueue, MemoryOutput};
 use crate::pci::{Bar, ConfigSpace};
@@ -547,47 +549,4 @@ fn the_8259_through_ioapic_pin_0() {
     assert!(!pc.interrupt(0).intr, "LINT0 is masked");
     redirect(&mut pc, 0, 0x700);
     assert_eq!(pc.ack_intr(0, 0), 0x21);
-}
-
-/// Any access of a guest ends well: random ports, addresses, sizes and times.
-#[test]
-fn random_accesses_do_no_harm() {
-    let mut pc = pc_with(|c| c.cpus = 2);
-    let mut seed = 0x9e37_79b9_7f4a_7c15u64;
-    let mut random = || {
-        seed ^= seed << 13;
-        seed ^= seed >> 7;
-        seed ^= seed << 17;
-        seed
-    };
-    let mut now = 0u64;
-    let list = pc.port_list();
-    for _ in 0..300_000 {
-        let (r, v) = (random(), random());
-        now = now.saturating_add(1 << (r >> 58 & 31));
-        let size = 1 << (r >> 40 & 3) as u8;
-        let (_, first, last) = &list[r as usize % list.len()];
-        let port = first.wrapping_add((r >> 32) as u16 % (last - first + 1));
-        let base = [0xfec0_0000, 0xfed0_0000, 0xfee0_0000][(r >> 20) as usize % 3];
-        match r >> 16 & 7 {
-            0 => drop(pc.pio_read(port, size.min(4), now)),
-            1 | 2 => pc.pio_write(port, size.min(4), v as u32, now),
-            3 => drop(pc.mmio_read(PhysAddr(base + (v & 0x3ff)), size, now)),
-            4 => pc.mmio_write(PhysAddr(base + (v & 0x3f0)), size, random(), now),
-            5 => drop(pc.ack_intr((v & 1) as usize, now)),
-            6 => drop(pc.x2apic_write(
-                (v & 1) as usize,
-                0x800 + (v >> 8 & 0xff) as u32,
-                random() & 0xfff,
-                now,
-            )),
-            _ => {
-                pc.select_cpu((v & 1) as usize);
-                pc.set_apic_base((v & 1) as usize, 0xfee0_0000 | v & 0xd00);
-                pc.set_tsc_deadline((v & 1) as usize, now.wrapping_add(v & 0xffff), now);
-                pc.advance(now);
-            }
-        }
-        while pc.take_request().is_some() {}
-    }
 }
