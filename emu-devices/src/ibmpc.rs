@@ -55,5 +55,5 @@ pub const PCI_HOLE: u64 = 0xc000_0000;
 pub const FOUR_GIB: u64 = 1 << 32;
 
 /// What SMI_CMD (port B2h) is told to turn ACPI mode on and off.
-pub const ACPI_ENABLE: u8 = 0xa1;
-pub const ACPI_DISABLE: u8 = 0xa0;
+pub const ACPI_ENABLE: u8 = 0xf1;
+pub const ACPI_DISABLE: u8 = 0xf0;
