@@ -139,12 +139,12 @@ impl Lazy {
     /// The six flags at their places in EFLAGS.
     #[inline]
     pub fn bits(self) -> u64 {
-        u64::from(self.cf()) * CF
-            | u64::from(self.pf()) * PF
-            | u64::from(self.af()) * AF
-            | u64::from(self.zf()) * ZF
-            | u64::from(self.sf()) * SF
-            | u64::from(self.of()) * OF
+        (u64::from(self.cf()) * CF)
+            | (u64::from(self.pf()) * PF)
+            | (u64::from(self.af()) * AF)
+            | (u64::from(self.zf()) * ZF)
+            | (u64::from(self.sf()) * SF)
+            | (u64::from(self.of()) * OF)
     }
 
     /// The same flags with CF (and so OF's complement bit) replaced; OF is kept.
@@ -180,11 +180,11 @@ mod tests {
     #[test]
     fn every_combination_of_the_six_survives_a_round_trip() {
         for n in 0..64u64 {
-            let bits = (n & 1) * CF
-                | (n >> 1 & 1) * PF
-                | (n >> 2 & 1) * AF
-                | (n >> 3 & 1) * ZF
-                | (n >> 4 & 1) * SF
+            let bits = ((n & 1) * CF)
+                | ((n >> 1 & 1) * PF)
+                | ((n >> 2 & 1) * AF)
+                | ((n >> 3 & 1) * ZF)
+                | ((n >> 4 & 1) * SF)
                 | (n >> 5 & 1) * OF;
             let l = Lazy::from_bits(bits);
             assert_eq!(l.bits(), bits);

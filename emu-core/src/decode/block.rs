@@ -270,8 +270,7 @@ pub fn predecode(x: &Instruction, block_rip: u64, at: u16, ctx: &Ctx) -> (Insn, 
         code: x.code() as u16,
         ..i
     };
-    let known = lookup(x.mnemonic()).filter(|_| ctx.model.has_all(x));
-    let Some(row) = known else {
+    let Some(row) = known(x, ctx) else {
         return (place(blank(ud)), Ends::Far);
     };
     let blocked = match unit(x) {
@@ -295,9 +294,9 @@ pub fn predecode(x: &Instruction, block_rip: u64, at: u16, ctx: &Ctx) -> (Insn, 
         return (place(blank(ud)), Ends::Far);
     };
     let mut i = place(blank(run));
-    i.pfx = u8::from(x.has_rep_prefix()) * pfx::REP
-        | u8::from(x.has_repne_prefix()) * pfx::REPNE
-        | u8::from(x.has_lock_prefix()) * pfx::LOCK;
+    i.pfx = (u8::from(x.has_rep_prefix()) * pfx::REP)
+        | (u8::from(x.has_repne_prefix()) * pfx::REPNE)
+        | (u8::from(x.has_lock_prefix()) * pfx::LOCK);
     let mut immediates = 0;
     for n in 0..x.op_count().min(5) {
         match x.op_kind(n) {
@@ -369,6 +368,20 @@ pub fn predecode(x: &Instruction, block_rip: u64, at: u16, ctx: &Ctx) -> (Insn, 
     (i, ends)
 }
 
+/// The instruction's row, if the CPU model has the instruction.
+///
+/// F3 0F BC and F3 0F BD are TZCNT and LZCNT where those exist, and BSF and BSR with a prefix of no effect on older CPUs.
+fn known(x: &Instruction, ctx: &Ctx) -> Option<&'static super::table::Row> {
+    if ctx.model.has_all(x) {
+        return lookup(x.mnemonic());
+    }
+    match x.mnemonic() {
+        Mnemonic::Tzcnt => lookup(Mnemonic::Bsf),
+        Mnemonic::Lzcnt => lookup(Mnemonic::Bsr),
+        _ => None,
+    }
+}
+
 /// MOV and POP into segment, control and debug registers; moves from control registers can be anywhere.
 fn loads_system_register(x: &Instruction) -> bool {
     matches!(x.mnemonic(), Mnemonic::Mov | Mnemonic::Pop) && x.op0_kind() == OpKind::Register && {
@@ -380,7 +393,7 @@ fn loads_system_register(x: &Instruction) -> bool {
 /// How handlers name a register.
 pub fn register(r: Register) -> u8 {
     match r {
-        Register::AH => 0 | HIGH_BYTE,
+        Register::AH => HIGH_BYTE,
         Register::CH => 1 | HIGH_BYTE,
         Register::DH => 2 | HIGH_BYTE,
         Register::BH => 3 | HIGH_BYTE,

@@ -60,7 +60,7 @@ fn bcd_flags(al: u8, cf: bool, af: bool) -> Lazy {
     let l = Lazy::logic(al);
     l.with(
         flags::CF | flags::AF,
-        u64::from(cf) * flags::CF | u64::from(af) * flags::AF,
+        (u64::from(cf) * flags::CF) | (u64::from(af) * flags::AF),
     )
 }
 
