@@ -180,12 +180,10 @@ mod tests {
     #[test]
     fn every_combination_of_the_six_survives_a_round_trip() {
         for n in 0..64u64 {
-            let bits = ((n & 1) * CF)
-                | ((n >> 1 & 1) * PF)
-                | ((n >> 2 & 1) * AF)
-                | ((n >> 3 & 1) * ZF)
-                | ((n >> 4 & 1) * SF)
-                | (n >> 5 & 1) * OF;
+            let all = [CF, PF, AF, ZF, SF, OF];
+            let bits = (0..6)
+                .filter(|k| n >> k & 1 != 0)
+                .fold(0, |m, k| m | all[k]);
             let l = Lazy::from_bits(bits);
             assert_eq!(l.bits(), bits);
             assert_eq!(l.with_cf(true).bits(), bits | CF);
