@@ -151,10 +151,8 @@ impl Interp {
                 cpu.rip = cut(cpu, rip.wrapping_add(u64::from(b.insns[count].off)));
                 return;
             }
-            match b.ends {
-                Ends::Branch => {}
-                Ends::No => cpu.rip = cut(cpu, rip.wrapping_add(u64::from(b.bytes))),
-                Ends::Barrier => {
+            if b.ends != Ends::Branch {
+                if b.ends != Ends::Far {
                     // The key may have changed with the instruction; RIP is cut by the code size it ran under.
                     let next = rip.wrapping_add(u64::from(b.bytes));
                     cpu.rip = if b.key.contains(ModeKey::CODE64) {
@@ -162,9 +160,10 @@ impl Interp {
                     } else {
                         next & 0xffff_ffff
                     };
+                }
+                if b.ends != Ends::No {
                     return self.note(rip, n);
                 }
-                Ends::Far => return self.note(rip, n),
             }
             if !cpu.events.is_empty() || cpu.retired >= end {
                 return self.note(rip, n);

@@ -156,6 +156,8 @@ pub struct Tlb {
     blind: Box<[Entry; ENTRIES]>,
     blinded: bool,
     next_epoch: u64,
+    /// The epoch of the space and asker in force.
+    epoch: u64,
     ticks: u64,
     /// Entries filled, sets emptied, single pages dropped.
     pub fills: u64,
@@ -183,6 +185,7 @@ impl Default for Tlb {
             blind: Box::new([Entry::default(); ENTRIES]),
             blinded: false,
             next_epoch: 4,
+            epoch: 2,
             ticks: 0,
             fills: 0,
             flushes: 0,
@@ -196,6 +199,7 @@ impl Default for Tlb {
 impl Tlb {
     fn aim(&mut self) {
         let space = &mut self.spaces[self.cur];
+        self.epoch = space.epoch | u64::from(self.who == Who::User);
         self.system = space.sets[0].entries.as_mut_ptr();
         self.live = if self.blinded {
             self.blind.as_mut_ptr()
@@ -233,12 +237,15 @@ impl Tlb {
     /// What a link between blocks must have seen to be valid now.
     #[inline(always)]
     pub fn epoch(&self) -> u64 {
-        self.spaces[self.cur].epoch | u64::from(self.who == Who::User)
+        self.epoch
     }
 
     fn renew(&mut self, space: usize) {
         self.spaces[space].epoch = self.next_epoch;
         self.next_epoch += 2;
+        if space == self.cur {
+            self.aim();
+        }
     }
 
     /// Makes the space of `pcid` the current one, taking the least recently used for a new PCID.
