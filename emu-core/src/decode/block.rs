@@ -227,6 +227,10 @@ fn unit(x: &Instruction) -> Unit {
         Mnemonic::Wait => return Unit::Wait,
         Mnemonic::Ldmxcsr | Mnemonic::Stmxcsr => return Unit::Sse,
         Mnemonic::Emms | Mnemonic::Femms => return Unit::Mmx,
+        // They check what they need themselves (interp::state_save).
+        Mnemonic::Fxsave | Mnemonic::Fxsave64 | Mnemonic::Fxrstor | Mnemonic::Fxrstor64 => {
+            return Unit::Integer;
+        }
         _ => {}
     }
     let regs = (0..x.op_count())
@@ -252,7 +256,6 @@ fn unit(x: &Instruction) -> Unit {
         && x.cpuid_features()
             .iter()
             .any(|f| matches!(f, F::FPU | F::FPU287 | F::FPU387 | F::FPU287XL_ONLY))
-        && x.mnemonic() != Mnemonic::Fxsave
     {
         return Unit::X87;
     }

@@ -65,6 +65,7 @@ fn families() -> Vec<&'static [Row]> {
         interp::rows::INTEGER,
         interp::rows::CONTROL,
         interp::rows::SYSTEM,
+        interp::rows::STATE,
         interp::rows::X87,
         interp::rows::VECTOR,
     ]

@@ -14,9 +14,14 @@ pub mod ea;
 pub mod fpu;
 pub mod misc;
 pub mod muldiv;
+#[cfg(all(test, target_arch = "x86_64"))]
+mod native;
+#[cfg(test)]
+mod probe;
 pub mod rows;
 pub mod shift;
 pub mod stack;
+pub mod state_save;
 pub mod string;
 pub mod system;
 pub mod transfer;

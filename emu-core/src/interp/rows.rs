@@ -1,6 +1,6 @@
 //! The rows of the instruction table, by family (see [`table`](crate::decode::table)).
 
-use super::{alu, control_flow, misc, muldiv, shift, stack, string, system, transfer};
+use super::{alu, control_flow, misc, muldiv, shift, stack, state_save, string, system, transfer};
 use crate::decode::table::{Ends, Row, ending, row};
 use iced_x86::Mnemonic::*;
 
@@ -288,3 +288,23 @@ pub const X87: &[Row] = &[];
 
 /// SSE and AVX.
 pub const VECTOR: &[Row] = &[];
+
+/// The floating-point and vector state as a whole.
+pub const STATE: &[Row] = &[
+    row(Fxsave, state_save::pick_fx),
+    row(Fxsave64, state_save::pick_fx),
+    row(Fxrstor, state_save::pick_fx),
+    row(Fxrstor64, state_save::pick_fx),
+    row(Xsave, state_save::pick_xsave),
+    row(Xsave64, state_save::pick_xsave),
+    row(Xsaveopt, state_save::pick_xsave),
+    row(Xsaveopt64, state_save::pick_xsave),
+    row(Xsavec, state_save::pick_xsave),
+    row(Xsavec64, state_save::pick_xsave),
+    row(Xrstor, state_save::pick_xsave),
+    row(Xrstor64, state_save::pick_xsave),
+    row(Ldmxcsr, state_save::pick_mxcsr),
+    row(Stmxcsr, state_save::pick_mxcsr),
+    row(Vldmxcsr, state_save::pick_mxcsr),
+    row(Vstmxcsr, state_save::pick_mxcsr),
+];
