@@ -384,6 +384,16 @@ impl Vcpu {
         let i = self.machine.board().interrupt(self.index);
         (self.intr_line, self.nmi_line) = (i.intr, i.nmi);
         self.refresh_events();
+        self.collect_device_hits();
+    }
+
+    /// Takes over the code that devices overwrote.
+    pub fn collect_device_hits(&mut self) {
+        let hits = self.machine.ram.take_device_hits();
+        if !hits.is_empty() {
+            self.code_hits.extend(hits);
+            self.events |= Events::CODE;
+        }
     }
 
     /// Guest time; exact between instructions and for an instruction that runs alone.

@@ -433,6 +433,7 @@ impl Vcpu {
         drop(board);
         (self.intr_line, self.nmi_line) = (i.intr, i.nmi);
         self.refresh_events();
+        self.collect_device_hits();
         self.leave |= !self.events.is_empty();
         t
     }

@@ -9,7 +9,10 @@
 
 use crate::addr::PhysAddr;
 use memmap2::MmapRaw;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::Mutex;
+use std::sync::atomic::{
+    AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst,
+};
 
 /// Where RAM below 4 GiB ends at the latest (3 GiB, as QEMU's `pc`).
 pub const LOW_LIMIT: u64 = 0xc000_0000;
@@ -34,6 +37,9 @@ pub struct Ram {
     dirty: Vec<AtomicU64>,
     code: Vec<AtomicU64>,
     heat: Vec<AtomicU8>,
+    /// Ranges (offset, bytes) of decoded code that devices wrote, for the vCPUs to drop.
+    device_hits: Mutex<Vec<(u64, u32)>>,
+    device_hit: AtomicBool,
 }
 
 fn zeroed<T: Default>(n: u64) -> Vec<T> {
@@ -55,6 +61,8 @@ impl Ram {
             dirty: zeroed(pages.div_ceil(64)),
             code: zeroed(pages),
             heat: zeroed(pages),
+            device_hits: Mutex::new(Vec::new()),
+            device_hit: AtomicBool::new(false),
         })
     }
 
@@ -177,7 +185,7 @@ impl Ram {
 
     /// Copies into RAM as a loader or a device does (dirty bits set); false when a byte of the range is not RAM.
     ///
-    /// Blocks decoded from the range are not dropped: the machine must ask [`Ram::has_code`] for that.
+    /// Where blocks had been decoded from the range, it is noted for [`Ram::take_device_hits`].
     pub fn write(&self, at: PhysAddr, data: &[u8]) -> bool {
         let Some((off, left)) = self.offset_of(at) else {
             return data.is_empty();
@@ -189,10 +197,31 @@ impl Ram {
         unsafe {
             std::ptr::copy_nonoverlapping(data.as_ptr(), self.base().add(off as usize), data.len())
         };
-        for page in off >> 12..(off + data.len() as u64).div_ceil(4096) {
+        let end = off + data.len() as u64;
+        for page in off >> 12..end.div_ceil(4096) {
             self.mark_dirty(page << 12);
+            let first = off.max(page << 12);
+            let len = end.min((page + 1) << 12) - first;
+            if self.has_code(first, len) {
+                self.lock_hits().push((first, len as u32));
+                self.device_hit.store(true, SeqCst);
+            }
         }
         true
+    }
+
+    fn lock_hits(&self) -> std::sync::MutexGuard<'_, Vec<(u64, u32)>> {
+        self.device_hits.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// What [`Ram::write`] overwrote of decoded code since the last call, as (offset, bytes) within one page each.
+    #[inline]
+    pub fn take_device_hits(&self) -> Vec<(u64, u32)> {
+        if self.device_hit.load(Relaxed) && self.device_hit.swap(false, SeqCst) {
+            std::mem::take(&mut *self.lock_hits())
+        } else {
+            Vec::new()
+        }
     }
 
     /// Fills the slice with the page's bytes from `off` (an offset into the mapping) to the page's end.
