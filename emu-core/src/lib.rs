@@ -10,4 +10,5 @@ pub mod interp;
 pub mod machine;
 pub mod mem;
 pub mod softfloat;
+pub mod testing;
 pub mod vcpu;
