@@ -1,0 +1,142 @@
+//! Our CPU executes a case: a [`UserBench`] with the arena of [`state`](crate::state), and an engine.
+
+use crate::state::{
+    Bits, CODE, CODE_BYTES, CONST, CONST_BYTES, Case, DATA, DATA_BYTES, FLAGS, Fault, INT3,
+    Outcome, State, const_byte,
+};
+use emu_core::cpu::flags;
+use emu_core::cpu::segment;
+use emu_core::engine::Engine;
+use emu_core::interp::Interp;
+use emu_core::testing::{Page, UserBench};
+
+/// Chunks of one repeated string instruction at most.
+const CHUNKS: u32 = 10_000;
+
+/// A machine that executes cases.
+pub struct Ours {
+    pub bench: UserBench,
+    engine: Box<dyn Engine>,
+    /// Offset and length of the last case's code.
+    dirty: (usize, usize),
+}
+
+impl Ours {
+    /// With the interpreter and this CPU model.
+    pub fn interp(model: &str) -> Self {
+        Self::new(model, Box::new(Interp::default()))
+    }
+
+    pub fn new(model: &str, engine: Box<dyn Engine>) -> Self {
+        let mut bench = UserBench::new(model);
+        for at in (0..CODE_BYTES as u64).step_by(4096) {
+            bench.map(CODE + at, Page::Code);
+        }
+        for at in (0..DATA_BYTES as u64).step_by(4096) {
+            bench.map(DATA + at, Page::ReadWrite);
+        }
+        bench.map(CONST, Page::ReadOnly);
+        let constant: Vec<u8> = (0..CONST_BYTES).map(const_byte).collect();
+        bench.write(CONST, &constant);
+        bench.write(CODE, &[INT3; CODE_BYTES]);
+        bench.cpu.seg[segment::GS as usize].base = DATA;
+        Self {
+            bench,
+            engine,
+            dirty: (0, 0),
+        }
+    }
+
+    /// Executes the case once.
+    pub fn run(&mut self, case: &Case) -> Outcome {
+        let s = &case.before;
+        self.load(case);
+        let mut trap = self.bench.run(&mut *self.engine, 1);
+        // A repeated string instruction retires once per chunk.
+        let mut chunks = 0;
+        while trap.is_none() && self.bench.cpu.rip == s.rip && chunks < CHUNKS && repeats(case) {
+            trap = self.bench.run(&mut *self.engine, 1);
+            chunks += 1;
+        }
+        let cpu = &mut self.bench.cpu;
+        let mut after = Box::new(State {
+            rip: cpu.rip,
+            flags: cpu.rflags() & FLAGS,
+            ..State::default()
+        });
+        after.gpr.copy_from_slice(&cpu.gpr[..16]);
+        let mut fault = None;
+        if let Some(t) = trap {
+            after.rip = t.rip;
+            after.flags = t.rflags & FLAGS;
+            after.gpr[4] = t.rsp;
+            fault = Some(Fault {
+                vector: t.vector,
+                error: t.error,
+                address: if t.vector == 14 { t.address } else { 0 },
+            });
+        }
+        after.vec = cpu.vec;
+        after.mxcsr = cpu.mxcsr;
+        let f = &cpu.fpu;
+        for i in 0..8 {
+            let r = (i + usize::from(f.top)) & 7;
+            (after.st[i], after.st_exp[i]) = (f.mant[r], f.se[r]);
+        }
+        after.fcw = f.cw;
+        after.fsw = f.sw | u16::from(f.top) << 11;
+        after.ftw = f.valid;
+        self.bench.read(DATA, &mut after.mem);
+        Outcome { after, fault }
+    }
+
+    fn load(&mut self, case: &Case) {
+        let s = &case.before;
+        let (at, len) = self.dirty;
+        self.bench.write(CODE + at as u64, &vec![INT3; len]);
+        let at = (s.rip - CODE) as usize;
+        self.dirty = (at, case.code.len());
+        self.bench.write(s.rip, &case.code);
+        self.bench.write(DATA, &s.mem);
+        self.bench.enter(case.bits.count());
+        let cpu = &mut self.bench.cpu;
+        cpu.gpr[..16].copy_from_slice(&s.gpr);
+        if case.bits == Bits::B32 {
+            // What a return to 32-bit code leaves.
+            for r in &mut cpu.gpr[..8] {
+                *r &= 0xffff_ffff;
+            }
+        }
+        cpu.rip = s.rip;
+        cpu.set_rflags(s.flags & FLAGS | flags::IF | 2);
+        cpu.vec = s.vec;
+        cpu.mxcsr = s.mxcsr & 0xffff;
+        let top = s.fsw >> 11 & 7;
+        for i in 0..8 {
+            let r = (i + usize::from(top)) & 7;
+            (cpu.fpu.mant[r], cpu.fpu.se[r]) = (s.st[i], s.st_exp[i]);
+        }
+        cpu.fpu.cw = s.fcw;
+        cpu.fpu.sw = s.fsw & !0x3800;
+        cpu.fpu.top = top as u8;
+        cpu.fpu.valid = s.ftw;
+        cpu.cr2 = 0;
+    }
+
+    /// Forgets translations, so that the next accesses take the slow path.
+    pub fn flush_tlb(&mut self) {
+        self.bench.cpu.tlb.flush_all(false);
+    }
+}
+
+/// Whether the case is a repeated string instruction.
+fn repeats(case: &Case) -> bool {
+    let x = iced_x86::Decoder::with_ip(
+        case.bits.count(),
+        &case.code,
+        case.before.rip,
+        iced_x86::DecoderOptions::NONE,
+    )
+    .decode();
+    x.is_string_instruction() && (x.has_rep_prefix() || x.has_repne_prefix())
+}
