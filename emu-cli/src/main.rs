@@ -1,1 +1,71 @@
-fn main() {}
+//! The `emu` program: a thin shell around the machine.
+//!
+//! `args` says what can be asked for, `vm` builds the machine, `run` drives it until there is a [`Status`](status::Status), and
+//! that is the process's exit status. Everything that is wrong with the host or the command line is one line on
+//! standard error.
+
+mod args;
+mod console;
+mod report;
+mod run;
+mod signals;
+mod stats;
+mod status;
+mod vm;
+
+use args::{Cli, Command};
+use clap::Parser;
+use clap::error::ErrorKind;
+use status::Status;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    console::restore_on_panic();
+    let command = match Cli::try_parse() {
+        Ok(cli) => cli.command,
+        Err(e) => return usage(&e),
+    };
+    let done = match command {
+        Command::Run(options) => run::run(&options),
+        Command::Cpus => args::list_cpus(),
+    };
+    match done {
+        Ok(status) => ExitCode::from(status.code()),
+        Err(e) => {
+            console::restore();
+            eprintln!("emu: {e}");
+            ExitCode::from(e.status().code())
+        }
+    }
+}
+
+/// Help goes out as it is; a mistake is one line.
+fn usage(e: &clap::Error) -> ExitCode {
+    if matches!(
+        e.kind(),
+        ErrorKind::DisplayHelp
+            | ErrorKind::DisplayVersion
+            | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+    ) {
+        // A closed output is no reason to complain.
+        let _ = e.print();
+        return ExitCode::from(if e.use_stderr() {
+            Status::Usage.code()
+        } else {
+            0
+        });
+    }
+    let text = e.render().to_string();
+    let lines: Vec<&str> = text
+        .lines()
+        .take_while(|l| !l.starts_with("Usage") && !l.starts_with("For more"))
+        .map(str::trim)
+        .filter(|l| !l.is_empty())
+        .collect();
+    let line = lines.join(" ");
+    eprintln!(
+        "emu: {} (see emu run --help)",
+        line.trim_start_matches("error: ")
+    );
+    ExitCode::from(Status::Usage.code())
+}

@@ -9,6 +9,8 @@ pub mod fault;
 pub mod interp;
 pub mod machine;
 pub mod mem;
+pub mod runner;
 pub mod softfloat;
+pub mod state;
 pub mod testing;
 pub mod vcpu;

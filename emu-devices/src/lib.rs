@@ -7,6 +7,7 @@ pub mod backend;
 pub mod chips;
 pub mod firmware;
 pub mod ibmpc;
+pub mod loader;
 pub mod pc;
 pub mod pci;
 pub mod port_map;

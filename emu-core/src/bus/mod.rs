@@ -40,7 +40,7 @@ pub struct Interrupt {
 }
 
 /// The devices of one machine, seen from its vCPUs.
-pub trait Board: Send {
+pub trait Board: std::any::Any + Send {
     /// The accesses that follow come from this vCPU (its local APIC answers at the APIC's page). A machine with one
     /// vCPU need not call it.
     fn select_cpu(&mut self, _cpu: usize) {}

@@ -375,6 +375,11 @@ impl CpuModel {
         }
     }
 
+    /// The name of the base model.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Family, model and stepping as CPUID and EDX after RESET# show them.
     pub fn signature(&self) -> u32 {
         self.signature

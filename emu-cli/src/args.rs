@@ -1,0 +1,262 @@
+//! The command line: what each option takes, and how a value is read.
+
+use crate::status::{Status, TABLE};
+use crate::vm::Error;
+use clap::{Args, Parser, Subcommand};
+use emu_core::cpu::cpuid::{FEATURES, MODELS};
+use emu_devices::pc::DebugExit;
+use std::io::Write;
+use std::path::PathBuf;
+
+/// Guest RAM at most: what a 40-bit physical address and our own tables bear.
+const MAX_MEMORY: u64 = 512 << 30;
+
+#[derive(Parser)]
+#[command(name = "emu", version, about = "An x86 PC in software", after_help = TABLE)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Boot a guest
+    Run(Box<Options>),
+    /// List the CPU models and features that --cpu takes
+    Cpus,
+}
+
+#[derive(Args)]
+#[command(after_help = TABLE)]
+pub struct Options {
+    /// `demo` (a guest of our own), or a kernel or image file
+    #[arg(value_name = "GUEST")]
+    pub guest: Option<PathBuf>,
+    /// Kernel: Linux bzImage, Multiboot 1, ELF with a PVH entry, or boot sector; told by its content
+    #[arg(long, value_name = "FILE", conflicts_with = "guest")]
+    pub kernel: Option<PathBuf>,
+    /// Initial RAM disk; for Multiboot and PVH a list "FILE ARGS,FILE ARGS" of modules
+    #[arg(long, value_name = "FILE")]
+    pub initrd: Option<String>,
+    /// Kernel command line
+    #[arg(
+        long,
+        value_name = "TEXT",
+        default_value = "",
+        allow_hyphen_values = true
+    )]
+    pub append: String,
+    /// Guest RAM: bytes, or with K, M, G, T
+    #[arg(short, long, value_name = "SIZE", default_value = "512M", value_parser = memory)]
+    pub memory: u64,
+    /// CPU model with features: MODEL[,+FEATURE][,-FEATURE] (`help` lists them)
+    #[arg(long, value_name = "MODEL", default_value = "max")]
+    pub cpu: String,
+    /// How guest code is executed
+    #[arg(long, value_name = "ENGINE", default_value = "interp", value_parser = ["interp"])]
+    pub engine: String,
+    /// Guest time: the host's clock, or retired instructions (deterministic)
+    #[arg(long, value_name = "CLOCK", default_value = "host", value_parser = ["host", "virtual"])]
+    pub clock: String,
+    /// Where a serial port goes: stdio, null, file:PATH; once for COM1, twice for COM2 too
+    #[arg(long, value_name = "WHERE", value_parser = chardev)]
+    pub serial: Vec<CharDev>,
+    /// Where bytes written to port 0xE9 go: stdio, null, file:PATH
+    #[arg(long, value_name = "WHERE", value_parser = chardev)]
+    pub debugcon: Option<CharDev>,
+    /// A device: isa-debug-exit[,iobase=0x501][,iosize=2]
+    #[arg(long, value_name = "DEVICE", value_parser = device)]
+    pub device: Vec<DebugExit>,
+    /// End when the guest asks for a reset or triple-faults
+    #[arg(long)]
+    pub no_reboot: bool,
+    /// End after this many instructions
+    #[arg(long, value_name = "N", value_parser = count)]
+    pub max_insns: Option<u64>,
+    /// End after this many seconds of the host's time
+    #[arg(long, value_name = "S", value_parser = seconds)]
+    pub timeout: Option<f64>,
+    /// Counters at the end, on standard error or in PATH: text, json, json:PATH
+    #[arg(long, value_name = "FORMAT", num_args = 0..=1, require_equals = true, default_missing_value = "text", value_parser = stats)]
+    pub stats: Option<Stats>,
+    /// Take the kernel's file as a raw image, put it here and start it in real mode
+    #[arg(long, value_name = "ADDR", value_parser = number)]
+    pub load_addr: Option<u64>,
+    /// Where a raw image starts, if not at its first byte
+    #[arg(long, value_name = "ADDR", value_parser = number, requires = "load_addr")]
+    pub entry: Option<u64>,
+}
+
+/// Where a character device goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CharDev {
+    Stdio,
+    Null,
+    File(PathBuf),
+}
+
+/// How `--stats` is written, and where to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stats {
+    Text,
+    Json(Option<PathBuf>),
+}
+
+/// A number in C's notation.
+fn number(s: &str) -> Result<u64, String> {
+    let digits = s.strip_prefix("0x").or_else(|| s.strip_prefix("0X"));
+    match digits {
+        Some(hex) if !hex.starts_with('+') => u64::from_str_radix(hex, 16),
+        _ => s.parse(),
+    }
+    .map_err(|_| "give a number such as 4096 or 0x1000".into())
+}
+
+fn count(s: &str) -> Result<u64, String> {
+    match number(s)? {
+        0 => Err("give at least 1".into()),
+        n => Ok(n),
+    }
+}
+
+fn memory(s: &str) -> Result<u64, String> {
+    let wrong = || "give a size such as 512M or 2G".to_string();
+    let split = s.len() - usize::from(s.ends_with(|c: char| c.is_ascii_alphabetic()));
+    let (digits, unit) = s.split_at(split);
+    let shift = match unit.to_ascii_uppercase().as_str() {
+        "" => 0,
+        "K" => 10,
+        "M" => 20,
+        "G" => 30,
+        "T" => 40,
+        _ => return Err(wrong()),
+    };
+    let n: u64 = digits.parse().map_err(|_| wrong())?;
+    let size = n.saturating_mul(1 << shift);
+    if size < 1 << 20 {
+        Err("too little: give at least 1M".into())
+    } else if size > MAX_MEMORY {
+        Err(format!(
+            "too much: at most {}G can be given",
+            MAX_MEMORY >> 30
+        ))
+    } else if !size.is_multiple_of(4096) {
+        Err("not a multiple of 4096 bytes: round it".into())
+    } else {
+        Ok(size)
+    }
+}
+
+fn seconds(s: &str) -> Result<f64, String> {
+    match s.parse::<f64>() {
+        Ok(v) if v > 0.0 && v <= 1e9 => Ok(v),
+        _ => Err("give seconds above 0, such as 30 or 0.5".into()),
+    }
+}
+
+fn chardev(s: &str) -> Result<CharDev, String> {
+    match s {
+        "stdio" => Ok(CharDev::Stdio),
+        "null" | "none" => Ok(CharDev::Null),
+        _ => match s.strip_prefix("file:") {
+            Some(path) if !path.is_empty() => Ok(CharDev::File(path.into())),
+            _ => Err("give stdio, null or file:PATH".into()),
+        },
+    }
+}
+
+fn stats(s: &str) -> Result<Stats, String> {
+    match s {
+        "text" => Ok(Stats::Text),
+        "json" => Ok(Stats::Json(None)),
+        _ => match s.strip_prefix("json:") {
+            Some(path) if !path.is_empty() => Ok(Stats::Json(Some(path.into()))),
+            _ => Err("give text, json or json:PATH".into()),
+        },
+    }
+}
+
+fn device(s: &str) -> Result<DebugExit, String> {
+    let mut parts = s.split(',');
+    let name = parts.next().unwrap_or_default();
+    if name != "isa-debug-exit" {
+        return Err(format!("unknown device \"{name}\" (known: isa-debug-exit)"));
+    }
+    let mut exit = DebugExit::default();
+    for p in parts {
+        let wrong = || format!("\"{p}\" is not iobase=PORT or iosize=1, 2 or 4");
+        let (key, value) = p.split_once('=').ok_or_else(wrong)?;
+        let value = u16::try_from(number(value).map_err(|_| wrong())?).map_err(|_| wrong())?;
+        match (key, value) {
+            ("iobase", port) => exit.iobase = port,
+            ("iosize", size @ (1 | 2 | 4)) => exit.iosize = size,
+            _ => return Err(wrong()),
+        }
+    }
+    Ok(exit)
+}
+
+/// `emu cpus` and `--cpu help`.
+pub fn list_cpus() -> Result<Status, Error> {
+    let names: Vec<&str> = FEATURES.iter().map(|f| f.name).collect();
+    let mut text = format!("models: {}\nfeatures:", MODELS.join(" "));
+    let mut column = usize::MAX;
+    for name in names {
+        if column + name.len() > 76 {
+            text += "\n ";
+            column = 1;
+        }
+        text += &format!(" {name}");
+        column += 1 + name.len();
+    }
+    // A reader that has seen enough is no error.
+    let _ = writeln!(std::io::stdout(), "{text}");
+    Ok(Status::Listed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        assert_eq!(memory("512M"), Ok(512 << 20));
+        assert_eq!(memory("2g"), Ok(2 << 30));
+        assert_eq!(memory("1048576"), Ok(1 << 20));
+        for bad in [
+            "",
+            "0",
+            "M",
+            "1X",
+            "-1M",
+            "100T",
+            "99999999999T",
+            "1048577",
+            "1023K",
+            "ü",
+        ] {
+            assert!(memory(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn devices() {
+        let exit = |iobase, iosize| Ok(DebugExit { iobase, iosize });
+        assert_eq!(device("isa-debug-exit"), exit(0x501, 2));
+        assert_eq!(device("isa-debug-exit,iobase=0xf4,iosize=4"), exit(0xf4, 4));
+        for bad in [
+            "vga",
+            "isa-debug-exit,iobase",
+            "isa-debug-exit,iobase=0x10000",
+            "isa-debug-exit,iosize=3",
+        ] {
+            assert!(device(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn help_is_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+}

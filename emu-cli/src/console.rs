@@ -1,0 +1,181 @@
+//! The host's terminal: raw while the guest has it, and as it was on every way out.
+//!
+//! Input is read by a thread, since a read cannot be given up, and goes to the guest through an [`InputQueue`]. On a
+//! terminal, Ctrl-A is ours: `x` quits, `h` helps, a second Ctrl-A is passed on. Output processing stays on, so that our own
+//! lines look right.
+
+use crate::signals::Control;
+use emu_devices::backend::InputQueue;
+use rustix::termios::{
+    ControlModes, InputModes, LocalModes, OptionalActions, SpecialCodeIndex, Termios, isatty,
+    tcgetattr, tcsetattr,
+};
+use std::io::{Read, Write};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// What the terminal was like, while it is raw.
+static SAVED: Mutex<Option<Termios>> = Mutex::new(None);
+
+const ESCAPE: u8 = 0x01;
+const HELP: &str = "\nCtrl-A x  quit emu\nCtrl-A h  this help\nCtrl-A Ctrl-A  send Ctrl-A\n";
+
+/// The terminal is raw while this lives.
+pub struct Raw;
+
+impl Drop for Raw {
+    fn drop(&mut self) {
+        restore();
+    }
+}
+
+/// Makes the terminal on standard input raw; `None` if there is none.
+pub fn raw() -> Option<Raw> {
+    let stdin = std::io::stdin();
+    let stdin = &stdin;
+    if !isatty(stdin) {
+        return None;
+    }
+    let was = tcgetattr(stdin).ok()?;
+    let mut t = was.clone();
+    t.input_modes -= InputModes::IGNBRK
+        | InputModes::BRKINT
+        | InputModes::PARMRK
+        | InputModes::ISTRIP
+        | InputModes::INLCR
+        | InputModes::IGNCR
+        | InputModes::ICRNL
+        | InputModes::IXON;
+    t.local_modes -= LocalModes::ECHO
+        | LocalModes::ECHONL
+        | LocalModes::ICANON
+        | LocalModes::IEXTEN
+        | LocalModes::ISIG;
+    t.control_modes -= ControlModes::CSIZE | ControlModes::PARENB;
+    t.control_modes |= ControlModes::CS8;
+    t.special_codes[SpecialCodeIndex::VMIN] = 1;
+    t.special_codes[SpecialCodeIndex::VTIME] = 0;
+    *SAVED.lock().unwrap_or_else(|e| e.into_inner()) = Some(was);
+    if tcsetattr(stdin, OptionalActions::Now, &t).is_err() {
+        restore();
+        return None;
+    }
+    Some(Raw)
+}
+
+/// Gives the terminal back as it was; nothing if it is.
+pub fn restore() {
+    let was = SAVED.lock().unwrap_or_else(|e| e.into_inner()).take();
+    if let Some(was) = was {
+        // A terminal that is gone cannot be restored.
+        let _ = tcsetattr(std::io::stdin(), OptionalActions::Now, &was);
+    }
+}
+
+/// A panic's message should be readable, and the shell usable after it.
+pub fn restore_on_panic() {
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        restore();
+        hook(info);
+    }));
+}
+
+/// Splits what was typed into the guest's bytes and our commands.
+#[derive(Default)]
+struct Keys {
+    escaped: bool,
+}
+
+enum Key {
+    Guest(u8),
+    Quit,
+    Help,
+    Nothing,
+}
+
+impl Keys {
+    fn press(&mut self, byte: u8) -> Key {
+        if !self.escaped {
+            self.escaped = byte == ESCAPE;
+            return if self.escaped {
+                Key::Nothing
+            } else {
+                Key::Guest(byte)
+            };
+        }
+        self.escaped = false;
+        match byte {
+            b'x' | b'X' => Key::Quit,
+            b'h' | b'H' | b'?' => Key::Help,
+            ESCAPE => Key::Guest(ESCAPE),
+            _ => Key::Nothing,
+        }
+    }
+}
+
+/// Starts the thread that reads standard input.
+pub fn read_input(queue: Arc<InputQueue>, control: Arc<Control>, terminal: bool) {
+    let read = move || {
+        let mut keys = Keys::default();
+        let mut buf = [0; 1024];
+        loop {
+            let n = match std::io::stdin().lock().read(&mut buf) {
+                Ok(0) => break,
+                Ok(n) => n,
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(_) => break,
+            };
+            let mut bytes = Vec::with_capacity(n);
+            for &b in &buf[..n] {
+                match if terminal {
+                    keys.press(b)
+                } else {
+                    Key::Guest(b)
+                } {
+                    Key::Guest(b) => bytes.push(b),
+                    Key::Quit => control.quit(),
+                    Key::Help => {
+                        let _ = std::io::stderr().write_all(HELP.as_bytes());
+                    }
+                    Key::Nothing => {}
+                }
+            }
+            let mut rest = &bytes[..];
+            while !rest.is_empty() {
+                let n = queue.push(rest);
+                rest = &rest[n..];
+                control.wake();
+                if n == 0 {
+                    std::thread::sleep(Duration::from_millis(2));
+                }
+            }
+        }
+        queue.close();
+        control.wake();
+    };
+    // Without the thread the guest just has no input.
+    let _ = std::thread::Builder::new()
+        .name("console".into())
+        .stack_size(128 << 10)
+        .spawn(read);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ctrl_a_is_ours() {
+        let mut keys = Keys::default();
+        let mut out = Vec::new();
+        for &b in b"a\x01\x01b\x01qc\x01x" {
+            match keys.press(b) {
+                Key::Guest(b) => out.push(b),
+                Key::Quit => out.push(b'!'),
+                _ => {}
+            }
+        }
+        assert_eq!(out, b"a\x01bc!");
+    }
+}

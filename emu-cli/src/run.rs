@@ -1,0 +1,139 @@
+//! `emu run`: steps the machine until something ends it.
+//!
+//! The loop owns the host's side of time: it sleeps while the guest idles on the host clock, looks at signals, the console's
+//! quit key and the limits between slices, and writes out what the serial ports have sent at least every few
+//! milliseconds.
+
+use crate::args::{self, CharDev, Options};
+use crate::console;
+use crate::report;
+use crate::signals::{self, Control};
+use crate::stats;
+use crate::status::Status;
+use crate::vm::{Error, Vm};
+use emu_core::runner::Step;
+use emu_devices::backend::InputQueue;
+use std::io::Write;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How often output is written out and its errors are looked at.
+const FLUSH: Duration = Duration::from_millis(4);
+/// The longest sleep when the board plans nothing.
+const DOZE: Duration = Duration::from_millis(100);
+
+pub fn run(options: &Options) -> Result<Status, Error> {
+    if options.cpu == "help" {
+        return args::list_cpus();
+    }
+    let control = Arc::new(Control::default());
+    let input = Arc::new(InputQueue::default());
+    let stdio = match &options.serial[..] {
+        [] => true,
+        list => list.contains(&CharDev::Stdio),
+    };
+    if !stdio {
+        input.close();
+    }
+    signals::watch(control.clone()).map_err(Error::Signals)?;
+    let mut vm = Vm::new(options, &input)?;
+    let raw = if stdio { console::raw() } else { None };
+    if stdio {
+        console::read_input(input.clone(), control.clone(), raw.is_some());
+    }
+
+    let began = Instant::now();
+    let done = drive(&mut vm, options, &control, &input, began);
+    let wall = began.elapsed();
+    let error = vm.with_pc(|pc| pc.flush()).flatten();
+    drop(raw);
+    if let Ok(status) = done {
+        explain(status, options, &vm);
+        if let Some(to) = &options.stats {
+            stats::write(to, &vm, status, wall)?;
+        }
+    }
+    match (done, error) {
+        // A status that the guest or the user has chosen outranks a console that failed at the very end.
+        (Ok(Status::PowerOff | Status::Reset), Some(e)) => Err(Error::Output(e)),
+        (done, _) => done,
+    }
+}
+
+fn drive(
+    vm: &mut Vm,
+    options: &Options,
+    control: &Control,
+    input: &InputQueue,
+    began: Instant,
+) -> Result<Status, Error> {
+    let limit = options.max_insns.unwrap_or(u64::MAX);
+    let deadline = options.timeout.map(Duration::from_secs_f64);
+    let mut flushed = Instant::now();
+    loop {
+        if let Some(status) = control.stop() {
+            return Ok(status);
+        }
+        if vm.runner.cpu.retired >= limit {
+            return Ok(Status::MaxInsns);
+        }
+        let now = Instant::now();
+        if deadline.is_some_and(|d| now - began >= d) {
+            return Ok(Status::Timeout);
+        }
+        if now - flushed >= FLUSH {
+            flushed = now;
+            if let Some(e) = vm.with_pc(|pc| pc.flush()).flatten() {
+                return Err(Error::Output(e));
+            }
+        }
+        match vm.runner.step(limit) {
+            Step::Ran => {}
+            Step::Idle(next) => {
+                if next.is_none() && !input.is_open() {
+                    return Ok(Status::Halted);
+                }
+                let guest = vm.runner.cpu.now();
+                let planned = next.map_or(DOZE, |t| Duration::from_nanos(t.saturating_sub(guest)));
+                let left = deadline.map_or(DOZE, |d| d.saturating_sub(now - began));
+                control.sleep(planned.min(left).min(DOZE));
+            }
+            Step::Halted => return Ok(Status::Halted),
+            Step::PowerOff => return Ok(Status::PowerOff),
+            Step::DebugExit(code) => return Ok(Status::DebugExit(code)),
+            Step::GuestPanic(what) if what & 1 != 0 => return Ok(Status::GuestPanic),
+            Step::GuestPanic(_) => {}
+            Step::Reset if options.no_reboot => return Ok(Status::Reset),
+            Step::Reset => vm.reset()?,
+            Step::TripleFault => {
+                vm.with_pc(|pc| pc.flush());
+                let text = report::crash(&mut vm.runner);
+                // In one piece, and not in the middle of the guest's line.
+                let _ = write!(std::io::stderr(), "\n{text}");
+                if options.no_reboot {
+                    return Ok(Status::TripleFault);
+                }
+                vm.reset()?;
+            }
+        }
+    }
+}
+
+/// One line on why a run ended, unless the guest ended it itself.
+fn explain(status: Status, options: &Options, vm: &Vm) {
+    let retired = vm.runner.cpu.retired;
+    match status {
+        Status::Timeout => {
+            let limit = options.timeout.unwrap_or_default();
+            eprintln!("emu: --timeout: {limit} s have passed ({retired} instructions)");
+        }
+        Status::MaxInsns => eprintln!("emu: --max-insns: {retired} instructions executed"),
+        Status::Halted => eprintln!(
+            "emu: the guest has halted for good at {:#x} ({retired} instructions)",
+            vm.runner.cpu.rip
+        ),
+        Status::GuestPanic => eprintln!("emu: the guest reports a panic (pvpanic)"),
+        Status::Signal(n) => eprintln!("emu: {}", signals::message(n)),
+        _ => {}
+    }
+}

@@ -1,0 +1,83 @@
+//! `--stats`: what a run did, as one JSON object or as text.
+
+use crate::args::Stats;
+use crate::status::Status;
+use crate::vm::{Error, Vm};
+use emu_core::state::CpuState;
+use serde_json::{Map, Value, json};
+use std::time::Duration;
+
+/// Everything there is to tell.
+fn collect(vm: &Vm, status: Status, wall: Duration) -> Map<String, Value> {
+    let cpu = &vm.runner.cpu;
+    let machine = vm.runner.machine();
+    let state = CpuState::of(cpu).hash() ^ machine.ram.hash().rotate_left(1);
+    let mut out = Map::new();
+    let mut put = |key: &str, value: Value| out.insert(key.into(), value);
+    put("retired", cpu.retired.into());
+    put("wall_ns", (wall.as_nanos() as u64).into());
+    put("guest_ns", cpu.now().into());
+    put("engine", vm.runner.engine.name().into());
+    put("exit", status.name().into());
+    put("exit_status", status.code().into());
+    put("state_hash", format!("{state:016x}").into());
+    put("slices", vm.runner.slices.into());
+    put("idle_skips", vm.runner.idle_skips.into());
+    for (name, n) in vm.runner.engine.stats() {
+        put(name, n.into());
+    }
+    put(
+        "cpu",
+        serde_json::to_value(&cpu.stats).unwrap_or(Value::Null),
+    );
+    let board = vm.with_pc(|pc| serde_json::to_value(pc.counters()).unwrap_or(Value::Null));
+    put("board", board.unwrap_or(Value::Null));
+    out
+}
+
+/// Writes the counters where they were asked for.
+pub fn write(to: &Stats, vm: &Vm, status: Status, wall: Duration) -> Result<(), Error> {
+    let all = collect(vm, status, wall);
+    match to {
+        Stats::Text => {
+            for (key, value) in flatten(&all) {
+                eprintln!("{key:<40} {value}");
+            }
+        }
+        Stats::Json(None) => eprintln!("{}", json!(all)),
+        Stats::Json(Some(path)) => {
+            std::fs::write(path, format!("{}\n", json!(all))).map_err(|source| Error::Write {
+                name: path.display().to_string(),
+                source,
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// One line per number; those that are zero are left out of the nested ones.
+fn flatten(all: &Map<String, Value>) -> Vec<(String, String)> {
+    let mut lines = Vec::new();
+    for (key, value) in all {
+        match value {
+            Value::Object(inner) => {
+                for (name, v) in inner {
+                    match v {
+                        Value::Array(list) => lines.extend(
+                            list.iter()
+                                .enumerate()
+                                .filter(|(_, n)| n.as_u64() != Some(0))
+                                .map(|(i, n)| (format!("{key}.{name}[{i}]"), n.to_string())),
+                        ),
+                        Value::Null => {}
+                        v if v.as_u64() == Some(0) => {}
+                        v => lines.push((format!("{key}.{name}"), v.to_string())),
+                    }
+                }
+            }
+            Value::String(s) => lines.push((key.clone(), s.clone())),
+            v => lines.push((key.clone(), v.to_string())),
+        }
+    }
+    lines
+}

@@ -1,0 +1,304 @@
+//! From options to a machine ready to run: RAM, board, vCPU, guest in memory.
+
+use crate::args::{CharDev, Options};
+use crate::status::Status;
+use emu_core::addr::PhysAddr;
+use emu_core::cpu::cpuid::{CpuModel, ModelError};
+use emu_core::interp::Interp;
+use emu_core::machine::{Clock, Machine};
+use emu_core::mem::phys::{Ram, RamError};
+use emu_core::runner::Runner;
+use emu_core::vcpu::Vcpu;
+use emu_devices::backend::{CharBackend, InputQueue};
+use emu_devices::chips::fw_cfg::GuestMemory;
+use emu_devices::loader::{self, Boot, File, Kind, LoadError, Module, RawPlace};
+use emu_devices::pc::{BoardError, Pc, PcConfig};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// What is wrong with the host or the command line.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("nothing to boot: give --kernel FILE, or `emu run demo`")]
+    NoGuest,
+    #[error("{name}: {source}")]
+    Read {
+        name: String,
+        source: std::io::Error,
+    },
+    #[error(
+        "{name}: the file is larger than the guest's memory ({size} bytes): give more --memory"
+    )]
+    LargerThanRam { name: String, size: u64 },
+    #[error("{name}: cannot be written: {source}")]
+    Write {
+        name: String,
+        source: std::io::Error,
+    },
+    #[error("--device isa-debug-exit is given twice: one is supported")]
+    TwoExits,
+    #[error("--serial is given {0} times: there are two ports")]
+    Serials(usize),
+    #[error("--load-addr is for an image file, not for the demo")]
+    RawDemo,
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    #[error(transparent)]
+    Board(#[from] BoardError),
+    #[error(transparent)]
+    Ram(#[from] RamError),
+    #[error("standard output is closed or fails: {0}")]
+    Output(std::io::Error),
+    #[error("signals cannot be watched: {0}")]
+    Signals(std::io::Error),
+}
+
+impl Error {
+    pub fn status(&self) -> Status {
+        match self {
+            Self::Write { .. } | Self::Ram(_) | Self::Output(_) | Self::Signals(_) => {
+                Status::HostError
+            }
+            _ => Status::Usage,
+        }
+    }
+}
+
+/// Where the guest comes from; asked again after a reset.
+enum Kernel {
+    Demo,
+    File(PathBuf),
+}
+
+/// A machine with its guest in memory.
+pub struct Vm {
+    pub runner: Runner,
+    model: Arc<CpuModel>,
+    kernel: Kernel,
+    initrd: Option<String>,
+    append: String,
+    raw: Option<RawPlace>,
+}
+
+/// Guest RAM for devices, which are built before the machine is.
+#[derive(Default)]
+struct DeviceMemory(OnceLock<Weak<Machine>>);
+
+impl GuestMemory for DeviceMemory {
+    fn read(&self, addr: u64, buf: &mut [u8]) -> bool {
+        let machine = self.0.get().and_then(Weak::upgrade);
+        machine.is_some_and(|m| m.ram.read(PhysAddr(addr), buf))
+    }
+    fn write(&self, addr: u64, buf: &[u8]) -> bool {
+        let machine = self.0.get().and_then(Weak::upgrade);
+        machine.is_some_and(|m| m.ram.write(PhysAddr(addr), buf))
+    }
+}
+
+impl Vm {
+    /// Builds the machine and loads the guest. `input` feeds the serial port that is on stdio.
+    pub fn new(options: &Options, input: &Arc<InputQueue>) -> Result<Self, Error> {
+        let kernel = match (&options.guest, &options.kernel) {
+            (Some(g), _) if g.as_os_str() == "demo" => Kernel::Demo,
+            (Some(file), _) | (None, Some(file)) => Kernel::File(file.clone()),
+            (None, None) => return Err(Error::NoGuest),
+        };
+        let raw = options.load_addr.map(|addr| RawPlace {
+            addr,
+            entry: options.entry.unwrap_or(addr),
+        });
+        if raw.is_some() && matches!(kernel, Kernel::Demo) {
+            return Err(Error::RawDemo);
+        }
+        let model = Arc::new(CpuModel::parse(&options.cpu)?);
+        let ram = Ram::new(options.memory)?;
+
+        // The guest first: a mistake there should not leave emptied output files behind.
+        let mut guest = Guest {
+            model: &model,
+            kernel: &kernel,
+            initrd: options.initrd.as_deref(),
+            append: &options.append,
+            raw,
+        };
+        let start = guest.load(&ram)?;
+
+        let is_virtual = options.clock == "virtual";
+        let memory = Arc::new(DeviceMemory::default());
+        let pc = Pc::new(config(options, input, is_virtual, memory.clone())?)?;
+        let clock = match is_virtual {
+            true => Clock::new_virtual(),
+            false => Clock::host(),
+        };
+        let machine = Arc::new(Machine::new(ram, clock, Box::new(pc)));
+        // Nobody has set it before.
+        let _ = memory.0.set(Arc::downgrade(&machine));
+        let mut cpu = Vcpu::new(machine, model.clone(), 0);
+        if !is_virtual {
+            cpu.random_state = entropy();
+        }
+        start.apply(&mut cpu);
+        Ok(Self {
+            runner: Runner::new(cpu, Box::new(Interp::default())),
+            model,
+            kernel,
+            initrd: options.initrd.clone(),
+            append: options.append.clone(),
+            raw,
+        })
+    }
+
+    /// Resets the machine and loads the guest again, since there is no firmware that would.
+    pub fn reset(&mut self) -> Result<(), Error> {
+        self.runner.reset();
+        let mut guest = Guest {
+            model: &self.model,
+            kernel: &self.kernel,
+            initrd: self.initrd.as_deref(),
+            append: &self.append,
+            raw: self.raw,
+        };
+        let start = guest.load(&self.runner.machine().ram)?;
+        start.apply(&mut self.runner.cpu);
+        self.runner.cpu.poll_lines();
+        Ok(())
+    }
+
+    /// Does something with the board as what it is.
+    pub fn with_pc<T>(&self, f: impl FnOnce(&mut Pc) -> T) -> Option<T> {
+        let mut board = self.runner.machine().board();
+        let board: &mut dyn std::any::Any = &mut **board;
+        board.downcast_mut::<Pc>().map(f)
+    }
+}
+
+/// What is loaded.
+struct Guest<'a> {
+    model: &'a CpuModel,
+    kernel: &'a Kernel,
+    initrd: Option<&'a str>,
+    append: &'a str,
+    raw: Option<RawPlace>,
+}
+
+impl Guest<'_> {
+    fn load(&mut self, ram: &Ram) -> Result<loader::CpuStart, Error> {
+        let (name, bytes) = match self.kernel {
+            Kernel::Demo => ("demo".to_string(), emu_images::demo()),
+            Kernel::File(path) => (path.display().to_string(), read(path, ram)?),
+        };
+        let kernel = File {
+            name: &name,
+            bytes: &bytes,
+        };
+        let kind = match self.raw {
+            Some(_) => Kind::Raw,
+            None => loader::detect(kernel)?,
+        };
+        // Linux has one initrd, whose name may have any character; the others have a list.
+        let list: Vec<(&str, &str)> = match (self.initrd, kind) {
+            (None, _) => Vec::new(),
+            (Some(path), Kind::Linux | Kind::Raw) => vec![(path, "")],
+            (Some(list), _) => list
+                .split(',')
+                .map(|m| m.split_once(' ').unwrap_or((m, "")))
+                .collect(),
+        };
+        let files: Vec<Vec<u8>> = list
+            .iter()
+            .map(|(path, _)| read(Path::new(path), ram))
+            .collect::<Result<_, _>>()?;
+        let modules = list
+            .iter()
+            .zip(&files)
+            .map(|(&(name, cmdline), bytes)| Module {
+                file: File { name, bytes },
+                cmdline,
+            })
+            .collect();
+        let boot = Boot {
+            kernel,
+            modules,
+            cmdline: self.append,
+            raw: self.raw,
+            cpus: 1,
+        };
+        Ok(loader::load(ram, self.model, &boot)?)
+    }
+}
+
+/// Reads a file that has to fit into guest memory.
+fn read(path: &Path, ram: &Ram) -> Result<Vec<u8>, Error> {
+    let name = || path.display().to_string();
+    let fail = |source| Error::Read {
+        name: name(),
+        source,
+    };
+    let size = ram.size();
+    let too_large = || Error::LargerThanRam { name: name(), size };
+    let file = std::fs::File::open(path).map_err(fail)?;
+    let length = file.metadata().map_err(fail)?.len();
+    if length > size {
+        return Err(too_large());
+    }
+    let mut bytes = Vec::with_capacity(length as usize);
+    // A pipe or a device does not know its length.
+    file.take(size + 1).read_to_end(&mut bytes).map_err(fail)?;
+    if bytes.len() as u64 > size {
+        return Err(too_large());
+    }
+    Ok(bytes)
+}
+
+fn config(
+    options: &Options,
+    input: &Arc<InputQueue>,
+    is_virtual: bool,
+    memory: Arc<DeviceMemory>,
+) -> Result<PcConfig, Error> {
+    let mut config = PcConfig::new(options.memory);
+    let open = |dev: &CharDev, read: bool| -> Result<CharBackend, Error> {
+        Ok(match dev {
+            CharDev::Stdio if read => CharBackend::stdout().with_input(input.clone()),
+            CharDev::Stdio => CharBackend::stdout(),
+            CharDev::Null => CharBackend::null(),
+            CharDev::File(path) => CharBackend::file(path).map_err(|source| Error::Write {
+                name: path.display().to_string(),
+                source,
+            })?,
+        })
+    };
+    match &options.serial[..] {
+        [] => config.com[0] = open(&CharDev::Stdio, true)?,
+        [a] => config.com[0] = open(a, true)?,
+        [a, b] => {
+            config.com[0] = open(a, true)?;
+            config.com[1] = open(b, *a != CharDev::Stdio)?;
+        }
+        more => return Err(Error::Serials(more.len())),
+    }
+    config.debugcon = match &options.debugcon {
+        Some(dev) => Some(open(dev, false)?),
+        None => None,
+    };
+    config.debug_exit = match &options.device[..] {
+        [] => None,
+        [one] => Some(*one),
+        _ => return Err(Error::TwoExits),
+    };
+    if !is_virtual && let Ok(now) = SystemTime::now().duration_since(UNIX_EPOCH) {
+        config.rtc_base = now.as_secs() as i64;
+    }
+    config.memory = Some(memory);
+    Ok(config)
+}
+
+/// A number that nobody can guess, from the source that seeds hash maps.
+fn entropy() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    std::hash::RandomState::new().build_hasher().finish()
+}

@@ -1,0 +1,180 @@
+//! Runs one vCPU with its board: slices of instructions, and between them the board's time, requests and idleness.
+//!
+//! [`Runner::step`] gives the board its time, acts on what it asks, and lets the engine run to the board's next event at most.
+//! With the virtual clock a slice ends exactly on that event, whatever the engine; with the host clock it is sized by the
+//! rate of the slices before. The caller owns everything on the host's side: sleeping, timeouts, signals, what a reset loads.
+//!
+//! Invariant: between steps the vCPU is at an instruction boundary with its state exact.
+
+use crate::bus::{Nanos, Request};
+use crate::cpu::flags;
+use crate::engine::{Engine, Exit};
+use crate::machine::Machine;
+use crate::vcpu::{Events, Vcpu};
+use std::sync::Arc;
+
+/// The longest slice with the virtual clock, in instructions: how late a signal or a timeout is seen.
+const VIRTUAL_SLICE: u64 = 1_000_000;
+/// Bounds of a slice with the host clock, in instructions.
+const HOST_SLICE: std::ops::RangeInclusive<u64> = 500..=20_000;
+/// How long a CPU that halted with interrupts off may wait for an NMI before it counts as dead.
+const HALT_GRACE: Nanos = 1_000_000_000;
+
+/// What a step ended with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Nothing for the caller to do.
+    Ran,
+    /// The CPU waits in HLT: sleep until this guest time (host clock), or for input.
+    Idle(Option<Nanos>),
+    /// HLT with interrupts off, and no NMI came: the guest has stopped for good.
+    Halted,
+    PowerOff,
+    /// The board asks for a reset, or for INIT, which without firmware is the same.
+    Reset,
+    DebugExit(u32),
+    /// pvpanic's byte.
+    GuestPanic(u8),
+    TripleFault,
+}
+
+/// One vCPU and its engine.
+pub struct Runner {
+    pub cpu: Vcpu,
+    pub engine: Box<dyn Engine>,
+    machine: Arc<Machine>,
+    /// Instructions per microsecond of the slices so far (host clock).
+    rate: u64,
+    /// Since when the CPU halts with interrupts off.
+    dead_since: Option<Nanos>,
+    /// HLTs of the virtual clock that were skipped.
+    pub idle_skips: u64,
+    pub slices: u64,
+}
+
+impl Runner {
+    pub fn new(cpu: Vcpu, engine: Box<dyn Engine>) -> Self {
+        Self {
+            machine: cpu.machine.clone(),
+            cpu,
+            engine,
+            rate: 50,
+            dead_since: None,
+            idle_skips: 0,
+            slices: 0,
+        }
+    }
+
+    /// The machine of this vCPU.
+    pub fn machine(&self) -> &Arc<Machine> {
+        &self.machine
+    }
+
+    /// RESET#: CPU and board as after power-on; RAM keeps its content, and time goes on.
+    pub fn reset(&mut self) {
+        let now = self.cpu.now();
+        self.machine.board().reset(now);
+        self.cpu.requests.clear();
+        self.cpu.a20 = u64::MAX;
+        self.cpu.reset();
+        self.cpu.poll_lines();
+        self.dead_since = None;
+    }
+
+    /// Runs to the board's next event or the end of a slice, at most to `limit` retired instructions in all.
+    pub fn step(&mut self, limit: u64) -> Step {
+        let now = self.cpu.now();
+        let next = {
+            let mut board = self.machine.board();
+            board.advance(now);
+            while let Some(r) = board.take_request() {
+                self.cpu.requests.push_back(r);
+            }
+            board.next_event()
+        };
+        self.cpu.poll_lines();
+        if let Some(step) = self.serve() {
+            return step;
+        }
+        let fuel = self
+            .fuel(now, next)
+            .min(limit.saturating_sub(self.cpu.retired));
+        self.cpu.slice_end = match self.machine.clock.is_virtual() {
+            true => now.saturating_add(fuel),
+            false => now.saturating_add(fuel * 1000 / self.rate),
+        };
+        let before = self.cpu.retired;
+        let exit = self.engine.run(&mut self.cpu, fuel);
+        self.slices += 1;
+        if !self.machine.clock.is_virtual() {
+            self.measure(now, before, exit);
+        }
+        if exit != Exit::Halt {
+            self.dead_since = None;
+        }
+        match exit {
+            Exit::Fuel => Step::Ran,
+            Exit::Request => self.serve().unwrap_or(Step::Ran),
+            Exit::Shutdown => Step::TripleFault,
+            Exit::Halt => self.idle(),
+        }
+    }
+
+    fn fuel(&self, now: Nanos, next: Option<Nanos>) -> u64 {
+        let wait = next.map_or(Nanos::MAX, |t| t.saturating_sub(now));
+        if self.machine.clock.is_virtual() {
+            wait.clamp(1, VIRTUAL_SLICE)
+        } else {
+            (wait.saturating_mul(self.rate) / 1000).clamp(*HOST_SLICE.start(), *HOST_SLICE.end())
+        }
+    }
+
+    /// Follows the speed of the host.
+    fn measure(&mut self, began: Nanos, before: u64, exit: Exit) {
+        let ns = self.machine.clock.now(0).saturating_sub(began);
+        let done = self.cpu.retired - before;
+        if exit == Exit::Fuel && done > 100 && ns > 0 {
+            let rate = (done.saturating_mul(1000) / ns).clamp(1, 100_000);
+            self.rate = (self.rate * 7 + rate).div_ceil(8);
+        }
+    }
+
+    /// Acts on the board's requests up to the first that is the caller's.
+    fn serve(&mut self) -> Option<Step> {
+        while let Some(r) = self.cpu.requests.pop_front() {
+            match r {
+                Request::A20(on) => {
+                    self.cpu.a20 = if on { u64::MAX } else { !(1 << 20) };
+                    self.cpu.tlb.flush_all(false);
+                }
+                Request::PowerOff => return Some(Step::PowerOff),
+                Request::Reset | Request::Init => return Some(Step::Reset),
+                Request::DebugExit(code) => return Some(Step::DebugExit(code)),
+                Request::GuestPanic(what) => return Some(Step::GuestPanic(what)),
+            }
+        }
+        None
+    }
+
+    /// HLT: virtual time jumps to the next event; host time is the caller's to wait for.
+    fn idle(&mut self) -> Step {
+        let now = self.cpu.now();
+        let next = self.machine.board().next_event();
+        if self.cpu.sys & flags::IF == 0 && !self.cpu.events.contains(Events::NMI) {
+            let since = *self.dead_since.get_or_insert(now);
+            if next.is_none() || now - since >= HALT_GRACE {
+                return Step::Halted;
+            }
+        } else {
+            self.dead_since = None;
+        }
+        match next {
+            Some(t) if self.machine.clock.is_virtual() => {
+                self.idle_skips += 1;
+                self.machine.clock.skip(t.saturating_sub(now));
+                Step::Ran
+            }
+            next => Step::Idle(next),
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Loaders on images made here: where things end up, and every truncation.
