@@ -1,0 +1,154 @@
+//! The interpreter on small guest programs of our own: guest instructions per second by kind of work.
+//!
+//! `cargo bench --bench interp` runs all of them. Each program is an endless loop of user code in long mode on the test
+//! bench (`emu_core::testing`), run for a fixed number of retired instructions; criterion's throughput is then guest
+//! instructions a second. Absolute figures belong to the machine that made them: compare two commits on one machine.
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use emu_core::engine::Engine;
+use emu_core::interp::Interp;
+use emu_core::testing::{Page, UserBench};
+use iced_x86::IcedError;
+use iced_x86::code_asm::*;
+
+const CODE: u64 = 0x1000_0000;
+const DATA: u64 = 0x2000_0000;
+const STACK: u64 = 0x3000_0000;
+/// Data pages: more than a first-level data cache, fewer than the shadow TLB has entries.
+const PAGES: u64 = 64;
+/// Instructions of one measured run.
+const RUN: u64 = 200_000;
+
+type Program = fn(&mut CodeAssembler) -> Result<(), IcedError>;
+
+/// Register arithmetic with flags that nobody reads.
+fn alu(a: &mut CodeAssembler) -> Result<(), IcedError> {
+    let mut top = a.create_label();
+    a.set_label(&mut top)?;
+    for _ in 0..4 {
+        a.add(rax, rbx)?;
+        a.xor(rcx, rax)?;
+        a.shl(rdx, 3)?;
+        a.lea(rbx, rax + rcx * 2 + 17)?;
+    }
+    a.jmp(top)
+}
+
+/// Short counted loops: compare, branch, block links.
+fn branches(a: &mut CodeAssembler) -> Result<(), IcedError> {
+    let (mut top, mut inner, mut even) = (a.create_label(), a.create_label(), a.create_label());
+    a.set_label(&mut top)?;
+    a.mov(ecx, 10)?;
+    a.set_label(&mut inner)?;
+    a.inc(rax)?;
+    a.test(al, 1)?;
+    a.je(even)?;
+    a.add(rbx, 3)?;
+    a.set_label(&mut even)?;
+    a.dec(ecx)?;
+    a.jne(inner)?;
+    a.jmp(top)
+}
+
+/// Loads and stores within a few pages.
+fn memory(a: &mut CodeAssembler) -> Result<(), IcedError> {
+    let mut top = a.create_label();
+    a.set_label(&mut top)?;
+    a.mov(rax, qword_ptr(rsi + rcx * 8))?;
+    a.add(rax, rcx)?;
+    a.mov(qword_ptr(rsi + rcx * 8 + 0x800), rax)?;
+    a.add(dword_ptr(rsi), 1)?;
+    a.inc(ecx)?;
+    a.and(ecx, 0xff)?;
+    a.jmp(top)
+}
+
+/// A page a load: what the shadow TLB's probe and its misses cost.
+fn pages(a: &mut CodeAssembler) -> Result<(), IcedError> {
+    let mut top = a.create_label();
+    a.set_label(&mut top)?;
+    a.mov(rax, qword_ptr(rsi + rcx))?;
+    a.add(rcx, 0x1008)?;
+    a.and(rcx, (PAGES as i32 - 1) << 12 | 0xff8)?;
+    a.jmp(top)
+}
+
+/// Calls, returns, pushes and pops.
+fn calls(a: &mut CodeAssembler) -> Result<(), IcedError> {
+    let (mut top, mut f) = (a.create_label(), a.create_label());
+    a.set_label(&mut top)?;
+    a.call(f)?;
+    a.call(f)?;
+    a.jmp(top)?;
+    a.set_label(&mut f)?;
+    a.push(rbx)?;
+    a.add(rbx, rax)?;
+    a.pop(rbx)?;
+    a.ret()
+}
+
+/// REP MOVSB of a page.
+fn string(a: &mut CodeAssembler) -> Result<(), IcedError> {
+    let mut top = a.create_label();
+    a.set_label(&mut top)?;
+    a.lea(rdi, rsi + 0x2000)?;
+    a.mov(r8, rsi)?;
+    a.mov(ecx, 4096)?;
+    a.rep().movsb()?;
+    a.mov(rsi, r8)?;
+    a.jmp(top)
+}
+
+/// Code that changes itself, and data beside code.
+fn self_modifying(a: &mut CodeAssembler) -> Result<(), IcedError> {
+    let (mut top, mut patched) = (a.create_label(), a.create_label());
+    a.set_label(&mut top)?;
+    a.lea(rdi, ptr(patched))?;
+    a.inc(edx)?;
+    a.mov(dword_ptr(rdi + 1), edx)?;
+    a.mov(dword_ptr(rdi + 0x400), edx)?;
+    a.jmp(patched)?;
+    a.set_label(&mut patched)?;
+    a.mov(eax, 0x1234_5678)?;
+    a.jmp(top)
+}
+
+fn bench(make: Program) -> UserBench {
+    let mut a = CodeAssembler::new(64).expect("64 is a bitness");
+    make(&mut a).expect("the programs encode");
+    let code = a.assemble(CODE).expect("the programs encode");
+    let mut b = UserBench::new("max");
+    b.map(CODE, Page::Code);
+    b.write(CODE, &code);
+    for p in 0..PAGES {
+        b.map(DATA + (p << 12), Page::ReadWrite);
+    }
+    b.map(STACK, Page::ReadWrite);
+    b.cpu.gpr[4] = STACK + 0xff0;
+    b.cpu.gpr[6] = DATA;
+    b.cpu.rip = CODE;
+    b
+}
+
+fn programs(c: &mut Criterion) {
+    let all: [(&str, Program); 7] = [
+        ("alu", alu),
+        ("branches", branches),
+        ("memory", memory),
+        ("pages", pages),
+        ("calls", calls),
+        ("string", string),
+        ("self_modifying", self_modifying),
+    ];
+    let mut g = c.benchmark_group("interp");
+    g.throughput(Throughput::Elements(RUN)).sample_size(20);
+    for (name, make) in all {
+        let mut b = bench(make);
+        let mut engine = Interp::default();
+        g.bench_function(name, |t| t.iter(|| engine.run(&mut b.cpu, RUN)));
+    }
+    g.finish();
+}
+
+criterion_group!(benches, programs);
+criterion_main!(benches);
