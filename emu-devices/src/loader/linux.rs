@@ -250,7 +250,7 @@ fn identity_tables(ram: &Ram, space: &mut Space) -> Result<u64, LoadError> {
     const LARGE: u64 = 0x80;
     let table = |entries: &mut dyn Iterator<Item = u64>| -> Vec<u8> {
         let mut bytes: Vec<u8> = entries.flat_map(u64::to_le_bytes).collect();
-        bytes.resize(4096, 0);
+        bytes.resize(bytes.len().next_multiple_of(4096), 0);
         bytes
     };
     let pages = table(&mut (0..4 * 512).map(|n| n << 21 | LARGE | PRESENT_WRITABLE));

@@ -83,7 +83,7 @@ mod tests {
         assert_eq!(s.bottom(10, 4096), Some(0x8000));
         assert_eq!(s.bottom(10, 4096), Some(0x9000));
         assert_eq!(s.top(0x2000, 4096, u64::MAX), Some(0xff_e000));
-        assert_eq!(s.top(0x1001, 4096, 0x20_0000), Some(0x1f_e000));
+        assert_eq!(s.top(0x1001, 4096, 0x20_0000), Some(0x1f_f000));
         assert_eq!(s.top(16 << 20, 4096, u64::MAX), None);
         assert!(!s.take(u64::MAX, 2));
     }
