@@ -68,6 +68,7 @@ fn families() -> Vec<&'static [Row]> {
         interp::rows::STATE,
         interp::rows::X87,
         interp::rows::VECTOR,
+        interp::vec::ROWS,
     ]
 }
 

@@ -25,6 +25,7 @@ pub mod state_save;
 pub mod string;
 pub mod system;
 pub mod transfer;
+pub mod vec;
 
 use crate::cpu::flags;
 use crate::cpu::mode::ModeKey;
