@@ -65,6 +65,7 @@ pub(crate) trait HostFormat: Format {
     fn host_sqrt(a: u64) -> u64;
     fn host_fma(a: u64, b: u64, c: u64) -> u64;
     fn host_less(a: u64, b: u64) -> bool;
+    fn host_from(v: i64) -> u64;
 }
 
 pub(crate) struct B16;
@@ -115,6 +116,10 @@ macro_rules! host_format {
             #[inline]
             fn host_less(a: u64, b: u64) -> bool {
                 <$float>::from_bits(a as $bits) < <$float>::from_bits(b as $bits)
+            }
+            #[inline]
+            fn host_from(v: i64) -> u64 {
+                (v as $float).to_bits() as u64
             }
         }
     };

@@ -94,9 +94,11 @@ fn round_with<F: Format>(a: u64, rm: Round, suppress_pe: bool, mx: &mut Mx) -> u
     if magnitude == 0 {
         return F::signed(num.sign, 0);
     }
-    let raw = Raw::normalise(num.sign, 127, magnitude);
-    // At most SIG significant bits: exact, and nowhere near underflow.
-    pack::<F, _>(raw, &mut mx.clone())
+    // At most SIG significant bits, so this is exact; a carry out of the significand goes to the exponent.
+    let lz = (magnitude as u64).leading_zeros();
+    let sig = (magnitude as u64) << lz >> (64 - F::SIG);
+    let exp = 63 - lz as i32 + F::BIAS - 1;
+    F::signed(num.sign, (exp as u64) << (F::SIG - 1)) + sig
 }
 
 /// Rounds `sig * 2^(exp - 63)` to an integer: `(magnitude, inexact, rounded up)`. `exp` below 64; the sum may reach 2^64.
@@ -143,9 +145,10 @@ fn to_i64<F: Format>(a: u64, rm: Round, mx: &mut Mx) -> i64 {
     to_int::<F>(a, 64, rm, mx).unwrap_or(i64::MIN)
 }
 
-fn from_int<F: Format>(v: i64, mx: &mut Mx) -> u64 {
-    if v == 0 {
-        return 0;
+#[inline]
+fn from_int<F: HostFormat>(v: i64, mx: &mut Mx) -> u64 {
+    if v.unsigned_abs() >> F::SIG == 0 {
+        return F::host_from(v); // exact
     }
     pack::<F, _>(Raw::normalise(v < 0, 127, v.unsigned_abs() as u128), mx)
 }

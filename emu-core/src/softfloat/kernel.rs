@@ -78,17 +78,63 @@ pub(crate) fn add_wide(sa: bool, ea: i32, a: u128, sb: bool, eb: i32, b: u128) -
     Some(Raw::normalise(sign, ea + 1, diff))
 }
 
-/// `a + b`; `None` is an exact zero.
+/// `a + b`; `None` is an exact zero. The same as [`add_wide`], in pairs of words because this is the hot one.
 #[inline]
 pub(crate) fn add(a: Num, b: Num) -> Option<Raw> {
-    add_wide(
-        a.sign,
-        a.exp,
-        (a.sig as u128) << 63,
-        b.sign,
-        b.exp,
-        (b.sig as u128) << 63,
-    )
+    let (a, b) = if (a.exp, a.sig) >= (b.exp, b.sig) {
+        (a, b)
+    } else {
+        (b, a)
+    };
+    let d = (a.exp - b.exp) as u32;
+    let (hi, lo) = match d {
+        0 => (b.sig, 0),
+        1..=63 => (b.sig >> d, b.sig << (64 - d)),
+        64 => (0, b.sig),
+        // Bits that fall off become a sticky bit; the topmost that matters for rounding are still there.
+        65..=126 => (0, b.sig >> (d - 64) | (b.sig << (128 - d) != 0) as u64),
+        _ => (0, 1),
+    };
+    let (sign, exp) = (a.sign, a.exp);
+    if a.sign == b.sign {
+        let (sum, carry) = a.sig.overflowing_add(hi);
+        return Some(if carry {
+            Raw {
+                sign,
+                exp: exp + 1,
+                hi: sum >> 1 | 1 << 63,
+                lo: sum << 63 | lo >> 1 | lo & 1,
+            }
+        } else {
+            Raw {
+                sign,
+                exp,
+                hi: sum,
+                lo,
+            }
+        });
+    }
+    let (lo, borrow) = 0u64.overflowing_sub(lo);
+    let hi = a.sig - hi - borrow as u64;
+    if hi >> 63 != 0 {
+        return Some(Raw { sign, exp, hi, lo });
+    }
+    if hi == 0 {
+        // d is at most 1, so lo is zero or the single bit 63.
+        return (lo != 0).then_some(Raw {
+            sign,
+            exp: exp - 64,
+            hi: lo,
+            lo: 0,
+        });
+    }
+    let lz = hi.leading_zeros();
+    Some(Raw {
+        sign,
+        exp: exp - lz as i32,
+        hi: hi << lz | lo >> (64 - lz),
+        lo: lo << lz,
+    })
 }
 
 #[inline]
@@ -136,13 +182,15 @@ pub(crate) fn sqrt(a: Num) -> Raw {
     // n = significand scaled to [2^126, 2^128) with an even exponent; its root has exactly 64 bits.
     let odd = a.exp & 1;
     let n = (a.sig as u128) << (63 + odd);
-    const SCALE: f64 = 4294967296.0; // 2^32
-    let mut x = (((n >> 64) as u64 as f64).sqrt() * SCALE) as u64;
-    // One Newton step in floating point: the estimate is good to 2^-52, so the correction is good to far below one.
-    x = x.max(HALF);
+    // Through signed integers, which convert faster.
+    const SCALE: f64 = 2147483648.0; // 2^31
+    let estimate = ((n >> 65) as i64 as f64 * 2.0).sqrt();
+    // Certainly too small, so that the correction is positive and truncating it finds the floor almost always.
+    let x = ((estimate * SCALE) as i64 as u64 * 2 - (1 << 13)).max(HALF);
+    // One Newton step in floating point: the estimate is good to 2^-50, so the correction is good to far below one.
+    let half_reciprocal = 0.5 / estimate;
     let r = n.wrapping_sub(x as u128 * x as u128) as i128;
-    let delta = ((r >> 32) as i64 as f64 * (SCALE * 0.5) / x as f64) as i64;
-    x = (x as i128 + delta as i128).clamp(HALF as i128, u64::MAX as i128) as u64;
+    let mut x = x.saturating_add_signed(((r >> 32) as i64 as f64 * half_reciprocal) as i64);
     let mut r = n.wrapping_sub(x as u128 * x as u128) as i128;
     while r < 0 {
         x -= 1;

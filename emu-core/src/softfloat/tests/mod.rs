@@ -4,8 +4,11 @@
 //! `EMU_SOAK=n` runs n times as many cases.
 #![allow(unsafe_code)]
 
+mod accuracy;
+mod big;
 #[cfg(target_arch = "x86_64")]
 mod host;
+mod speed;
 #[cfg(target_arch = "x86_64")]
 mod sse;
 #[cfg(target_arch = "x86_64")]
