@@ -39,7 +39,11 @@ fn contributory(v: u8) -> bool {
 
 impl Vcpu {
     /// Delivers an exception at RIP; a fault on the way becomes the second exception, a double fault, or shutdown.
+    ///
+    /// A delivery counts as one retired instruction, so that a handler that faults on its first instruction, for ever, uses
+    /// up its fuel and lets time pass.
     pub fn exception(&mut self, fault: Fault) {
+        self.retired += 1;
         let mut fault = fault;
         loop {
             self.stats.exceptions[usize::from(fault.vector & 31)] += 1;
