@@ -74,7 +74,7 @@ pub struct Options {
     #[arg(long, value_name = "N", value_parser = count)]
     pub max_insns: Option<u64>,
     /// End after this many seconds of the host's time
-    #[arg(long, value_name = "S", value_parser = seconds)]
+    #[arg(long, value_name = "S", value_parser = seconds, allow_hyphen_values = true)]
     pub timeout: Option<f64>,
     /// Counters at the end, on standard error or in PATH: text, json, json:PATH
     #[arg(long, value_name = "FORMAT", num_args = 0..=1, require_equals = true, default_missing_value = "text", value_parser = stats)]

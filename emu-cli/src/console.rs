@@ -72,6 +72,11 @@ pub fn restore() {
     }
 }
 
+/// One of our own lines on standard error; that it is closed is no reason to stop.
+pub fn say(line: std::fmt::Arguments) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
 /// A panic's message should be readable, and the shell usable after it.
 pub fn restore_on_panic() {
     let hook = std::panic::take_hook();

@@ -33,7 +33,7 @@ fn main() -> ExitCode {
         Ok(status) => ExitCode::from(status.code()),
         Err(e) => {
             console::restore();
-            eprintln!("emu: {e}");
+            console::say(format_args!("emu: {e}"));
             ExitCode::from(e.status().code())
         }
     }
@@ -58,14 +58,18 @@ fn usage(e: &clap::Error) -> ExitCode {
     let text = e.render().to_string();
     let lines: Vec<&str> = text
         .lines()
-        .take_while(|l| !l.starts_with("Usage") && !l.starts_with("For more"))
         .map(str::trim)
+        .take_while(|l| {
+            !["Usage", "For more", "tip:"]
+                .iter()
+                .any(|p| l.starts_with(p))
+        })
         .filter(|l| !l.is_empty())
         .collect();
     let line = lines.join(" ");
-    eprintln!(
+    console::say(format_args!(
         "emu: {} (see emu run --help)",
         line.trim_start_matches("error: ")
-    );
+    ));
     ExitCode::from(Status::Usage.code())
 }

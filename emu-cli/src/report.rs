@@ -27,7 +27,8 @@ pub fn crash(runner: &mut Runner) -> String {
         .map(|(vector, n)| format!("{vector}: {n}"))
         .collect();
     let _ = writeln!(out, "exceptions so far by vector: {}", counts.join(", "));
-    let recent = runner.engine.recent();
+    let mut recent = runner.engine.recent();
+    recent.dedup();
     let last = &recent[recent.len().saturating_sub(BLOCKS)..];
     if !last.is_empty() {
         out.push_str("last blocks, oldest first (as memory and mode are now):\n");

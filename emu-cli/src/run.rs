@@ -125,15 +125,21 @@ fn explain(status: Status, options: &Options, vm: &Vm) {
     match status {
         Status::Timeout => {
             let limit = options.timeout.unwrap_or_default();
-            eprintln!("emu: --timeout: {limit} s have passed ({retired} instructions)");
+            console::say(format_args!(
+                "emu: --timeout: {limit} s have passed ({retired} instructions)"
+            ));
         }
-        Status::MaxInsns => eprintln!("emu: --max-insns: {retired} instructions executed"),
-        Status::Halted => eprintln!(
+        Status::MaxInsns => console::say(format_args!(
+            "emu: --max-insns: {retired} instructions executed"
+        )),
+        Status::Halted => console::say(format_args!(
             "emu: the guest has halted for good at {:#x} ({retired} instructions)",
             vm.runner.cpu.rip
-        ),
-        Status::GuestPanic => eprintln!("emu: the guest reports a panic (pvpanic)"),
-        Status::Signal(n) => eprintln!("emu: {}", signals::message(n)),
+        )),
+        Status::GuestPanic => {
+            console::say(format_args!("emu: the guest reports a panic (pvpanic)"))
+        }
+        Status::Signal(n) => console::say(format_args!("emu: {}", signals::message(n))),
         _ => {}
     }
 }

@@ -72,7 +72,7 @@ pub fn watch(control: Arc<Control>) -> std::io::Result<()> {
             control.request(signal);
             std::thread::sleep(PATIENCE);
             console::restore();
-            eprintln!("emu: {}", message(signal));
+            console::say(format_args!("emu: {}", message(signal)));
             std::process::exit(i32::from(Status::Signal(signal).code()));
         })?;
     Ok(())

@@ -1,6 +1,7 @@
 //! `--stats`: what a run did, as one JSON object or as text.
 
 use crate::args::Stats;
+use crate::console;
 use crate::status::Status;
 use crate::vm::{Error, Vm};
 use emu_core::state::CpuState;
@@ -11,12 +12,13 @@ use std::time::Duration;
 fn collect(vm: &Vm, status: Status, wall: Duration) -> Map<String, Value> {
     let cpu = &vm.runner.cpu;
     let machine = vm.runner.machine();
+    let guest = cpu.now();
     let state = CpuState::of(cpu).hash() ^ machine.ram.hash().rotate_left(1);
     let mut out = Map::new();
     let mut put = |key: &str, value: Value| out.insert(key.into(), value);
     put("retired", cpu.retired.into());
     put("wall_ns", (wall.as_nanos() as u64).into());
-    put("guest_ns", cpu.now().into());
+    put("guest_ns", guest.into());
     put("engine", vm.runner.engine.name().into());
     put("exit", status.name().into());
     put("exit_status", status.code().into());
@@ -41,10 +43,10 @@ pub fn write(to: &Stats, vm: &Vm, status: Status, wall: Duration) -> Result<(), 
     match to {
         Stats::Text => {
             for (key, value) in flatten(&all) {
-                eprintln!("{key:<40} {value}");
+                console::say(format_args!("{key:<40} {value}"));
             }
         }
-        Stats::Json(None) => eprintln!("{}", json!(all)),
+        Stats::Json(None) => console::say(format_args!("{}", json!(all))),
         Stats::Json(Some(path)) => {
             std::fs::write(path, format!("{}\n", json!(all))).map_err(|source| Error::Write {
                 name: path.display().to_string(),

@@ -41,6 +41,10 @@ pub enum Error {
     TwoExits,
     #[error("--serial is given {0} times: there are two ports")]
     Serials(usize),
+    #[error(
+        "--memory reaches to {end:#x}, and the CPU has {bits} address bits: give less, or another --cpu"
+    )]
+    AddressBits { end: u64, bits: u32 },
     #[error("--load-addr is for an image file, not for the demo")]
     RawDemo,
     #[error(transparent)]
@@ -116,6 +120,11 @@ impl Vm {
         }
         let model = Arc::new(CpuModel::parse(&options.cpu)?);
         let ram = Ram::new(options.memory)?;
+        let end = ram.phys_of(ram.size() - 1).0 + 1;
+        if model.phys_bits < 64 && end > 1 << model.phys_bits {
+            let bits = model.phys_bits;
+            return Err(Error::AddressBits { end, bits });
+        }
 
         // The guest first: a mistake there should not leave emptied output files behind.
         let mut guest = Guest {

@@ -34,18 +34,24 @@ pub struct Ram {
     map: MmapRaw,
     size: u64,
     low: u64,
-    dirty: Vec<AtomicU64>,
-    code: Vec<AtomicU64>,
-    heat: Vec<AtomicU8>,
+    dirty: Box<[AtomicU64]>,
+    /// Pages whose dirty bits were taken: what is in neither map has never been written.
+    touched: Box<[AtomicU64]>,
+    code: Box<[AtomicU64]>,
+    heat: Box<[AtomicU8]>,
     /// Ranges (offset, bytes) of decoded code that devices wrote, for the vCPUs to drop.
     device_hits: Mutex<Vec<(u64, u32)>>,
     device_hit: AtomicBool,
 }
 
-fn zeroed<T: Default>(n: u64) -> Vec<T> {
-    std::iter::repeat_with(T::default)
-        .take(n as usize)
-        .collect()
+/// Atomic integers, all zero.
+///
+/// # Safety
+/// All bits zero must be a value of `T`.
+unsafe fn zeroed<T>(n: u64) -> Box<[T]> {
+    // Fresh pages from the host are zero and cost nothing until they are touched.
+    // SAFETY: the caller's promise.
+    unsafe { Box::new_zeroed_slice(n as usize).assume_init() }
 }
 
 impl Ram {
@@ -54,13 +60,19 @@ impl Ram {
         let fail = |source| RamError { size, source };
         let map = Self::map(size).map_err(fail)?;
         let pages = size >> 12;
+        // SAFETY: atomic integers have the layout of integers.
+        let (dirty, touched, code, heat) = unsafe {
+            let bits = pages.div_ceil(64);
+            (zeroed(bits), zeroed(bits), zeroed(pages), zeroed(pages))
+        };
         Ok(Self {
             map,
             size,
             low: size.min(LOW_LIMIT),
-            dirty: zeroed(pages.div_ceil(64)),
-            code: zeroed(pages),
-            heat: zeroed(pages),
+            dirty,
+            touched,
+            code,
+            heat,
             device_hits: Mutex::new(Vec::new()),
             device_hit: AtomicBool::new(false),
         })
@@ -253,7 +265,14 @@ impl Ram {
 
     /// Takes the dirty bits and clears them; vCPUs must flush their TLBs, since an entry marks its page only when filled.
     pub fn take_dirty(&self) -> Vec<u64> {
-        self.dirty.iter().map(|w| w.swap(0, Relaxed)).collect()
+        let words = self.dirty.iter().zip(&self.touched);
+        words
+            .map(|(dirty, touched)| {
+                let w = dirty.swap(0, Relaxed);
+                touched.fetch_or(w, Relaxed);
+                w
+            })
+            .collect()
     }
 
     fn chunks(off: u64, len: u64) -> u64 {
@@ -310,6 +329,12 @@ impl Ram {
         let mut h = xxhash_rust::xxh3::Xxh3::new();
         let mut page = [0u8; 4096];
         for off in (0..self.size).step_by(4096) {
+            // Reading a page that was never written would make the host give one.
+            let (word, bit) = ((off >> 18) as usize, off >> 12 & 63);
+            let written = self.dirty[word].load(Relaxed) | self.touched[word].load(Relaxed);
+            if written >> bit & 1 == 0 {
+                continue;
+            }
             self.read_page(off, &mut page);
             if page.iter().any(|&b| b != 0) {
                 h.update(&off.to_le_bytes());
@@ -334,6 +359,19 @@ mod tests {
         assert!(ram.read(PhysAddr((2 << 20) - 4), &mut b));
         assert_eq!(&b, b"abcd");
         assert!(ram.is_dirty((2 << 20) - 1) && !ram.is_dirty(0));
+    }
+
+    #[test]
+    fn the_hash_is_of_what_was_written() {
+        let (a, b) = (Ram::new(1 << 20).unwrap(), Ram::new(1 << 20).unwrap());
+        assert_eq!(a.hash(), b.hash());
+        a.write(PhysAddr(0x5000), b"x");
+        let with = a.hash();
+        assert_ne!(with, b.hash());
+        a.take_dirty();
+        assert_eq!(a.hash(), with, "also after the dirty bits were taken");
+        a.write(PhysAddr(0x5000), b"\0");
+        assert_eq!(a.hash(), b.hash(), "a page of zeros is as if never written");
     }
 
     #[test]

@@ -119,7 +119,7 @@ pub enum LoadError {
     #[error("{file}: {why}")]
     Unsupported { file: String, why: &'static str },
     #[error(
-        "{file}: a 64-bit kernel, and CPU model {model} has no long mode: choose another --cpu, such as max"
+        "{file}: a 64-bit kernel, and the CPU has no long mode ({model}): choose another --cpu, such as max"
     )]
     NeedsLongMode { file: String, model: String },
     #[error(

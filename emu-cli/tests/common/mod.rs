@@ -1,0 +1,117 @@
+//! What the tests of the program share: running it, and guests of a few instructions.
+#![allow(dead_code)] // each test program uses its own part
+
+use iced_x86::code_asm::*;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// The program with `run` and these arguments; no input.
+pub fn emu(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_emu"));
+    command.arg("run").args(args).stdin(Stdio::null());
+    command
+}
+
+pub fn run(args: &[&str]) -> Output {
+    emu(args).output().unwrap()
+}
+
+pub fn status(out: &Output) -> i32 {
+    out.status.code().unwrap_or(-1)
+}
+
+pub fn stdout(out: &Output) -> String {
+    String::from_utf8_lossy(&out.stdout).into_owned()
+}
+
+pub fn stderr(out: &Output) -> String {
+    String::from_utf8_lossy(&out.stderr).into_owned()
+}
+
+/// A file that is removed when the test is over.
+pub struct Temp(pub PathBuf);
+
+impl Temp {
+    pub fn new(bytes: &[u8]) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let n = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("emu-test-{}-{n}", std::process::id()));
+        std::fs::write(&path, bytes).unwrap();
+        Self(path)
+    }
+    pub fn path(&self) -> &str {
+        self.0.to_str().unwrap()
+    }
+}
+
+impl Drop for Temp {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// A boot sector, entered in real mode at 7C00h.
+pub fn sector(f: impl FnOnce(&mut CodeAssembler) -> Result<(), iced_x86::IcedError>) -> Temp {
+    let mut a = CodeAssembler::new(16).unwrap();
+    f(&mut a).unwrap();
+    let mut bytes = a.assemble(0x7c00).unwrap();
+    assert!(bytes.len() <= 510);
+    bytes.resize(510, 0);
+    bytes.extend([0x55, 0xaa]);
+    Temp::new(&bytes)
+}
+
+/// Writes `value` to isa-debug-exit at F4h.
+pub fn exit_with(value: u32) -> Temp {
+    sector(|a| {
+        a.mov(eax, value)?;
+        a.out(0xf4, eax)?;
+        a.hlt()
+    })
+}
+
+/// Runs forever.
+pub fn spinning() -> Temp {
+    sector(|a| {
+        let mut here = a.create_label();
+        a.set_label(&mut here)?;
+        a.jmp(here)
+    })
+}
+
+/// Sends back each byte that comes to COM1; powers off after "q".
+pub fn echo() -> Temp {
+    sector(|a| {
+        let (mut wait, mut out, mut off) = (a.create_label(), a.create_label(), a.create_label());
+        a.mov(dx, 0x3fd)?;
+        a.set_label(&mut wait)?;
+        a.in_(al, dx)?;
+        a.test(al, 1)?;
+        a.jz(wait)?;
+        a.mov(dx, 0x3f8)?;
+        a.in_(al, dx)?;
+        a.mov(bl, al)?;
+        a.mov(dx, 0x3fd)?;
+        a.set_label(&mut out)?;
+        a.in_(al, dx)?;
+        a.test(al, 0x20)?;
+        a.jz(out)?;
+        a.mov(dx, 0x3f8)?;
+        a.mov(al, bl)?;
+        a.out(dx, al)?;
+        a.mov(dx, 0x3fd)?;
+        a.cmp(bl, i32::from(b'q'))?;
+        a.jnz(wait)?;
+        a.set_label(&mut off)?;
+        power_off(a)
+    })
+}
+
+/// ACPI S5.
+pub fn power_off(a: &mut CodeAssembler) -> Result<(), iced_x86::IcedError> {
+    a.mov(dx, 0x604)?;
+    a.mov(ax, 0x2000)?;
+    a.out(dx, ax)?;
+    a.hlt()
+}
