@@ -7,7 +7,7 @@
 
 use super::build::{Asm, BASE, Build, R};
 use super::stage::{
-    ACT_CLEAR_TF, ACT_LOG, ACT_SET_RF, ACTION, CODE16, CODE32, DATA, DATA16, How, KERNEL_STACK,
+    ACT_CLEAR_TF, ACT_LOG, ACT_SET_RF, ACTION, CODE16, CODE32, KERNEL_DATA, DATA16, How, KERNEL_STACK,
     LOG_LEFT, RECORD, RESUME, START, USER_CODE, USER_STACK,
 };
 use iced_x86::code_asm::*;
@@ -20,6 +20,8 @@ const NAMES: [&str; 32] = [
     "#GP", "#PF", "i0f", "#MF", "#AC", "#MC", "#XM", "#VE", "#CP", "i16", "i17", "i18", "i19",
     "i1a", "i1b", "i1c", "i1d", "i1e", "i1f",
 ];
+/// AC is set between probes, so that SMAP does not keep the stage from the user pages.
+const RESUMED_FLAGS: i32 = 0x4_0002;
 const VECTOR: u32 = RECORD + 0x80;
 const ERROR: u32 = RECORD + 0x88;
 const RIP: u32 = RECORD + 0x90;
@@ -32,6 +34,8 @@ const DS: u32 = RECORD + 0xc0;
 const FRAME: u32 = RECORD + 0xe0;
 const TR: u32 = RECORD + 0x100;
 const HANDLER_CS: u32 = RECORD + 0x108;
+/// Scratch of `event`.
+const PLACE: u32 = RECORD + 0x120;
 /// The flags without RF, which faults push set (SDM volume 3, 17.3.1.1) and QEMU does not.
 const FLAGS_NO_RF: u32 = RECORD + 0x118;
 
@@ -79,14 +83,14 @@ fn result(a: &mut Asm, bits: u32) -> R {
     }
 }
 
-/// Prints the recorded exception: name, error code, place relative to the snippet, CR2 or DR6.
+/// Prints the recorded exception: name, error code, place (relative to the snippet if in it), CR2 or DR6.
 fn event(a: &mut Asm, bits: u32) -> R {
     let to = |a: &Asm, s: &str| a.to(&format!("{s}{bits}"));
     let [
         mut software,
         mut place,
         mut no_error,
-        mut positive,
+        mut inside,
         mut not_pf,
         mut done,
     ] = [(); 6].map(|()| a.create_label());
@@ -115,21 +119,17 @@ fn event(a: &mut Asm, bits: u32) -> R {
         movzx(eax, byte_ptr(VECTOR));
         call(to(a, "hexmin"));
         here(&mut place);
+        mov(eax, dword_ptr(RIP));
+        sub(eax, dword_ptr(START));
         mov(esi, a.text(" at +"));
+        cmp(eax, 0x1000);
+        jb(inside);
+        mov(esi, a.text(" at "));
         mov(eax, dword_ptr(RIP));
-        sub(eax, dword_ptr(START));
-        jns(positive);
-        mov(esi, a.text(" at -"));
-        here(&mut positive);
+        here(&mut inside);
+        mov(dword_ptr(PLACE), eax);
         call(to(a, "puts"));
-        mov(eax, dword_ptr(RIP));
-        sub(eax, dword_ptr(START));
-    }
-    let mut print = a.create_label();
-    asm! { a;
-        jns(print);
-        neg(eax);
-        here(&mut print);
+        mov(eax, dword_ptr(PLACE));
         call(to(a, "hexmin"));
         cmp(byte_ptr(VECTOR), 14);
         jne(not_pf);
@@ -209,7 +209,7 @@ fn common32(b: &mut Build) -> R {
             push(ds);
             push(es);
             cld();
-            mov(eax, u32::from(DATA));
+            mov(eax, u32::from(KERNEL_DATA));
             mov(ds, eax);
             mov(es, eax);
         }
@@ -266,12 +266,12 @@ fn common32(b: &mut Build) -> R {
             add(esp, 8);
             iretd();
             here(&mut finish);
-            mov(eax, u32::from(DATA));
+            mov(eax, u32::from(KERNEL_DATA));
             mov(ss, eax);
             mov(esp, KERNEL_STACK);
             mov(fs, eax);
             mov(gs, eax);
-            push(2);
+            push(RESUMED_FLAGS);
             popfd();
             jmp(dword_ptr(RESUME));
         }
@@ -334,14 +334,14 @@ fn common64(b: &mut Build) -> R {
             add(rsp, 16);
             iretq();
             here(&mut finish);
-            mov(eax, u32::from(DATA));
+            mov(eax, u32::from(KERNEL_DATA));
             mov(ss, eax);
             mov(ds, eax);
             mov(es, eax);
             mov(fs, eax);
             mov(gs, eax);
             mov(esp, KERNEL_STACK);
-            push(2);
+            push(RESUMED_FLAGS);
             popfq();
             mov(rax, qword_ptr(RESUME));
             jmp(rax);
@@ -406,7 +406,7 @@ fn common16(b: &mut Build) -> R {
     b.def("from16");
     b.code(32, |a| {
         ok! { a;
-            mov(eax, u32::from(DATA));
+            mov(eax, u32::from(KERNEL_DATA));
             mov(ds, eax);
             mov(es, eax);
             mov(fs, eax);

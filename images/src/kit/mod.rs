@@ -14,4 +14,4 @@ pub mod tables;
 
 pub use build::{Asm, BASE, Build, R, image};
 pub use iced_x86::code_asm::*;
-pub use stage::{Show, Stage};
+pub use stage::{How, Show, Stage, mem, note, reg, test};

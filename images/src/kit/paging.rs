@@ -5,7 +5,7 @@
 //! starts empty. Physical [`FRAMES`] on is free for what tests map there.
 
 use super::build::{Asm, R};
-use super::stage::{CODE64, DATA, RECORD, Stage, TSS64_SEL};
+use super::stage::{CODE64, KERNEL_DATA, RECORD, Stage, TSS64_SEL};
 use iced_x86::code_asm::*;
 
 pub const WINDOW: u32 = 0x40_0000;
@@ -43,6 +43,15 @@ pub const fn pte64(n: u32) -> u32 {
 /// Page-directory entry of the window.
 pub const PDE32_WINDOW: u32 = PD32 + 4;
 pub const PDE64_WINDOW: u32 = PD64 + 16;
+
+/// Empties the TLB; changes EAX.
+pub fn flush(a: &mut Asm, bits: u32) -> R {
+    if bits == 64 {
+        ok! { a; mov(rax, cr3); mov(cr3, rax); }
+    } else {
+        ok! { a; mov(eax, cr3); mov(cr3, eax); }
+    }
+}
 
 /// Fills `count` entries of `size` bytes from `value` in steps of a page.
 fn fill(a: &mut Asm, table: u32, value: u32, count: u32, size: u32) -> R {
@@ -91,6 +100,15 @@ fn tables(a: &mut Asm) -> R {
 pub const FREE_TABLE: u32 = SPARE + 0x1000;
 
 impl Stage<'_> {
+    /// Writes a dword of a page table and empties the TLB (but for global pages).
+    pub fn poke(&mut self, addr: u32, value: u32) -> R {
+        let bits = self.bits;
+        self.code(|a| {
+            a.mov(dword_ptr(addr), value)?;
+            flush(a, bits)
+        })
+    }
+
     /// Turns on 32-bit paging (CR4.PSE on too).
     pub fn paging32(&mut self) -> R {
         self.code(|a| {
@@ -153,7 +171,7 @@ impl Stage<'_> {
         self.bits = 64;
         self.code(|a| {
             ok! { a;
-                mov(eax, u32::from(DATA));
+                mov(eax, u32::from(KERNEL_DATA));
                 mov(ds, eax);
                 mov(es, eax);
                 mov(fs, eax);

@@ -38,7 +38,7 @@ pub const ACT_CLEAR_TF: u8 = 2;
 pub const ACT_SET_RF: u8 = 4;
 
 pub const CODE32: u16 = 0x08;
-pub const DATA: u16 = 0x10;
+pub const KERNEL_DATA: u16 = 0x10;
 pub const USER_CODE32: u16 = 0x1b;
 pub const USER_DATA_SEL: u16 = 0x23;
 pub const USER_CODE64: u16 = 0x2b;
@@ -227,7 +227,7 @@ impl<'b> Stage<'b> {
         b.def("entry2");
         b.code(32, |a| {
             ok! { a;
-                mov(eax, u32::from(DATA));
+                mov(eax, u32::from(KERNEL_DATA));
                 mov(ds, eax);
                 mov(es, eax);
                 mov(fs, eax);
@@ -264,6 +264,26 @@ impl<'b> Stage<'b> {
     /// Straight-line code in the stage's mode.
     pub fn code(&mut self, f: impl FnOnce(&mut Asm) -> R) -> R {
         self.b.code(self.bits, f)
+    }
+
+    /// A routine in the middle of the stage's code, which jumps around it; reach it by `name`.
+    pub fn routine(&mut self, name: &str, bits: u32, f: impl FnOnce(&mut Asm) -> R) -> R {
+        let after = format!("{name}.after");
+        self.code(|a| ok! { a; jmp(a.to(&after)); })?;
+        self.b.def(name);
+        self.b.code(bits, f)?;
+        self.b.def(&after);
+        Ok(())
+    }
+
+    /// The same for 32-bit code that will be copied to `ip`.
+    pub fn routine_at(&mut self, name: &str, ip: u32, f: impl FnOnce(&mut Asm) -> R) -> R {
+        let after = format!("{name}.after");
+        self.code(|a| ok! { a; jmp(a.to(&after)); })?;
+        self.b.def(name);
+        self.b.code_at(32, ip, f)?;
+        self.b.def(&after);
+        Ok(())
     }
 
     /// Adds a descriptor; returns its selector (RPL 0).
@@ -417,7 +437,7 @@ impl<'b> Stage<'b> {
         b.align(16);
         b.def("tss32");
         let mut tss = [0u32; 26];
-        (tss[1], tss[2], tss[25]) = (HANDLER_STACK, u32::from(DATA), 0x68 << 16);
+        (tss[1], tss[2], tss[25]) = (HANDLER_STACK, u32::from(KERNEL_DATA), 0x68 << 16);
         b.longs(&tss);
         b.align(16);
         b.def("tss64");
@@ -456,6 +476,8 @@ impl<'b> Stage<'b> {
                 ]
             })
             .collect();
+        // #SS and #DF on stacks of their own: RSP may be non-canonical then.
+        (idt[2 * 8], idt[2 * 12]) = (idt[2 * 8] | 2 << 32, idt[2 * 12] | 1 << 32);
         self.gates64.iter().for_each(|&(v, g)| idt[2 * v] = g);
         b.quads(&idt);
         b.def("idtr64");
