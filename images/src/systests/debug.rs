@@ -23,7 +23,11 @@ fn steps(s: &mut Stage) -> R {
     s.probe("int-3-two-bytes", &[], |a| ok! { a; bytes(&[0xcd, 3]); })?;
     s.user("int3-user", &[], |a| ok! { a; int3(); })?;
     s.probe("into-of-0", &[], |a| ok! { a; bytes(&[0xce]); })?;
-    s.probe("into-of-1", &[], |a| ok! { a; mov(al, 0x7f); add(al, 1); bytes(&[0xce]); })?;
+    s.probe(
+        "into-of-1",
+        &[],
+        |a| ok! { a; mov(al, 0x7f); add(al, 1); bytes(&[0xce]); },
+    )?;
     s.probe("icebp", &[], |a| ok! { a; int1(); })?;
     s.probe("bound-in", &[], |a| {
         ok! { a; mov(dword_ptr(NOTES), 1); mov(dword_ptr(NOTES + 4), 5); mov(eax, 5); bound(eax, qword_ptr(NOTES)); }
@@ -109,26 +113,74 @@ fn breakpoints(s: &mut Stage) -> R {
     set(s, USER_CODE + 1, L0)?;
     s.user("instruction", &[], |a| ok! { a; nop(); nop(); nop(); })?;
     set(s, USER_CODE + 1, 0x402)?;
-    s.user("instruction-global", &[], |a| ok! { a; nop(); nop(); nop(); })?;
+    s.user(
+        "instruction-global",
+        &[],
+        |a| ok! { a; nop(); nop(); nop(); },
+    )?;
     set(s, USER_CODE + 1, 0x400)?;
-    s.user("instruction-disabled", &[], |a| ok! { a; nop(); nop(); nop(); })?;
+    s.user(
+        "instruction-disabled",
+        &[],
+        |a| ok! { a; nop(); nop(); nop(); },
+    )?;
     s.act(1, 0)?;
     set(s, USER_CODE + 1, L0)?;
-    s.user("instruction-pushes-rf-0", &[reg("raw-flags")], |a| ok! { a; nop(); nop(); nop(); })?;
+    s.user(
+        "instruction-pushes-rf-0",
+        &[reg("raw-flags")],
+        |a| ok! { a; nop(); nop(); nop(); },
+    )?;
     set(s, USER_CODE + 1, 0x402 | 1 << 16)?;
     s.act(1, ACT_LOG)?;
     set(s, DATA_USER, L0 | 1 << 16 | 3 << 18)?;
-    s.user("write-4", &[], |a| ok! { a; mov(dword_ptr(DATA_USER), eax); nop(); })?;
-    s.user("write-4-read-does-not-match", &[], |a| ok! { a; mov(eax, dword_ptr(DATA_USER)); nop(); })?;
-    s.user("write-4-byte-inside", &[], |a| ok! { a; mov(byte_ptr(DATA_USER + 3), al); nop(); })?;
-    s.user("write-4-dword-overlaps-below", &[], |a| ok! { a; mov(dword_ptr(DATA_USER - 3), eax); nop(); })?;
-    s.user("write-4-byte-after", &[], |a| ok! { a; mov(byte_ptr(DATA_USER + 4), al); nop(); })?;
-    s.user("write-4-push", &[], |a| ok! { a; mov(esp, DATA_USER + 4); push(eax); nop(); })?;
+    s.user(
+        "write-4",
+        &[],
+        |a| ok! { a; mov(dword_ptr(DATA_USER), eax); nop(); },
+    )?;
+    s.user(
+        "write-4-read-does-not-match",
+        &[],
+        |a| ok! { a; mov(eax, dword_ptr(DATA_USER)); nop(); },
+    )?;
+    s.user(
+        "write-4-byte-inside",
+        &[],
+        |a| ok! { a; mov(byte_ptr(DATA_USER + 3), al); nop(); },
+    )?;
+    s.user(
+        "write-4-dword-overlaps-below",
+        &[],
+        |a| ok! { a; mov(dword_ptr(DATA_USER - 3), eax); nop(); },
+    )?;
+    s.user(
+        "write-4-byte-after",
+        &[],
+        |a| ok! { a; mov(byte_ptr(DATA_USER + 4), al); nop(); },
+    )?;
+    s.user(
+        "write-4-push",
+        &[],
+        |a| ok! { a; mov(esp, DATA_USER + 4); push(eax); nop(); },
+    )?;
     set(s, DATA_USER, L0 | 3 << 16)?;
-    s.user("read-write-1-read", &[], |a| ok! { a; mov(eax, dword_ptr(DATA_USER)); nop(); })?;
-    s.user("read-write-1-fetch-does-not-match", &[], |a| ok! { a; mov(byte_ptr(DATA_USER + 16), 0xc3); nop(); })?;
+    s.user(
+        "read-write-1-read",
+        &[],
+        |a| ok! { a; mov(eax, dword_ptr(DATA_USER)); nop(); },
+    )?;
+    s.user(
+        "read-write-1-fetch-does-not-match",
+        &[],
+        |a| ok! { a; mov(byte_ptr(DATA_USER + 16), 0xc3); nop(); },
+    )?;
     set(s, DATA_USER + 2, L0 | 1 << 16)?;
-    s.user("rep-stosb", &[reg("ecx")], |a| ok! { a; mov(edi, DATA_USER); mov(ecx, 4); rep_stosb(); nop(); })?;
+    s.user(
+        "rep-stosb",
+        &[reg("ecx")],
+        |a| ok! { a; mov(edi, DATA_USER); mov(ecx, 4); rep_stosb(); nop(); },
+    )?;
     set(s, DATA_USER, L0 | 1 << 16)?;
     s.user("mov-ss-delays", &[], |a| {
         ok! { a; mov(eax, ss); mov(dword_ptr(DATA_USER + 8), eax); mov(ss, word_ptr(DATA_USER + 8)); mov(byte_ptr(DATA_USER), al); nop(); }
@@ -138,7 +190,11 @@ fn breakpoints(s: &mut Stage) -> R {
         ok! { a; mov(ss, word_ptr(DATA_USER + 8)); nop(); nop(); }
     })?;
     set(s, DATA_USER, 0x400 | 1 << 16)?;
-    s.user("condition-without-enable-sets-no-trap", &[], |a| ok! { a; mov(byte_ptr(DATA_USER), al); nop(); })?;
+    s.user(
+        "condition-without-enable-sets-no-trap",
+        &[],
+        |a| ok! { a; mov(byte_ptr(DATA_USER), al); nop(); },
+    )?;
     // I/O: CR4.DE and R/W = 10.
     s.code(|a| ok! { a; mov(eax, cr4); or(eax, 8); mov(cr4, eax); })?;
     set(s, 0x80, L0 | 2 << 16)?;
@@ -146,15 +202,31 @@ fn breakpoints(s: &mut Stage) -> R {
     s.probe("io-in", &[], |a| ok! { a; in_(al, 0x80); nop(); })?;
     s.probe("io-other-port", &[], |a| ok! { a; out(0x81, al); nop(); })?;
     set(s, 0, 0x400)?;
-    s.probe("dr4-with-de", &[], |a| ok! { a; bytes(&[0x0f, 0x21, 0xe0]); })?;
+    s.probe(
+        "dr4-with-de",
+        &[],
+        |a| ok! { a; bytes(&[0x0f, 0x21, 0xe0]); },
+    )?;
     s.code(|a| ok! { a; mov(eax, cr4); and(eax, !8); mov(cr4, eax); })?;
-    s.probe("dr4-is-dr6-without-de", &[reg("eax")], |a| ok! { a; bytes(&[0x0f, 0x21, 0xe0]); })?;
+    s.probe(
+        "dr4-is-dr6-without-de",
+        &[reg("eax")],
+        |a| ok! { a; bytes(&[0x0f, 0x21, 0xe0]); },
+    )?;
     s.act(1, 0)?;
     set(s, 0, 0x2400)?;
     s.probe("general-detect", &[], |a| ok! { a; nop(); mov(eax, dr0); })?;
-    s.probe("general-detect-was-cleared", &[], |a| ok! { a; nop(); mov(eax, dr0); })?;
+    s.probe(
+        "general-detect-was-cleared",
+        &[],
+        |a| ok! { a; nop(); mov(eax, dr0); },
+    )?;
     s.user("dr-at-cpl-3", &[], |a| ok! { a; mov(eax, dr0); })?;
-    s.probe("dr7-reads-bit-10", &[reg("eax")], |a| ok! { a; xor(eax, eax); mov(dr7, eax); mov(eax, dr7); })?;
+    s.probe(
+        "dr7-reads-bit-10",
+        &[reg("eax")],
+        |a| ok! { a; xor(eax, eax); mov(dr7, eax); mov(eax, dr7); },
+    )?;
     s.probe("dr6-fixed-bits", &[reg("eax"), reg("ebx")], |a| {
         ok! { a; xor(eax, eax); mov(dr6, eax); mov(eax, dr6); mov(ebx, 0xffff_ffff_u32); mov(dr6, ebx); mov(ebx, dr6); }
     })?;

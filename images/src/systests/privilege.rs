@@ -1,7 +1,10 @@
 //! Changes of privilege in 32-bit protected mode: call gates, conforming segments, far returns, IRET,
 //! interrupt and trap gates, stack switches (SDM volume 3, sections 5.8, 6.12; volume 2, CALL, RET, IRET, INT n).
 
-use crate::kit::stage::{CODE16, CODE32, HANDLER_STACK, KERNEL_DATA, NOTES, USER_CODE, USER_CODE32, USER_DATA_SEL, USER_STACK};
+use crate::kit::stage::{
+    CODE16, CODE32, HANDLER_STACK, KERNEL_DATA, NOTES, USER_CODE, USER_CODE32, USER_DATA_SEL,
+    USER_STACK,
+};
 use crate::kit::tables::*;
 use crate::kit::*;
 
@@ -67,8 +70,15 @@ fn call_gates(s: &mut Stage) -> R {
     let low_limit = s.descriptor(seg(0, 0xfff, CODE, B32));
     s.code(|a| ok! { a; mov(word_ptr(0x1000), 0x30cd); })?;
     let past_limit = s.descriptor(gate(low_limit, 0x1000, dpl(CALL32, 3), 0));
-    let shows =
-        [note("cs", 0), note("ss", 1), note("esp", 2), note("ret-cs", 3), note("p1", 4), note("p2", 5), reg("esp")];
+    let shows = [
+        note("cs", 0),
+        note("ss", 1),
+        note("esp", 2),
+        note("ret-cs", 3),
+        note("p1", 4),
+        note("p2", 5),
+        reg("esp"),
+    ];
     let call = |selector: u16| move |a: &mut Asm| ok! { a; push(0x1111); push(0x2222); call_far(selector, 0xdead); };
     s.user("gate-from-user", &shows, call(good | 3))?;
     s.probe("gate-same-level", &shows, call(good))?;
@@ -79,14 +89,26 @@ fn call_gates(s: &mut Stage) -> R {
     s.user("gate-to-absent-code", &[], call(to_absent | 3))?;
     s.probe("gate-to-outer-code", &[], call(to_user))?;
     s.user("gate-target-past-limit", &[reg("cs")], call(past_limit | 3))?;
-    s.user("gate-jump-to-inner", &[], |a| ok! { a; jmp_far(good | 3, 0); })?;
+    s.user(
+        "gate-jump-to-inner",
+        &[],
+        |a| ok! { a; jmp_far(good | 3, 0); },
+    )?;
     s.user("conforming-call-keeps-cpl", &[reg("cs"), reg("esp")], |a| {
         ok! { a; call_far(conforming, USER_CODE + 7); }
     })?;
-    s.user("gate-conforming-stays-at-cpl-3", &[reg("cs"), reg("esp")], call(to_conforming | 3))?;
-    s.user("gate-16-pushes-words", &[note("ret", 0), note("outer", 1), note("esp", 2)], |a| {
-        ok! { a; call_far(gate16 | 3, 0); }
-    })?;
+    s.user(
+        "gate-conforming-stays-at-cpl-3",
+        &[reg("cs"), reg("esp")],
+        call(to_conforming | 3),
+    )?;
+    s.user(
+        "gate-16-pushes-words",
+        &[note("ret", 0), note("outer", 1), note("esp", 2)],
+        |a| {
+            ok! { a; call_far(gate16 | 3, 0); }
+        },
+    )?;
     let tss = s.b.sym("tss32");
     // Through CPL 1, whose stack may be bad while CPL 0's is good.
     let code1 = s.descriptor(flat(dpl(CODE, 1), P32));
@@ -106,8 +128,16 @@ fn call_gates(s: &mut Stage) -> R {
         ("no-room", small1 | 1, 8),
     ] {
         ring1(s, ss1, esp1)?;
-        s.user(&format!("gate-inner-ss-{name}"), &[reg("cs"), reg("esp")], call(to_one | 3))?;
-        s.user(&format!("int-inner-ss-{name}"), &[reg("cs")], |a| ok! { a; int(0x2a); })?;
+        s.user(
+            &format!("gate-inner-ss-{name}"),
+            &[reg("cs"), reg("esp")],
+            call(to_one | 3),
+        )?;
+        s.user(
+            &format!("int-inner-ss-{name}"),
+            &[reg("cs")],
+            |a| ok! { a; int(0x2a); },
+        )?;
     }
     s.code(|a| ok! { a; mov(dword_ptr(tss + 8), u32::from(KERNEL_DATA)); mov(dword_ptr(tss + 4), 0x7001); })?;
     s.user("gate-inner-esp-as-it-is", &[note("esp", 2)], call(good | 3))?;
@@ -157,8 +187,16 @@ fn returns(s: &mut Stage) -> R {
             retf_1(8);
         }
     })?;
-    s.user("retf-inner", &[reg("esp")], |a| ok! { a; push(8); push(0x1000); retf(); })?;
-    s.user("iret-inner", &[reg("esp")], |a| ok! { a; push(2); push(8); push(0x1000); iretd(); })?;
+    s.user(
+        "retf-inner",
+        &[reg("esp")],
+        |a| ok! { a; push(8); push(0x1000); retf(); },
+    )?;
+    s.user(
+        "iret-inner",
+        &[reg("esp")],
+        |a| ok! { a; push(2); push(8); push(0x1000); iretd(); },
+    )?;
     let iret_shows = [reg("cs"), reg("ss"), reg("esp"), reg("ds"), reg("flags")];
     let iret = |s: &mut Stage, name: &str, flags: i32, code: u32, stack: u32| {
         s.probe(name, &iret_shows, |a| {
@@ -175,7 +213,11 @@ fn returns(s: &mut Stage) -> R {
     iret(s, "iret-outer-flags", 0x24_3ed7, code, stack)?;
     iret(s, "iret-outer-bad-ss", 0x2, code, 0x10)?;
     iret(s, "iret-null-cs", 0x2, 0, stack)?;
-    s.probe("iret-to-conforming-bad-rpl", &[], |a| ok! { a; push(2); push(0x0b); push(0x1000); iretd(); })?;
+    s.probe(
+        "iret-to-conforming-bad-rpl",
+        &[],
+        |a| ok! { a; push(2); push(0x0b); push(0x1000); iretd(); },
+    )?;
     s.probe("iret-16", &[reg("eip"), reg("esp"), reg("flags")], |a| {
         // Words: FLAGS 08d7h, CS, IP 9300h, where INT 30h waits.
         ok! { a;
@@ -212,7 +254,11 @@ fn interrupts(s: &mut Stage) -> R {
     s.gate(0x27, gate(absent_code, trap, dpl(INT32, 3), 0));
     let int = |n: i32| move |a: &mut Asm| ok! { a; int(n); };
     s.user("int-gate-dpl-0", &[], int(0x20))?;
-    s.user("int-trap-gate", &[reg("frame"), reg("handler-cs")], int(0x21))?;
+    s.user(
+        "int-trap-gate",
+        &[reg("frame"), reg("handler-cs")],
+        int(0x21),
+    )?;
     s.user("int-absent-gate", &[], int(0x22))?;
     s.user("int-to-data", &[], int(0x23))?;
     s.user("int-to-null", &[], int(0x24))?;
@@ -238,7 +284,10 @@ fn interrupts(s: &mut Stage) -> R {
         // PUSHFD; POP EAX; INT 30h.
         ok! { a; mov(dword_ptr(0x9300), 0x30cd_589c); }
     })?;
-    for (name, n) in [("interrupt-gate-clears-if-nt", 0x28), ("trap-gate-keeps-if", 0x29)] {
+    for (name, n) in [
+        ("interrupt-gate-clears-if-nt", 0x28),
+        ("trap-gate-keeps-if", 0x29),
+    ] {
         s.probe(name, &[reg("eax")], |a| {
             ok! { a; pushfd(); or(dword_ptr(esp), 0x4200); popfd(); int(n); }
         })?;

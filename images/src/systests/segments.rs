@@ -29,25 +29,112 @@ fn limits(s: &mut Stage) -> R {
             access(a)
         })
     };
-    through_fs(s, "limit-last-dword", small, |a| ok! { a; mov(eax, dword_ptr(0xc).fs()); })?;
-    through_fs(s, "limit-dword-one-past", small, |a| ok! { a; mov(eax, dword_ptr(0xd).fs()); })?;
-    through_fs(s, "limit-byte-at-limit", small, |a| ok! { a; mov(al, byte_ptr(0xf).fs()); })?;
-    through_fs(s, "limit-byte-past", small, |a| ok! { a; mov(byte_ptr(0x10).fs(), al); })?;
-    through_fs(s, "limit-wraps", small, |a| ok! { a; mov(eax, dword_ptr(0xffff_fffe_u32).fs()); })?;
-    through_fs(s, "limit-pages", pages, |a| ok! { a; mov(eax, dword_ptr(0xffc).fs()); mov(eax, dword_ptr(0xffd).fs()); })?;
-    through_fs(s, "down-below", down, |a| ok! { a; mov(al, byte_ptr(0xf).fs()); })?;
-    through_fs(s, "down-above", down, |a| ok! { a; mov(al, byte_ptr(0x10).fs()); })?;
-    through_fs(s, "down-straddles", down, |a| ok! { a; mov(eax, dword_ptr(0xe).fs()); })?;
-    through_fs(s, "down-16-top", down16, |a| ok! { a; mov(al, byte_ptr(0xffff).fs()); })?;
-    through_fs(s, "down-16-past-64k", down16, |a| ok! { a; mov(al, byte_ptr(0x1_0000).fs()); })?;
-    through_fs(s, "down-16-straddles-64k", down16, |a| ok! { a; mov(ax, word_ptr(0xffff).fs()); })?;
-    through_fs(s, "read-only-write", read_only, |a| ok! { a; mov(byte_ptr(0).fs(), al); })?;
-    through_fs(s, "code-read", code, |a| ok! { a; mov(al, byte_ptr(0).fs()); })?;
-    through_fs(s, "code-write", code, |a| ok! { a; mov(byte_ptr(0).fs(), al); })?;
+    through_fs(
+        s,
+        "limit-last-dword",
+        small,
+        |a| ok! { a; mov(eax, dword_ptr(0xc).fs()); },
+    )?;
+    through_fs(
+        s,
+        "limit-dword-one-past",
+        small,
+        |a| ok! { a; mov(eax, dword_ptr(0xd).fs()); },
+    )?;
+    through_fs(
+        s,
+        "limit-byte-at-limit",
+        small,
+        |a| ok! { a; mov(al, byte_ptr(0xf).fs()); },
+    )?;
+    through_fs(
+        s,
+        "limit-byte-past",
+        small,
+        |a| ok! { a; mov(byte_ptr(0x10).fs(), al); },
+    )?;
+    through_fs(
+        s,
+        "limit-wraps",
+        small,
+        |a| ok! { a; mov(eax, dword_ptr(0xffff_fffe_u32).fs()); },
+    )?;
+    through_fs(
+        s,
+        "limit-pages",
+        pages,
+        |a| ok! { a; mov(eax, dword_ptr(0xffc).fs()); mov(eax, dword_ptr(0xffd).fs()); },
+    )?;
+    through_fs(
+        s,
+        "down-below",
+        down,
+        |a| ok! { a; mov(al, byte_ptr(0xf).fs()); },
+    )?;
+    through_fs(
+        s,
+        "down-above",
+        down,
+        |a| ok! { a; mov(al, byte_ptr(0x10).fs()); },
+    )?;
+    through_fs(
+        s,
+        "down-straddles",
+        down,
+        |a| ok! { a; mov(eax, dword_ptr(0xe).fs()); },
+    )?;
+    through_fs(
+        s,
+        "down-16-top",
+        down16,
+        |a| ok! { a; mov(al, byte_ptr(0xffff).fs()); },
+    )?;
+    through_fs(
+        s,
+        "down-16-past-64k",
+        down16,
+        |a| ok! { a; mov(al, byte_ptr(0x1_0000).fs()); },
+    )?;
+    through_fs(
+        s,
+        "down-16-straddles-64k",
+        down16,
+        |a| ok! { a; mov(ax, word_ptr(0xffff).fs()); },
+    )?;
+    through_fs(
+        s,
+        "read-only-write",
+        read_only,
+        |a| ok! { a; mov(byte_ptr(0).fs(), al); },
+    )?;
+    through_fs(
+        s,
+        "code-read",
+        code,
+        |a| ok! { a; mov(al, byte_ptr(0).fs()); },
+    )?;
+    through_fs(
+        s,
+        "code-write",
+        code,
+        |a| ok! { a; mov(byte_ptr(0).fs(), al); },
+    )?;
     through_fs(s, "load-execute-only", execute_only, |a| ok! { a; nop(); })?;
-    s.probe("cs-write", &[], |a| ok! { a; mov(byte_ptr(0x8200).cs(), al); })?;
-    s.probe("null-load-then-use", &[], |a| ok! { a; xor(eax, eax); mov(fs, eax); mov(al, byte_ptr(0x8200).fs()); })?;
-    s.probe("null-3-load-then-use", &[reg("fs")], |a| ok! { a; mov(eax, 3); mov(fs, eax); mov(al, byte_ptr(0x8200).fs()); })?;
+    s.probe(
+        "cs-write",
+        &[],
+        |a| ok! { a; mov(byte_ptr(0x8200).cs(), al); },
+    )?;
+    s.probe(
+        "null-load-then-use",
+        &[],
+        |a| ok! { a; xor(eax, eax); mov(fs, eax); mov(al, byte_ptr(0x8200).fs()); },
+    )?;
+    s.probe(
+        "null-3-load-then-use",
+        &[reg("fs")],
+        |a| ok! { a; mov(eax, 3); mov(fs, eax); mov(al, byte_ptr(0x8200).fs()); },
+    )?;
     // The stack: #SS instead of #GP.
     let ss_small = s.descriptor(seg(0, 0x7fff, DATA, B32));
     let ss_probe = |s: &mut Stage, name: &str, access: fn(&mut Asm) -> R| {
@@ -56,15 +143,43 @@ fn limits(s: &mut Stage) -> R {
             access(a)
         })
     };
-    ss_probe(s, "stack-ebp-past-limit", |a| ok! { a; mov(ebp, 0x8000); mov(al, byte_ptr(ebp)); })?;
-    ss_probe(s, "stack-ebp-within", |a| ok! { a; mov(ebp, 0x7fff); mov(al, byte_ptr(ebp)); })?;
-    ss_probe(s, "stack-ss-prefix", |a| ok! { a; mov(ebx, 0x8000); mov(al, byte_ptr(ebx).ss()); })?;
-    ss_probe(s, "stack-esp-base", |a| ok! { a; mov(eax, dword_ptr(esp + 0x800)); })?;
-    ss_probe(s, "enter-past-limit", |a| ok! { a; mov(ebp, 0x9000); enter(16, 2); })?;
-    ss_probe(s, "leave-past-limit", |a| ok! { a; mov(ebp, 0x9000); leave(); })?;
+    ss_probe(
+        s,
+        "stack-ebp-past-limit",
+        |a| ok! { a; mov(ebp, 0x8000); mov(al, byte_ptr(ebp)); },
+    )?;
+    ss_probe(
+        s,
+        "stack-ebp-within",
+        |a| ok! { a; mov(ebp, 0x7fff); mov(al, byte_ptr(ebp)); },
+    )?;
+    ss_probe(
+        s,
+        "stack-ss-prefix",
+        |a| ok! { a; mov(ebx, 0x8000); mov(al, byte_ptr(ebx).ss()); },
+    )?;
+    ss_probe(
+        s,
+        "stack-esp-base",
+        |a| ok! { a; mov(eax, dword_ptr(esp + 0x800)); },
+    )?;
+    ss_probe(
+        s,
+        "enter-past-limit",
+        |a| ok! { a; mov(ebp, 0x9000); enter(16, 2); },
+    )?;
+    ss_probe(
+        s,
+        "leave-past-limit",
+        |a| ok! { a; mov(ebp, 0x9000); leave(); },
+    )?;
     // Code limit: a jump past it faults at the jump.
     let code_small = s.descriptor(seg(0, 0x8300, CODE, B32));
-    s.probe("jump-past-code-limit", &[reg("cs")], |a| ok! { a; jmp_far(code_small, 0x8301); })?;
+    s.probe(
+        "jump-past-code-limit",
+        &[reg("cs")],
+        |a| ok! { a; jmp_far(code_small, 0x8301); },
+    )?;
     s.code(|a| {
         // At 0x82fb: JMP rel8 to 0x8310, past the limit of 0x8300; at 0x82f0: MOV EAX,imm32 that would end past it at 0x82fe.
         ok! { a;
@@ -74,8 +189,16 @@ fn limits(s: &mut Stage) -> R {
             mov(word_ptr(0x8310), 0x30cd);
         }
     })?;
-    s.probe("near-jump-past-code-limit", &[reg("eip"), reg("cs")], |a| ok! { a; jmp_far(code_small, 0x82fb); })?;
-    s.probe("fetch-across-code-limit", &[reg("eip"), reg("cs")], |a| ok! { a; jmp_far(code_small, 0x82fe); })
+    s.probe(
+        "near-jump-past-code-limit",
+        &[reg("eip"), reg("cs")],
+        |a| ok! { a; jmp_far(code_small, 0x82fb); },
+    )?;
+    s.probe(
+        "fetch-across-code-limit",
+        &[reg("eip"), reg("cs")],
+        |a| ok! { a; jmp_far(code_small, 0x82fe); },
+    )
 }
 
 fn loads(s: &mut Stage) -> R {
@@ -85,10 +208,18 @@ fn loads(s: &mut Stage) -> R {
     let user = s.descriptor(seg(0, 0xffff, dpl(DATA, 3), B32));
     let fresh = s.descriptor(flat(DATA, P32));
     let load_fs = |s: &mut Stage, name: &str, selector: u16| {
-        s.probe(name, &[reg("fs")], |a| ok! { a; mov(eax, u32::from(selector)); mov(fs, eax); })
+        s.probe(
+            name,
+            &[reg("fs")],
+            |a| ok! { a; mov(eax, u32::from(selector)); mov(fs, eax); },
+        )
     };
     let load_ss = |s: &mut Stage, name: &str, selector: u16| {
-        s.probe(name, &[], |a| ok! { a; mov(eax, u32::from(selector)); mov(ss, eax); })
+        s.probe(
+            name,
+            &[],
+            |a| ok! { a; mov(eax, u32::from(selector)); mov(ss, eax); },
+        )
     };
     load_fs(s, "fs-absent", absent_data)?;
     load_fs(s, "fs-absent-code", absent_code)?;
@@ -104,24 +235,52 @@ fn loads(s: &mut Stage) -> R {
     load_ss(s, "ss-dpl-3", user)?;
     load_ss(s, "ss-past-gdt", 0xfff8)?;
     s.probe("mov-cs", &[], |a| ok! { a; bytes(&[0x8e, 0xc8]); })?;
-    s.probe("jmp-absent-code", &[], |a| ok! { a; jmp_far(absent_code, 0x1000); })?;
+    s.probe(
+        "jmp-absent-code",
+        &[],
+        |a| ok! { a; jmp_far(absent_code, 0x1000); },
+    )?;
     s.probe("jmp-data", &[], |a| ok! { a; jmp_far(0x10, 0x1000); })?;
     s.probe("jmp-null", &[], |a| ok! { a; jmp_far(0, 0x1000); })?;
     s.probe("jmp-user-code", &[], |a| ok! { a; jmp_far(0x1b, 0x1000); })?;
-    s.probe("jmp-ldt-descriptor", &[], |a| ok! { a; jmp_far(system, 0x1000); })?;
+    s.probe(
+        "jmp-ldt-descriptor",
+        &[],
+        |a| ok! { a; jmp_far(system, 0x1000); },
+    )?;
     let at = s.b.sym("gdt") + u32::from(fresh);
-    s.probe("load-sets-accessed", &[mem("before", 0x8200, 8), mem("after", at + 4, 8)], |a| {
-        ok! { a;
-            mov(eax, dword_ptr(at + 4));
-            mov(dword_ptr(0x8200), eax);
-            mov(eax, u32::from(fresh));
-            mov(fs, eax);
-        }
-    })?;
-    s.user("user-loads-kernel-data", &[], |a| ok! { a; mov(eax, 0x10); mov(ds, eax); })?;
-    s.user("user-loads-kernel-code", &[], |a| ok! { a; mov(eax, 0x08); mov(fs, eax); })?;
-    s.user("user-far-jump-kernel", &[], |a| ok! { a; jmp_far(0x08, 0x1000); })?;
-    s.user("user-null-ds-then-use", &[], |a| ok! { a; xor(eax, eax); mov(ds, eax); mov(eax, dword_ptr(USER_DATA)); })
+    s.probe(
+        "load-sets-accessed",
+        &[mem("before", 0x8200, 8), mem("after", at + 4, 8)],
+        |a| {
+            ok! { a;
+                mov(eax, dword_ptr(at + 4));
+                mov(dword_ptr(0x8200), eax);
+                mov(eax, u32::from(fresh));
+                mov(fs, eax);
+            }
+        },
+    )?;
+    s.user(
+        "user-loads-kernel-data",
+        &[],
+        |a| ok! { a; mov(eax, 0x10); mov(ds, eax); },
+    )?;
+    s.user(
+        "user-loads-kernel-code",
+        &[],
+        |a| ok! { a; mov(eax, 0x08); mov(fs, eax); },
+    )?;
+    s.user(
+        "user-far-jump-kernel",
+        &[],
+        |a| ok! { a; jmp_far(0x08, 0x1000); },
+    )?;
+    s.user(
+        "user-null-ds-then-use",
+        &[],
+        |a| ok! { a; xor(eax, eax); mov(ds, eax); mov(eax, dword_ptr(USER_DATA)); },
+    )
 }
 
 /// LAR, LSL, VERR, VERW at CPL 0 (RPL 3 too) and CPL 3, over one descriptor of each kind.
@@ -187,7 +346,11 @@ fn rights(s: &mut Stage) -> R {
     s.probe("lar-null", &[reg("eax"), reg("flags")], |a| {
         ok! { a; xor(ecx, ecx); cmp(ecx, 0); lar(eax, ecx); setz(al); xor(ebx, ebx); }
     })?;
-    s.probe("verr-past-gdt", &[reg("eax")], |a| ok! { a; mov(ecx, 0xfff8); verr(cx); setz(al); })?;
+    s.probe(
+        "verr-past-gdt",
+        &[reg("eax")],
+        |a| ok! { a; mov(ecx, 0xfff8); verr(cx); setz(al); },
+    )?;
     s.probe("arpl", &[reg("eax")], |a| {
         ok! { a; mov(eax, 0x10); mov(ecx, 3); arpl(ax, cx); setz(cl); shl(ecx, 16); or(eax, ecx); }
     })

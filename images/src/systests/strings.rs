@@ -25,27 +25,63 @@ fn cut_off(s: &mut Stage) -> R {
         // A page of one pattern to copy from.
         ok! { a; mov(edi, src); mov(ecx, 0x400); mov(eax, 0x5a5a_5a5a); rep_stosd(); }
     })?;
-    s.user("movsb-write-fault", &regs, |a| ok! { a; mov(esi, src); mov(edi, end - 5); mov(ecx, 16); rep_movsb(); })?;
-    s.user("movsd-write-fault-split", &regs, |a| ok! { a; mov(esi, src); mov(edi, end - 10); mov(ecx, 16); rep_movsd(); })?;
-    s.user("movsb-read-fault", &regs, |a| ok! { a; mov(esi, end - 7); mov(edi, src); mov(ecx, 16); rep_movsb(); })?;
-    s.user("movsb-both-absent", &regs, |a| ok! { a; mov(esi, end); mov(edi, end + 0x10); mov(ecx, 16); rep_movsb(); })?;
+    s.user(
+        "movsb-write-fault",
+        &regs,
+        |a| ok! { a; mov(esi, src); mov(edi, end - 5); mov(ecx, 16); rep_movsb(); },
+    )?;
+    s.user(
+        "movsd-write-fault-split",
+        &regs,
+        |a| ok! { a; mov(esi, src); mov(edi, end - 10); mov(ecx, 16); rep_movsd(); },
+    )?;
+    s.user(
+        "movsb-read-fault",
+        &regs,
+        |a| ok! { a; mov(esi, end - 7); mov(edi, src); mov(ecx, 16); rep_movsb(); },
+    )?;
+    s.user(
+        "movsb-both-absent",
+        &regs,
+        |a| ok! { a; mov(esi, end); mov(edi, end + 0x10); mov(ecx, 16); rep_movsb(); },
+    )?;
     s.user("movsb-backwards", &regs, |a| {
         ok! { a; mov(esi, src + 15); mov(edi, WINDOW + 0x2004); mov(ecx, 16); std(); rep_movsb(); }
     })?;
-    s.user("stosb-fault", &regs, |a| ok! { a; mov(edi, end - 3); mov(ecx, 9); rep_stosb(); })?;
-    s.user("stosd-fault-split", &regs, |a| ok! { a; mov(edi, end - 6); mov(ecx, 9); rep_stosd(); })?;
-    s.user("scasb-fault", &regs, |a| ok! { a; mov(edi, end - 3); mov(ecx, 9); mov(al, 1); bytes(&[0xf2, 0xae]); })?;
+    s.user(
+        "stosb-fault",
+        &regs,
+        |a| ok! { a; mov(edi, end - 3); mov(ecx, 9); rep_stosb(); },
+    )?;
+    s.user(
+        "stosd-fault-split",
+        &regs,
+        |a| ok! { a; mov(edi, end - 6); mov(ecx, 9); rep_stosd(); },
+    )?;
+    s.user(
+        "scasb-fault",
+        &regs,
+        |a| ok! { a; mov(edi, end - 3); mov(ecx, 9); mov(al, 1); bytes(&[0xf2, 0xae]); },
+    )?;
     s.user("cmpsb-fault", &regs, |a| {
         ok! { a; mov(esi, src); mov(edi, src); mov(ecx, 3); bytes(&[0xf3, 0xa6]); mov(esi, src); mov(edi, end - 4);
                  mov(dword_ptr(end - 4), 0x5a5a_5a5a); mov(ecx, 9); bytes(&[0xf3, 0xa6]); }
     })?;
-    s.user("lodsb-fault", &regs, |a| ok! { a; mov(esi, end - 4); mov(ecx, 9); bytes(&[0xf3, 0xac]); })?;
+    s.user(
+        "lodsb-fault",
+        &regs,
+        |a| ok! { a; mov(esi, end - 4); mov(ecx, 9); bytes(&[0xf3, 0xac]); },
+    )?;
     s.user("repne-scasb-stops", &[reg("edi"), reg("ecx"), reg("flags")], |a| {
         ok! { a; mov(byte_ptr(src + 0x800), 7); mov(edi, src + 0x7fe); mov(ecx, 9); mov(al, 7); bytes(&[0xf2, 0xae]); }
     })?;
-    s.user("count-zero-no-fault", &[reg("edi"), reg("ecx"), reg("flags")], |a| {
-        ok! { a; mov(edi, end); xor(ecx, ecx); stc(); rep_stosb(); rep_movsb(); }
-    })?;
+    s.user(
+        "count-zero-no-fault",
+        &[reg("edi"), reg("ecx"), reg("flags")],
+        |a| {
+            ok! { a; mov(edi, end); xor(ecx, ecx); stc(); rep_stosb(); rep_movsb(); }
+        },
+    )?;
     s.user("movsb-overlap-forward", &[mem("data", USER_DATA + 0x904, 8)], |a| {
         ok! { a; mov(dword_ptr(src + 0x900), 0x0403_0201); mov(esi, src + 0x900); mov(edi, src + 0x901); mov(ecx, 7); rep_movsb(); }
     })?;
@@ -67,27 +103,75 @@ fn cut_off(s: &mut Stage) -> R {
 fn crossing(s: &mut Stage) -> R {
     let end = WINDOW + 0x1000;
     s.code(|a| ok! { a; mov(dword_ptr(end - 4), 0x1122_3344); })?;
-    s.user("push-crosses", &[reg("esp"), mem("low", FRAMES + 0xffc, 8)], |a| ok! { a; mov(esp, end + 2); push(eax); })?;
-    s.user("pop-crosses", &[reg("esp"), reg("eax")], |a| ok! { a; mov(esp, end - 2); mov(eax, 0x77); pop(eax); })?;
+    s.user(
+        "push-crosses",
+        &[reg("esp"), mem("low", FRAMES + 0xffc, 8)],
+        |a| ok! { a; mov(esp, end + 2); push(eax); },
+    )?;
+    s.user(
+        "pop-crosses",
+        &[reg("esp"), reg("eax")],
+        |a| ok! { a; mov(esp, end - 2); mov(eax, 0x77); pop(eax); },
+    )?;
     s.user("call-faults-on-push", &[reg("esp")], |a| {
         let mut l = a.create_label();
         ok! { a; mov(esp, end + 4); call(l); here(&mut l); nop(); }
     })?;
-    s.user("pushad-partly", &[reg("esp"), mem("low", FRAMES + 0xffc, 8)], |a| ok! { a; mov(esp, WINDOW + 0x2010); pushad(); })?;
-    s.user("popad-partly", &[reg("esp"), reg("edi"), reg("eax")], |a| ok! { a; mov(esp, end - 4); popad(); })?;
-    s.user("enter-fault", &[reg("esp"), reg("ebp")], |a| ok! { a; mov(ebp, 0x42); mov(esp, end + 4); enter(8, 0); })?;
-    s.user("xchg-fault", &[reg("eax")], |a| ok! { a; mov(eax, 0x99); xchg(dword_ptr(end), eax); })?;
-    s.user("cmpxchg-fault-when-unequal", &[reg("eax")], |a| ok! { a; mov(eax, 1); cmpxchg(dword_ptr(end), ecx); })?;
+    s.user(
+        "pushad-partly",
+        &[reg("esp"), mem("low", FRAMES + 0xffc, 8)],
+        |a| ok! { a; mov(esp, WINDOW + 0x2010); pushad(); },
+    )?;
+    s.user(
+        "popad-partly",
+        &[reg("esp"), reg("edi"), reg("eax")],
+        |a| ok! { a; mov(esp, end - 4); popad(); },
+    )?;
+    s.user(
+        "enter-fault",
+        &[reg("esp"), reg("ebp")],
+        |a| ok! { a; mov(ebp, 0x42); mov(esp, end + 4); enter(8, 0); },
+    )?;
+    s.user(
+        "xchg-fault",
+        &[reg("eax")],
+        |a| ok! { a; mov(eax, 0x99); xchg(dword_ptr(end), eax); },
+    )?;
+    s.user(
+        "cmpxchg-fault-when-unequal",
+        &[reg("eax")],
+        |a| ok! { a; mov(eax, 1); cmpxchg(dword_ptr(end), ecx); },
+    )?;
     s.poke(pte32(1), (FRAMES + 0x1000) | P | U)?;
-    s.user("cmpxchg-read-only-when-unequal", &[reg("eax")], |a| ok! { a; mov(eax, 0x1234_5678); cmpxchg(dword_ptr(end), ecx); })?;
-    s.user("pop-mem-fault-keeps-esp", &[reg("esp")], |a| ok! { a; mov(esp, end - 8); pop(dword_ptr(end)); })?;
-    s.user("xadd-read-only", &[reg("eax")], |a| ok! { a; mov(eax, 3); xadd(dword_ptr(end), eax); })?;
-    s.user("bts-register-offset-fault", &[], |a| ok! { a; mov(eax, 0x8000); bts(dword_ptr(WINDOW), eax); })?;
+    s.user(
+        "cmpxchg-read-only-when-unequal",
+        &[reg("eax")],
+        |a| ok! { a; mov(eax, 0x1234_5678); cmpxchg(dword_ptr(end), ecx); },
+    )?;
+    s.user(
+        "pop-mem-fault-keeps-esp",
+        &[reg("esp")],
+        |a| ok! { a; mov(esp, end - 8); pop(dword_ptr(end)); },
+    )?;
+    s.user(
+        "xadd-read-only",
+        &[reg("eax")],
+        |a| ok! { a; mov(eax, 3); xadd(dword_ptr(end), eax); },
+    )?;
+    s.user(
+        "bts-register-offset-fault",
+        &[],
+        |a| ok! { a; mov(eax, 0x8000); bts(dword_ptr(WINDOW), eax); },
+    )?;
     s.user("pop-esp-based", &[reg("esp"), mem("stored", USER_DATA - 0xc, 8)], |a| {
         // POP [ESP+disp] addresses with ESP after the pop.
         ok! { a; mov(esp, USER_DATA - 0x20); mov(dword_ptr(esp), 0x1357); pop(dword_ptr(esp + 0x10)); }
     })?;
-    s.user("push-esp", &[reg("eax"), reg("esp")], |a| ok! { a; push(esp); pop(eax); })?;
+    s.user(
+        "push-esp",
+        &[reg("eax"), reg("esp")],
+        |a| ok! { a; push(esp); pop(eax); },
+    )?;
     s.poke(pte32(1), 0)
 }
 

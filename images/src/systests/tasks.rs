@@ -60,7 +60,11 @@ pub fn image() -> Vec<u8> {
                 jmp_far(TSS32_SEL, 0);
             }
         })?;
-        s.routine_at("task-b-stops", B_CODE, |a| ok! { a; pop(eax); mov(dword_ptr(NOTES + 24), eax); int(0x30); })?;
+        s.routine_at(
+            "task-b-stops",
+            B_CODE,
+            |a| ok! { a; pop(eax); mov(dword_ptr(NOTES + 24), eax); int(0x30); },
+        )?;
         let setup = |s: &mut Stage, entry: &str| {
             s.code(|a| {
                 asm! { a;
@@ -105,31 +109,71 @@ pub fn image() -> Vec<u8> {
         setup(s, "task-b")?;
         s.probe("call-tss", &shows, |a| ok! { a; call_far(b, 0x1234); })?;
         setup(s, "task-b")?;
-        s.probe("call-gate", &shows, |a| ok! { a; stc(); call_far(gate_b, 0x1234); })?;
+        s.probe(
+            "call-gate",
+            &shows,
+            |a| ok! { a; stc(); call_far(gate_b, 0x1234); },
+        )?;
         setup(s, "task-b")?;
         s.probe("int-task-gate", &shows, |a| ok! { a; int(0x21); })?;
         setup(s, "task-b")?;
         s.user("int-task-gate-from-user", &shows, |a| ok! { a; int(0x21); })?;
         setup(s, "task-b-jumps")?;
-        s.probe("jmp-tss-and-back", &[note("b-flags", 0), note("link", 2), note("types", 3), reg("tr"), mem("type-b", type_b, 2)], |a| {
-            ok! { a; jmp_far(b, 0); }
-        })?;
+        s.probe(
+            "jmp-tss-and-back",
+            &[
+                note("b-flags", 0),
+                note("link", 2),
+                note("types", 3),
+                reg("tr"),
+                mem("type-b", type_b, 2),
+            ],
+            |a| {
+                ok! { a; jmp_far(b, 0); }
+            },
+        )?;
         s.code(|a| ok! { a; mov(eax, dword_ptr(tss_a + 0x28)); })?;
         setup(s, "task-b")?;
-        s.probe("saved-registers", &[mem("eax", tss_a + 0x28, 8), mem("esp", tss_a + 0x38, 8), mem("flags", tss_a + 0x24, 8), mem("cs", tss_a + 0x4c, 4), mem("fs", tss_a + 0x58, 4)], |a| {
-            ok! { a; mov(eax, 0x1357_2468); xor(ecx, ecx); mov(fs, ecx); call_far(b, 0); }
-        })?;
+        s.probe(
+            "saved-registers",
+            &[
+                mem("eax", tss_a + 0x28, 8),
+                mem("esp", tss_a + 0x38, 8),
+                mem("flags", tss_a + 0x24, 8),
+                mem("cs", tss_a + 0x4c, 4),
+                mem("fs", tss_a + 0x58, 4),
+            ],
+            |a| {
+                ok! { a; mov(eax, 0x1357_2468); xor(ecx, ecx); mov(fs, ecx); call_far(b, 0); }
+            },
+        )?;
         // Faults in the old task.
         setup(s, "task-b")?;
-        s.probe("call-busy-self", &[], |a| ok! { a; call_far(TSS32_SEL, 0); })?;
+        s.probe(
+            "call-busy-self",
+            &[],
+            |a| ok! { a; call_far(TSS32_SEL, 0); },
+        )?;
         s.probe("jmp-busy-self", &[], |a| ok! { a; jmp_far(TSS32_SEL, 0); })?;
         s.probe("absent", &[], |a| ok! { a; call_far(gone, 0); })?;
         s.probe("limit-too-small", &[], |a| ok! { a; call_far(short, 0); })?;
         s.probe("gate-absent", &[], |a| ok! { a; call_far(gate_gone, 0); })?;
-        s.probe("gate-to-code", &[], |a| ok! { a; call_far(gate_to_code, 0); })?;
+        s.probe(
+            "gate-to-code",
+            &[],
+            |a| ok! { a; call_far(gate_to_code, 0); },
+        )?;
         s.user("user-calls-dpl-0-tss", &[], |a| ok! { a; call_far(b, 0); })?;
-        s.probe("ltr-busy", &[], |a| ok! { a; mov(eax, u32::from(TSS32_SEL)); ltr(ax); })?;
-        s.probe("ltr-absent", &[], |a| ok! { a; mov(eax, u32::from(gone)); ltr(ax); })?;
+        s.probe(
+            "ltr-busy",
+            &[],
+            |a| ok! { a; mov(eax, u32::from(TSS32_SEL)); ltr(ax); },
+        )?;
+        s.probe(
+            "ltr-absent",
+            &[],
+            |a| ok! { a; mov(eax, u32::from(gone)); ltr(ax); },
+        )?;
         s.probe("ltr-null", &[], |a| ok! { a; xor(eax, eax); ltr(ax); })?;
         setup(s, "task-b")?;
         s.probe("ltr-code", &[], |a| ok! { a; mov(eax, 8); ltr(ax); })?;
@@ -165,9 +209,18 @@ pub fn image() -> Vec<u8> {
                 mov(dword_ptr(gate13 + 4), (task_gate >> 32) as u32);
             }
         })?;
-        s.probe("exception-task-gate-error-code", &[note("error", 6), reg("tr"), reg("esp"), mem("link", tss_b, 4)], |a| {
-            ok! { a; mov(eax, 0x7fff8); mov(fs, eax); }
-        })?;
+        s.probe(
+            "exception-task-gate-error-code",
+            &[
+                note("error", 6),
+                reg("tr"),
+                reg("esp"),
+                mem("link", tss_b, 4),
+            ],
+            |a| {
+                ok! { a; mov(eax, 0x7fff8); mov(fs, eax); }
+            },
+        )?;
         s.code(|a| {
             ok! { a;
                 mov(eax, dword_ptr(0x9500));
@@ -178,7 +231,11 @@ pub fn image() -> Vec<u8> {
         })?;
         setup(s, "task-b")?;
         s.code(|a| ok! { a; mov(dword_ptr(tss_b + 0x64), 0x68_0001); })?;
-        s.probe("debug-trap-bit", &[reg("tr")], |a| ok! { a; call_far(b, 0); })?;
+        s.probe(
+            "debug-trap-bit",
+            &[reg("tr")],
+            |a| ok! { a; call_far(b, 0); },
+        )?;
         setup(s, "task-b")
     })
 }

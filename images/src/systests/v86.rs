@@ -23,9 +23,21 @@ fn end(a: &mut Asm) -> R {
 }
 
 fn plain(s: &mut Stage) -> R {
-    let shows = [reg("cs"), reg("flags"), reg("ds"), reg("es"), reg("ss"), reg("sp")];
+    let shows = [
+        reg("cs"),
+        reg("flags"),
+        reg("ds"),
+        reg("es"),
+        reg("ss"),
+        reg("sp"),
+    ];
     s.probe_in(IOPL3, "int-by-idt", &shows, |a| a.nop())?;
-    s.probe_in(IOPL3, "cli-sti-iopl-3", &[reg("flags")], |a| ok! { a; sti(); pushf(); pop(ax); cli(); })?;
+    s.probe_in(
+        IOPL3,
+        "cli-sti-iopl-3",
+        &[reg("flags")],
+        |a| ok! { a; sti(); pushf(); pop(ax); cli(); },
+    )?;
     for (name, f) in [
         ("cli", (|a: &mut Asm| a.cli()) as fn(&mut Asm) -> R),
         ("sti", |a| a.sti()),
@@ -54,21 +66,66 @@ fn plain(s: &mut Stage) -> R {
             end(a)
         })?;
     }
-    s.probe_in(IOPL3, "out-iopl-3-still-bitmap", &[], |a| ok! { a; out(0x80, al); })?;
-    s.probe_in(IOPL3, "popf-iopl-unchanged", &[reg("flags")], |a| ok! { a; push(0x0fd7); popf(); })?;
-    s.probe_in(IOPL3, "popfd-keeps-vm", &[reg("flags")], |a| ok! { a; push(0x24u32); push(0x0edd); popfd(); })?;
+    s.probe_in(
+        IOPL3,
+        "out-iopl-3-still-bitmap",
+        &[],
+        |a| ok! { a; out(0x80, al); },
+    )?;
+    s.probe_in(
+        IOPL3,
+        "popf-iopl-unchanged",
+        &[reg("flags")],
+        |a| ok! { a; push(0x0fd7); popf(); },
+    )?;
+    s.probe_in(
+        IOPL3,
+        "popfd-keeps-vm",
+        &[reg("flags")],
+        |a| ok! { a; push(0x24u32); push(0x0edd); popfd(); },
+    )?;
     s.probe_in(IOPL3, "iret-iopl-3", &[reg("cs"), reg("flags")], |a| {
         ok! { a; push(0x0002); push(0x5fff); push(0x10 + 0x0b); iret(); bytes(&[0x90; 24]); }
     })?;
-    s.probe_in(IOPL3, "segment-limit", &[], |a| ok! { a; mov(bx, 0xffff); mov(ax, word_ptr(bx)); })?;
-    s.probe_in(IOPL3, "segment-limit-32-bit-address", &[], |a| ok! { a; mov(ebx, 0x1_0000); mov(al, byte_ptr(ebx)); })?;
-    s.probe_in(IOPL3, "stack-limit", &[], |a| ok! { a; mov(bp, 0xffff); mov(ax, word_ptr(bp)); })?;
+    s.probe_in(
+        IOPL3,
+        "segment-limit",
+        &[],
+        |a| ok! { a; mov(bx, 0xffff); mov(ax, word_ptr(bx)); },
+    )?;
+    s.probe_in(
+        IOPL3,
+        "segment-limit-32-bit-address",
+        &[],
+        |a| ok! { a; mov(ebx, 0x1_0000); mov(al, byte_ptr(ebx)); },
+    )?;
+    s.probe_in(
+        IOPL3,
+        "stack-limit",
+        &[],
+        |a| ok! { a; mov(bp, 0xffff); mov(ax, word_ptr(bp)); },
+    )?;
     s.probe_in(IOPL3, "mov-segment", &[reg("ds"), reg("fs"), reg("al")], |a| {
         ok! { a; mov(ax, 0x6801); mov(ds, ax); mov(byte_ptr(0), 0x5c); mov(ax, 0x6800); mov(fs, ax); mov(al, byte_ptr(0x10).fs()); }
     })?;
-    s.probe_in(IOPL3, "far-jump", &[reg("cs"), reg("eip")], |a| ok! { a; jmp_far(0x6001, 0x20); bytes(&[0x90; 64]); })?;
-    s.probe_in(IOPL3, "ip-past-64k", &[], |a| ok! { a; bytes(&[0x66, 0xea, 0, 0, 1, 0, 0, 0x60]); })?;
-    s.probe_in(IOPL3, "divide-error-frame", &[reg("frame"), reg("cs")], |a| ok! { a; xor(cx, cx); div(cx); })
+    s.probe_in(
+        IOPL3,
+        "far-jump",
+        &[reg("cs"), reg("eip")],
+        |a| ok! { a; jmp_far(0x6001, 0x20); bytes(&[0x90; 64]); },
+    )?;
+    s.probe_in(
+        IOPL3,
+        "ip-past-64k",
+        &[],
+        |a| ok! { a; bytes(&[0x66, 0xea, 0, 0, 1, 0, 0, 0x60]); },
+    )?;
+    s.probe_in(
+        IOPL3,
+        "divide-error-frame",
+        &[reg("frame"), reg("cs")],
+        |a| ok! { a; xor(cx, cx); div(cx); },
+    )
 }
 
 fn vme(s: &mut Stage) -> R {
@@ -97,14 +154,24 @@ fn vme(s: &mut Stage) -> R {
         ok! { a; mov(dword_ptr(0x6_0200), 0xcf43); }
     })?;
     let flags = |if_vif: u32| How::V86 { flags: if_vif };
-    s.probe_in(flags(0x2), "vme-int-redirected", &[reg("bx"), reg("sp"), reg("flags")], |a| {
-        a.int(0x21)?;
-        end(a)
-    })?;
-    s.probe_in(flags(0x3002), "vme-int-redirected-iopl-3", &[reg("bx"), reg("sp"), reg("flags")], |a| {
-        a.int(0x21)?;
-        end(a)
-    })?;
+    s.probe_in(
+        flags(0x2),
+        "vme-int-redirected",
+        &[reg("bx"), reg("sp"), reg("flags")],
+        |a| {
+            a.int(0x21)?;
+            end(a)
+        },
+    )?;
+    s.probe_in(
+        flags(0x3002),
+        "vme-int-redirected-iopl-3",
+        &[reg("bx"), reg("sp"), reg("flags")],
+        |a| {
+            a.int(0x21)?;
+            end(a)
+        },
+    )?;
     s.code(|a| ok! { a; or(byte_ptr(tss + 0x68 + 4), 2); })?;
     s.probe_in(flags(0x2), "vme-int-bit-set-iopl-0", &[], |a| {
         a.int(0x21)?;
@@ -115,14 +182,24 @@ fn vme(s: &mut Stage) -> R {
         a.sti()?;
         end(a)
     })?;
-    s.probe_in(flags(0x8_0002), "vme-cli-clears-vif", &[reg("flags")], |a| {
-        a.cli()?;
-        end(a)
-    })?;
-    s.probe_in(flags(0x8_0002), "vme-pushf-shows-vif-as-if", &[reg("ax")], |a| {
-        asm! { a; pushf(); pop(ax); }
-        end(a)
-    })?;
+    s.probe_in(
+        flags(0x8_0002),
+        "vme-cli-clears-vif",
+        &[reg("flags")],
+        |a| {
+            a.cli()?;
+            end(a)
+        },
+    )?;
+    s.probe_in(
+        flags(0x8_0002),
+        "vme-pushf-shows-vif-as-if",
+        &[reg("ax")],
+        |a| {
+            asm! { a; pushf(); pop(ax); }
+            end(a)
+        },
+    )?;
     s.probe_in(flags(0x2), "vme-popf-sets-vif", &[reg("flags")], |a| {
         asm! { a; push(0x202); popf(); }
         end(a)
@@ -131,10 +208,15 @@ fn vme(s: &mut Stage) -> R {
         a.sti()?;
         end(a)
     })?;
-    s.probe_in(flags(0x10_0002), "vme-popf-if-with-vip", &[reg("flags")], |a| {
-        asm! { a; push(0x202); popf(); }
-        end(a)
-    })?;
+    s.probe_in(
+        flags(0x10_0002),
+        "vme-popf-if-with-vip",
+        &[reg("flags")],
+        |a| {
+            asm! { a; push(0x202); popf(); }
+            end(a)
+        },
+    )?;
     s.probe_in(flags(0x2), "vme-popf-tf", &[], |a| {
         asm! { a; push(0x102); popf(); }
         end(a)
@@ -147,13 +229,22 @@ fn vme(s: &mut Stage) -> R {
         a.pushfd()?;
         end(a)
     })?;
-    s.probe_in(flags(0x8_0002), "vme-iret", &[reg("flags"), reg("sp")], |a| {
-        asm! { a; push(0x0002); push(0x6000); push(0x10); iret(); bytes(&[0x90; 16]); }
-        end(a)
-    })?;
+    s.probe_in(
+        flags(0x8_0002),
+        "vme-iret",
+        &[reg("flags"), reg("sp")],
+        |a| {
+            asm! { a; push(0x0002); push(0x6000); push(0x10); iret(); bytes(&[0x90; 16]); }
+            end(a)
+        },
+    )?;
     s.code(|a| ok! { a; mov(eax, cr4); and(eax, !1); or(eax, 2); mov(cr4, eax); })?;
     s.user("pvi-sti-sets-vif", &[reg("flags")], |a| a.sti())?;
     s.user("pvi-cli", &[reg("flags")], |a| ok! { a; sti(); cli(); })?;
-    s.user("pvi-pushf-unchanged", &[reg("eax")], |a| ok! { a; sti(); pushfd(); pop(eax); and(eax, !0x1_0000); })?;
+    s.user(
+        "pvi-pushf-unchanged",
+        &[reg("eax")],
+        |a| ok! { a; sti(); pushfd(); pop(eax); and(eax, !0x1_0000); },
+    )?;
     s.code(|a| ok! { a; mov(eax, cr4); and(eax, !3); mov(cr4, eax); })
 }
