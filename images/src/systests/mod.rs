@@ -4,6 +4,9 @@
 //! between machines. What must be printed is in `tests/systests/NAME.expected`, from the manual.
 
 mod debug;
+mod fpu;
+mod long64;
+mod modes;
 mod paging32;
 mod paging64;
 mod paging_pae;
@@ -28,4 +31,7 @@ pub const ALL: &[(&str, crate::Maker)] = &[
     ("strings", strings::image),
     ("v86", v86::image),
     ("system", system::image),
+    ("long64", long64::image),
+    ("fpu", fpu::image),
+    ("modes", modes::image),
 ];

@@ -2,7 +2,9 @@
 //! descriptor-table limits, double faults, instruction length, alignment checks (SDM volume 3, sections
 //! 2.5, 6.15; volume 2, LOCK, POPF; volume 1, 18.5).
 
-use crate::kit::stage::{CODE32, HANDLER_STACK, KERNEL_DATA, NOTES, TSS32_SEL, USER_DATA};
+use crate::kit::stage::{
+    CODE32, HANDLER_STACK, KERNEL_DATA, NOTES, TSS32_SEL, USER_CODE, USER_DATA,
+};
 use crate::kit::tables::{B16, DATA, LDT, P32, TASK_GATE, TSS32, flat, gate, seg};
 use crate::kit::*;
 
@@ -112,6 +114,35 @@ fn control(s: &mut Stage) -> R {
     s.probe("sysenter-cs-0", &[], |a| a.sysenter())?;
     s.probe("sysexit-cs-0", &[], |a| a.sysexit())?;
     s.user("sysexit-cpl-3", &[], |a| a.sysexit())?;
+    s.routine(
+        "sysenter-target",
+        32,
+        |a| ok! { a; mov(eax, cs); mov(ebx, ss); int(0x30); },
+    )?;
+    let target = s.b.sym("sysenter-target");
+    for (msr, value) in [
+        (0x174, 0x0b),
+        (0x175, HANDLER_STACK - 0x100),
+        (0x176, target),
+    ] {
+        s.code(|a| ok! { a; mov(ecx, msr); mov(eax, value); xor(edx, edx); wrmsr(); })?;
+    }
+    let from = How::Outer {
+        cs: 0x1b,
+        ss: 0x23,
+        flags: 0x2d7,
+        bits: 32,
+    };
+    let shows = [reg("eax"), reg("ebx"), reg("esp"), reg("flags")];
+    s.probe_in(from, "sysenter", &shows, |a| a.sysenter())?;
+    s.probe("sysexit", &[reg("cs"), reg("ss"), reg("esp")], |a| {
+        ok! { a;
+            mov(dword_ptr(USER_CODE + 0x800), 0x30cd);
+            mov(edx, USER_CODE + 0x800);
+            mov(ecx, USER_DATA - 8);
+            sysexit();
+        }
+    })?;
     s.probe(
         "swapgs-in-32-bit",
         &[],
