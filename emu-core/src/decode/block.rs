@@ -103,7 +103,7 @@ pub fn build(cpu: &mut Vcpu, rip: u64, lin: u64, off: u64) -> R<Block> {
             at += 1;
             break;
         }
-        let (mut insn, e) = predecode(&x, rip, at as u16, &ctx);
+        let (mut insn, e) = predecode(&x, &page.buf[at..page.len], rip, at as u16, &ctx);
         insn.idx = insns.len() as u8;
         insns.push(insn);
         at += x.len();
@@ -146,7 +146,7 @@ fn across(cpu: &mut Vcpu, rip: u64, lin: u64, page: &Fetched, ctx: &Ctx) -> R<Bl
         let (i, e) = undefined(rip, 0, decoder.last_error() == DecoderError::NoMoreBytes);
         (i, e, page.len + 1)
     } else {
-        let (i, e) = predecode(&x, rip, 0, ctx);
+        let (i, e) = predecode(&x, &bytes, rip, 0, ctx);
         (i, e, x.len())
     };
     Ok(Block {
@@ -168,7 +168,7 @@ pub fn decode_one(bytes: &[u8], rip: u64, ctx: &Ctx) -> Option<(Insn, Ends)> {
         let short = decoder.last_error() == DecoderError::NoMoreBytes;
         return (!short || bytes.len() >= 15).then(|| undefined(rip, 0, short));
     }
-    Some(predecode(&x, rip, 0, ctx))
+    Some(predecode(&x, bytes, rip, 0, ctx))
 }
 
 /// An instruction that raises #UD, or #GP(0) for one longer than 15 bytes.
@@ -262,8 +262,23 @@ fn unit(x: &Instruction) -> Unit {
     found
 }
 
-/// The compact form of a decoded instruction that lies `at` bytes into its block.
-pub fn predecode(x: &Instruction, block_rip: u64, at: u16, ctx: &Ctx) -> (Insn, Ends) {
+/// FOP of an x87 instruction: the opcode's low three bits and the ModRM byte (SDM Vol. 1, 8.1.9).
+fn x87_opcode(bytes: &[u8]) -> u64 {
+    // What stands before an escape opcode is a prefix, and no prefix looks like one.
+    match bytes.iter().position(|b| b & 0xf8 == 0xd8) {
+        Some(n) if n + 1 < bytes.len() => u64::from(bytes[n] & 7) << 8 | u64::from(bytes[n + 1]),
+        _ => 0,
+    }
+}
+
+/// The compact form of an instruction decoded from the beginning of `bytes`, which lies `at` bytes into its block.
+pub fn predecode(
+    x: &Instruction,
+    bytes: &[u8],
+    block_rip: u64,
+    at: u16,
+    ctx: &Ctx,
+) -> (Insn, Ends) {
     let key = ctx.key;
     let ud = op!(|c: &mut Vcpu, _: &Insn| c.ud());
     let nm = op!(|c: &mut Vcpu, _: &Insn| Err(c.raise(Fault::plain(vector::NM))));
@@ -276,7 +291,8 @@ pub fn predecode(x: &Instruction, block_rip: u64, at: u16, ctx: &Ctx) -> (Insn, 
     let Some(row) = known(x, ctx) else {
         return (place(blank(ud)), Ends::Far);
     };
-    let blocked = match unit(x) {
+    let unit = unit(x);
+    let blocked = match unit {
         Unit::Integer => {
             let vex_general =
                 x.encoding() == EncodingKind::VEX && !key.contains(ModeKey::PROTECTED);
@@ -300,6 +316,10 @@ pub fn predecode(x: &Instruction, block_rip: u64, at: u16, ctx: &Ctx) -> (Insn, 
     i.pfx = (u8::from(x.has_rep_prefix()) * pfx::REP)
         | (u8::from(x.has_repne_prefix()) * pfx::REPNE)
         | (u8::from(x.has_lock_prefix()) * pfx::LOCK);
+    if unit == Unit::X87 {
+        // None of them has an immediate.
+        i.imm = x87_opcode(bytes);
+    }
     let mut immediates = 0;
     for n in 0..x.op_count().min(5) {
         match x.op_kind(n) {

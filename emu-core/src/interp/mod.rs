@@ -26,6 +26,7 @@ pub mod string;
 pub mod system;
 pub mod transfer;
 pub mod vec;
+pub mod x87;
 
 use crate::cpu::flags;
 use crate::cpu::mode::ModeKey;

@@ -46,9 +46,8 @@ impl Legacy {
     fn set_x87(&mut self, c: &Vcpu, wide: bool) {
         let f = &c.fpu;
         let w = &mut self.0;
-        let status = f.sw & !0x3800 | u16::from(f.top & 7) << 11;
         w[0] = u64::from(f.cw)
-            | u64::from(status) << 16
+            | u64::from(f.status()) << 16
             | u64::from(f.valid) << 32
             | u64::from(f.fop & 0x7ff) << 48;
         let pointer = |offset: u64, selector: u16| {
@@ -70,14 +69,8 @@ impl Legacy {
     fn get_x87(&self, c: &mut Vcpu, wide: bool) {
         let w = &self.0;
         let f = &mut c.fpu;
-        f.cw = w[0] as u16 & 0x1f7f | 0x40;
-        let status = (w[0] >> 16) as u16;
-        f.top = (status >> 11 & 7) as u8;
-        f.sw = status & !0xb880;
-        // ES and B follow the flags and masks that are loaded (SDM Vol. 1, 8.1.3.3).
-        if status & !f.cw & 0x3f != 0 {
-            f.sw |= 0x8080;
-        }
+        f.set_control(w[0] as u16);
+        f.set_status((w[0] >> 16) as u16);
         f.valid = (w[0] >> 32) as u8;
         f.fop = (w[0] >> 48) as u16 & 0x7ff;
         let pointer = |v: u64| {
