@@ -59,9 +59,10 @@ impl Vcpu {
         let changed = self.cr0 ^ v;
         if changed & PG != 0 && v & PG != 0 {
             if self.efer & efer::LME != 0 {
-                // SDM Vol. 3A, 10.8.5: long mode needs PAE, and CS.L clear while it is entered.
+                // SDM Vol. 3A, 10.8.5: long mode needs PAE, and while it is entered CS.L clear and no 16-bit TSS.
                 if self.cr4 & cr4::PAE == 0
                     || self.seg[segment::CS as usize].attr & segment::attr::L != 0
+                    || self.tr.attr & 8 == 0
                 {
                     return self.gp(0);
                 }

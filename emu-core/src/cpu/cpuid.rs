@@ -385,6 +385,11 @@ impl CpuModel {
         self.signature
     }
 
+    /// Whether the model follows AMD's manual where the vendors differ.
+    pub fn amd(&self) -> bool {
+        &self.vendor == b"AuthenticAMD"
+    }
+
     /// Whether a feature of this name is shown.
     pub fn has(&self, name: &str) -> bool {
         find(name).is_some_and(|f| self.words[f.word as usize] >> f.bit & 1 != 0)

@@ -15,7 +15,8 @@ pub const DR6_BS: u64 = 1 << 14;
 pub const DR6_BD: u64 = 1 << 13;
 /// DR6: task switch with the T bit.
 pub const DR6_BT: u64 = 1 << 15;
-const DR7_GD: u64 = 1 << 13;
+/// DR7: touching the debug registers is #DB.
+pub const DR7_GD: u64 = 1 << 13;
 
 /// What a breakpoint watches: DR7's R/W field.
 const EXEC: u64 = 0;
@@ -93,10 +94,11 @@ impl Vcpu {
 
     /// Delivers the pending debug trap.
     pub fn deliver_debug_trap(&mut self) {
-        self.events.remove(Events::DEBUG_TRAP);
+        // It also wakes from HLT.
+        self.events.remove(Events::DEBUG_TRAP | Events::HALT);
         let bits = std::mem::take(&mut self.pending_db);
         self.dr[6] |= bits;
-        self.exception(Fault::plain(vector::DB));
+        self.debug_exception();
     }
 
     /// Raises #DB (a fault) if an instruction breakpoint lies at RIP and RF does not hold it back.
@@ -113,7 +115,7 @@ impl Vcpu {
             return false;
         }
         self.dr[6] |= hits;
-        self.exception(Fault::plain(vector::DB));
+        self.debug_exception();
         true
     }
 
@@ -124,9 +126,8 @@ impl Vcpu {
         }
         self.privileged()?;
         if self.dr[7] & DR7_GD != 0 {
-            // A fault; GD is cleared so that the handler can touch the registers.
+            // A fault; delivery clears GD so that the handler can touch the registers.
             self.dr[6] |= DR6_BD;
-            self.dr[7] &= !DR7_GD;
             self.stop = Stop::Fault(Fault::plain(vector::DB));
             return Err(crate::fault::Faulted);
         }
@@ -140,10 +141,11 @@ impl Vcpu {
     /// MOV DRn.
     pub fn write_debug_register(&mut self, n: u8, v: u64) -> R {
         let n = self.debug_register(n)?;
+        let v = if self.code64() { v } else { v & 0xffff_ffff };
         match n {
-            6 | 7 if self.code64() && v >> 32 != 0 => return self.gp(0),
+            6 | 7 if v >> 32 != 0 => return self.gp(0),
             6 => self.dr[6] = v & 0xe00f | 0xffff_0ff0,
-            7 => self.dr[7] = v & 0xffff_2bff | 0x400,
+            7 => self.dr[7] = v & 0xffff_23ff | 0x400,
             _ => self.dr[n] = v,
         }
         // Watched pages are marked in the TLB as they are filled.

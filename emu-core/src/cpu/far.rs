@@ -68,7 +68,9 @@ impl Vcpu {
         }
         let mut c = self.descriptor(selector, vector::GP, ext)?;
         let error = u32::from(selector & !3) | ext;
-        if !c.is_code() || c.dpl() > self.cpl {
+        let size = c.attr() & (attr::L | attr::DB);
+        // In long mode every gate leads to 64-bit code.
+        if !c.is_code() || c.dpl() > self.cpl || self.long_mode() && size != attr::L {
             return self.gp(error);
         }
         if !c.present() {
@@ -154,12 +156,7 @@ impl Vcpu {
                 if !self.code64() || cpl == 3 || rpl != cpl {
                     return self.gp(0);
                 }
-                return Ok(Segment {
-                    selector,
-                    attr: u16::from(cpl) << attr::DPL_SHIFT,
-                    limit: 0,
-                    base: 0,
-                });
+                return Ok(Segment::null_stack(cpl));
             }
             return Ok(Segment {
                 selector,
@@ -214,7 +211,7 @@ impl Vcpu {
         if !d.present() {
             return Err(self.raise(Fault::coded(vector::NP, error)));
         }
-        let base = self.system_base(d, at)?;
+        let base = self.system_base(d, at, error)?;
         self.ldtr = Segment {
             base,
             ..d.segment(selector)
@@ -243,7 +240,7 @@ impl Vcpu {
         if !d.present() {
             return Err(self.raise(Fault::coded(vector::NP, error)));
         }
-        let base = self.system_base(d, at)?;
+        let base = self.system_base(d, at, error)?;
         d.high |= 0x200;
         self.write_system(at + 5, (d.high >> 8) as u8)?;
         self.tr = Segment {
@@ -262,14 +259,17 @@ impl Vcpu {
     }
 
     /// The base of a system descriptor, all 64 bits of it in long mode (canonical, or #GP).
-    fn system_base(&mut self, d: Descriptor, at: u64) -> R<u64> {
+    fn system_base(&mut self, d: Descriptor, at: u64, error: u32) -> R<u64> {
         let low = u64::from(d.base());
         if !self.long_mode() {
             return Ok(low);
         }
         let high: u64 = self.read_system(at + 8)?;
         let base = low | high << 32;
-        if high >> 40 & 0x1f != 0 || !self.canonical(base) {
+        if high >> 40 & 0x1f != 0 {
+            return self.gp(error);
+        }
+        if !self.canonical(base) {
             return self.gp(0);
         }
         Ok(base)

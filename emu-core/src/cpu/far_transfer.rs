@@ -24,7 +24,7 @@ impl Vcpu {
     }
 
     /// The rules for a direct far JMP or CALL to a code segment.
-    fn direct_code(&mut self, mut c: Checked, selector: u16, off: u64) -> R<Checked> {
+    fn direct_code(&mut self, mut c: Checked, selector: u16) -> R<Checked> {
         let error = u32::from(selector & !3);
         let (dpl, rpl) = (c.dpl(), (selector & 3) as u8);
         let allowed = if c.conforming() {
@@ -35,28 +35,30 @@ impl Vcpu {
         if !allowed {
             return self.gp(error);
         }
-        self.code_place(&mut c, error, off)?;
+        self.code_usable(&mut c, error)?;
         Ok(c)
     }
 
-    /// Presence, the L and D bits, and the offset: what every entry into a code segment checks last.
-    pub fn code_place(&mut self, c: &mut Checked, error: u32, off: u64) -> R {
+    /// The L and D bits, and presence.
+    fn code_usable(&mut self, c: &mut Checked, error: u32) -> R {
         if self.long_mode() && c.attr() & (attr::L | attr::DB) == attr::L | attr::DB {
             return self.gp(error);
         }
         if !c.present() {
             return Err(self.raise(Fault::coded(vector::NP, error)));
         }
+        self.mark_accessed(c)
+    }
+
+    /// The offset lies in the code segment, or is canonical: what every entry checks last.
+    fn code_offset(&mut self, c: &Checked, off: u64) -> R {
         let to64 = self.long_mode() && c.attr() & attr::L != 0;
         let ok = if to64 {
             self.canonical(off)
         } else {
             off <= u64::from(c.limit())
         };
-        if !ok {
-            return self.gp(0);
-        }
-        self.mark_accessed(c)
+        if ok { Ok(()) } else { self.gp(0) }
     }
 
     /// JMP far.
@@ -76,7 +78,8 @@ impl Vcpu {
         if !c.is_code() {
             return self.gp(u32::from(selector & !3));
         }
-        let c = self.direct_code(c, selector, off)?;
+        let c = self.direct_code(c, selector)?;
+        self.code_offset(&c, off)?;
         self.enter_code(c, selector & !3 | u16::from(self.cpl), off);
         self.refresh_mode();
         Ok(())
@@ -104,8 +107,13 @@ impl Vcpu {
         if !c.is_code() {
             return self.gp(u32::from(selector & !3));
         }
-        let c = self.direct_code(c, selector, off)?;
+        let c = self.direct_code(c, selector)?;
+        let sp = self.gpr[reg::RSP];
         self.push_pair(back_cs, next, size)?;
+        if let Err(f) = self.code_offset(&c, off) {
+            self.gpr[reg::RSP] = sp;
+            return Err(f);
+        }
         self.enter_code(c, selector & !3 | u16::from(self.cpl), off);
         self.refresh_mode();
         Ok(())
@@ -132,7 +140,8 @@ impl Vcpu {
         }
     }
 
-    fn peek_sized(&mut self, at: u64, size: u64) -> R<u64> {
+    /// Reads a word of `size` bytes, `at` bytes above the top of the stack.
+    pub fn peek_sized(&mut self, at: u64, size: u64) -> R<u64> {
         Ok(match size {
             2 => u64::from(stack::peek::<u16>(self, at)?),
             4 => u64::from(stack::peek::<u32>(self, at)?),
@@ -140,14 +149,8 @@ impl Vcpu {
         })
     }
 
-    /// Through a call gate, a task gate or a TSS.
-    fn far_gate(&mut self, c: Checked, selector: u16, call: bool, next: u64) -> R {
-        let _ = (c, call, next);
-        self.gp(u32::from(selector & !3))
-    }
-
     /// The code segment that RETF and IRET return to.
-    fn return_code(&mut self, selector: u16, off: u64) -> R<Checked> {
+    fn return_code(&mut self, selector: u16) -> R<Checked> {
         if selector & !3 == 0 {
             return self.gp(0);
         }
@@ -164,7 +167,7 @@ impl Vcpu {
         } {
             return self.gp(error);
         }
-        self.code_place(&mut c, error, off)?;
+        self.code_usable(&mut c, error)?;
         Ok(c)
     }
 
@@ -175,12 +178,7 @@ impl Vcpu {
             if !to64 || rpl == 3 {
                 return self.gp(0);
             }
-            return Ok(Segment {
-                selector,
-                attr: u16::from(rpl) << attr::DPL_SHIFT,
-                limit: 0,
-                base: 0,
-            });
+            return Ok(Segment::null_stack(rpl));
         }
         let mut c = self.descriptor(selector, vector::GP, 0)?;
         let error = u32::from(selector & !3);
@@ -207,19 +205,6 @@ impl Vcpu {
         }
     }
 
-    /// Changes SP at the (new) stack's width.
-    fn put_sp(&mut self, sp: u64, to64: bool) {
-        let big = self.seg[SS as usize].big();
-        let r = &mut self.gpr[reg::RSP];
-        *r = if to64 {
-            sp
-        } else if big {
-            sp & 0xffff_ffff
-        } else {
-            *r & !0xffff & 0xffff_ffff | sp & 0xffff
-        };
-    }
-
     /// RETF, with `extra` bytes of parameters to drop.
     pub fn far_return(&mut self, size: u64, extra: u64) -> R {
         let off = self.peek_sized(0, size)?;
@@ -230,9 +215,10 @@ impl Vcpu {
             self.refresh_mode();
             return Ok(());
         }
-        let c = self.return_code(selector, off)?;
+        let c = self.return_code(selector)?;
         let rpl = (selector & 3) as u8;
         if rpl == self.cpl {
+            self.code_offset(&c, off)?;
             stack::drop_bytes(self, 2 * size + extra);
             self.enter_code(c, selector, off);
             self.refresh_mode();
@@ -242,6 +228,7 @@ impl Vcpu {
         let sp = self.peek_sized(2 * size + extra, size)?;
         let ss = self.peek_sized(3 * size + extra, size)? as u16;
         let ss = self.return_stack(ss, rpl, to64)?;
+        self.code_offset(&c, off)?;
         self.enter_code(c, selector, off);
         self.cpl = rpl;
         self.set_segment(SS as usize, ss);
@@ -253,13 +240,15 @@ impl Vcpu {
 
     /// IRET in all its forms.
     pub fn interrupt_return(&mut self, size: u64, i: &Insn) -> R {
+        // SDM Vol. 3A, 6.7.1: NMIs are let in again even by an IRET that faults.
+        self.nmi_blocked = false;
         let done = self.interrupt_return_checked(size, i);
         if done.is_ok() {
-            self.nmi_blocked = false;
-            self.rf_loaded = true;
+            // A 16-bit image has no RF: it is cleared as by any other instruction.
+            self.rf_loaded |= size > 2;
             self.refresh_mode();
-            self.refresh_events();
         }
+        self.refresh_events();
         done
     }
 
@@ -282,18 +271,20 @@ impl Vcpu {
         if image & flags::VM != 0 && self.cpl == 0 && size == 4 && !self.long_mode() {
             return self.iret_to_v86(off, selector, image);
         }
-        let c = self.return_code(selector, off)?;
+        let c = self.return_code(selector)?;
         let rpl = (selector & 3) as u8;
         let to64 = self.long_mode() && c.attr() & attr::L != 0;
         let from64 = self.code64();
         let outer = rpl > self.cpl;
         if !outer && !from64 {
+            self.code_offset(&c, off)?;
             stack::drop_bytes(self, 3 * size);
         } else {
             // 64-bit code always pops SS:RSP.
             let sp = self.peek_sized(3 * size, size)?;
             let ss = self.peek_sized(4 * size, size)? as u16;
             let ss = self.return_stack(ss, rpl, to64)?;
+            self.code_offset(&c, off)?;
             self.set_segment(SS as usize, ss);
             self.put_sp(sp, to64);
         }

@@ -6,8 +6,9 @@
 
 use crate::cpu::far::Checked;
 use crate::cpu::flags;
-use crate::cpu::segment::{CS, Descriptor, SS, Segment, attr, sys};
-use crate::fault::{Fault, Faulted, R, Stop, vector};
+use crate::cpu::frame::Frame;
+use crate::cpu::segment::{CS, Descriptor, SS, Segment, sys};
+use crate::fault::{Fault, R, Stop, vector};
 use crate::vcpu::{Events, Vcpu, reg};
 
 /// Where an interrupt comes from: it decides about privilege checks, the EXT bit and RF.
@@ -15,8 +16,10 @@ use crate::vcpu::{Events, Vcpu, reg};
 pub enum Source {
     /// An exception of fault class: RF is set in the pushed flags.
     Fault,
-    /// #DB as a trap or an instruction breakpoint, NMI, external interrupt, INT1.
+    /// #DB as a trap or an instruction breakpoint, NMI, external interrupt.
     External,
+    /// INT1: no privilege checks, and EXT is set although it is an instruction.
+    Icebp,
     /// INT n.
     Software,
     /// INT3 and INTO: checked against the gate's DPL as INT n is, but not against IOPL in virtual-8086 mode.
@@ -24,8 +27,13 @@ pub enum Source {
 }
 
 impl Source {
+    /// Checked against the gate's DPL, and no event as the EXT bit means it.
     fn software(self) -> bool {
         matches!(self, Self::Software | Self::SoftwareTrap)
+    }
+    /// Delivered by an instruction's handler.
+    fn instruction(self) -> bool {
+        self.software() || self == Self::Icebp
     }
 }
 
@@ -43,6 +51,15 @@ impl Vcpu {
     /// A delivery counts as one retired instruction, so that a handler that faults on its first instruction, for ever, uses
     /// up its fuel and lets time pass.
     pub fn exception(&mut self, fault: Fault) {
+        self.exception_of(fault, Source::Fault);
+    }
+
+    /// The same for a #DB that is a trap or an instruction breakpoint: RF stays as it is in the pushed flags.
+    pub fn debug_exception(&mut self) {
+        self.exception_of(Fault::plain(vector::DB), Source::External);
+    }
+
+    fn exception_of(&mut self, fault: Fault, mut source: Source) {
         self.retired += 1;
         let mut fault = fault;
         loop {
@@ -50,18 +67,11 @@ impl Vcpu {
             if fault.vector == vector::PF {
                 self.cr2 = fault.address;
             }
-            let source = if fault.vector == vector::DB {
-                Source::External
-            } else {
-                Source::Fault
-            };
             // The error code's EXT bit is for the second fault, not for this one.
-            if self
-                .deliver(fault.vector, fault.error, source, self.rip)
-                .is_ok()
-            {
+            if self.deliver_now(fault.vector, fault.error, source).is_ok() {
                 return;
             }
+            source = Source::Fault;
             let second = match std::mem::take(&mut self.stop) {
                 Stop::Fault(f) => f,
                 // A descriptor table in device memory, or a stack at a non-canonical address.
@@ -102,12 +112,24 @@ impl Vcpu {
     }
 
     fn interrupt(&mut self, v: u8) {
-        if self.deliver(v, None, Source::External, self.rip).is_err() {
+        if self.deliver_now(v, None, Source::External).is_err() {
             match std::mem::take(&mut self.stop) {
                 Stop::Fault(f) => self.exception(f),
                 _ => self.exception(Fault::coded(vector::SS, 1)),
             }
         }
+    }
+
+    /// `deliver` between instructions, where nothing could run a second time.
+    fn deliver_now(&mut self, v: u8, error: Option<u32>, source: Source) -> R {
+        let exact = std::mem::replace(&mut self.exact, true);
+        let done = self.deliver(v, error, source, self.rip);
+        self.exact = exact;
+        if v == vector::DB && done.is_ok() {
+            // SDM Vol. 3B, 18.2.4: GD is cleared so that the handler can use the debug registers.
+            self.dr[7] &= !crate::cpu::debug::DR7_GD;
+        }
+        done
     }
 
     /// Goes through the vector's table entry.
@@ -134,7 +156,11 @@ impl Vcpu {
         }
         let ip: u16 = self.read_system(self.idtr.base + at)?;
         let cs: u16 = self.read_system(self.idtr.base + at + 2)?;
-        self.push_three(back)?;
+        // The new CS keeps the old limit, which only unreal mode makes small.
+        if u64::from(ip) > u64::from(self.seg[CS as usize].limit) {
+            return Err(self.raise(Fault::plain(vector::GP)));
+        }
+        self.push_three(self.rflags(), back)?;
         self.seg[CS as usize].load_real(cs);
         self.seg_base[CS as usize] = self.seg[CS as usize].base;
         self.rip = u64::from(ip);
@@ -144,13 +170,9 @@ impl Vcpu {
     }
 
     /// FLAGS, CS and IP as 16-bit words on the current stack.
-    fn push_three(&mut self, back: u64) -> R {
+    fn push_three(&mut self, image: u64, back: u64) -> R {
         let sp = self.gpr[reg::RSP];
-        let words = [
-            self.rflags() as u16,
-            self.seg[CS as usize].selector,
-            back as u16,
-        ];
+        let words = [image as u16, self.seg[CS as usize].selector, back as u16];
         for w in words {
             if let Err(f) = crate::interp::stack::push(self, w) {
                 self.gpr[reg::RSP] = sp;
@@ -176,18 +198,11 @@ impl Vcpu {
             }
             let ip: u16 = self.read(u64::from(v) * 4)?;
             let cs: u16 = self.read(u64::from(v) * 4 + 2)?;
-            let sp = self.gpr[reg::RSP];
-            for w in [image as u16, self.seg[CS as usize].selector, back as u16] {
-                if let Err(f) = crate::interp::stack::push(self, w) {
-                    self.gpr[reg::RSP] = sp;
-                    return Err(f);
-                }
-            }
-            self.seg[CS as usize].load_real(cs);
-            self.seg_base[CS as usize] = self.seg[CS as usize].base;
+            self.push_three(image, back)?;
+            self.set_segment(CS as usize, crate::cpu::far::v86_segment(cs));
             self.rip = u64::from(ip);
             let cleared = if iopl3 { flags::IF } else { flags::VIF };
-            self.set_sys(self.sys & !(cleared | flags::TF | flags::NT | flags::RF));
+            self.set_sys(self.sys & !(cleared | flags::TF | flags::RF));
             self.refresh_mode();
             return Ok(true);
         }
@@ -199,7 +214,10 @@ impl Vcpu {
 
     /// The software-interrupt redirection bit in the TSS: set means that the protected-mode handler takes it.
     fn redirection_bit(&mut self, v: u8) -> R<bool> {
-        let io_map: u16 = self.read_system(self.tr.base + 102)?;
+        if self.tr.attr & 8 == 0 || self.tr.limit < 103 {
+            return self.gp(0);
+        }
+        let io_map: u16 = self.read_system(self.tr.base.wrapping_add(102))?;
         let at = u64::from(io_map).wrapping_sub(32) + u64::from(v / 8);
         if at > u64::from(self.tr.limit) {
             return self.gp(0);
@@ -231,7 +249,10 @@ impl Vcpu {
             return Err(self.raise(Fault::coded(vector::NP, code)));
         }
         if kind == sys::TASK_GATE {
-            return self.interrupt_task(gate.gate_selector(), error, ext, back);
+            let image = self.pushed_flags(source);
+            let tss = gate.gate_selector();
+            let late = source.instruction();
+            return self.interrupt_task(tss, error, ext, back, image, late);
         }
         let wide = kind & 8 != 0;
         let offset = if wide {
@@ -259,30 +280,18 @@ impl Vcpu {
         if self.v86() || !target.conforming() && dpl != self.cpl {
             return self.gp(u32::from(selector & !3) | ext);
         }
-        if u64::from(offset) > u64::from(target.limit()) {
-            return self.gp(ext);
-        }
-        let mut frame = Frame::new(
-            self,
-            self.seg[SS as usize],
-            self.gpr[reg::RSP],
-            wide,
-            self.cpl,
-            ext,
-        );
+        let size = if wide { 4 } else { 2 };
+        let mut frame = Frame::new(self.seg[SS as usize], self.gpr[reg::RSP], size, false, ext);
         frame.push(self, image)?;
         frame.push(self, u64::from(self.seg[CS as usize].selector))?;
         frame.push(self, back)?;
         if let Some(e) = error {
             frame.push(self, u64::from(e))?;
         }
-        let sp = frame.sp;
-        let mask_sp = if self.seg[SS as usize].big() {
-            0xffff_ffff
-        } else {
-            0xffff
-        };
-        self.gpr[reg::RSP] = self.gpr[reg::RSP] & !mask_sp & 0xffff_ffff | sp & mask_sp;
+        if u64::from(offset) > u64::from(target.limit()) {
+            return self.gp(ext);
+        }
+        frame.commit(self);
         self.enter_code(
             target,
             selector & !3 | u16::from(self.cpl),
@@ -293,14 +302,14 @@ impl Vcpu {
         Ok(())
     }
 
-    /// RFLAGS as they are pushed: RF is set for faults (SDM Vol. 3B, 18.3.1.1).
+    /// RFLAGS as they are pushed: RF is set for faults and has run out behind an instruction (SDM Vol. 3B, 18.3.1.1).
     fn pushed_flags(&self, source: Source) -> u64 {
-        self.rflags()
-            | if source == Source::Fault {
-                flags::RF
-            } else {
-                0
-            }
+        let image = self.rflags();
+        match source {
+            Source::Fault => image | flags::RF,
+            Source::External => image,
+            Source::Icebp | Source::Software | Source::SoftwareTrap => image & !flags::RF,
+        }
     }
 
     /// To a more privileged level, on the stack that the TSS names.
@@ -319,16 +328,12 @@ impl Vcpu {
     ) -> R {
         let (ss_selector, sp) = self.tss_stack(dpl, ext)?;
         let ss = self.stack_segment(ss_selector, dpl, ext)?;
-        if u64::from(offset) > u64::from(target.limit()) {
-            return self.gp(ext);
-        }
         let was_v86 = self.v86();
         let mut frame = Frame::new(
-            self,
             ss,
             u64::from(sp),
-            wide,
-            dpl,
+            if wide { 4 } else { 2 },
+            dpl != self.cpl,
             u32::from(ss_selector & !3) | ext,
         );
         if was_v86 {
@@ -344,7 +349,9 @@ impl Vcpu {
         if let Some(e) = error {
             frame.push(self, u64::from(e))?;
         }
-        let sp = frame.sp;
+        if u64::from(offset) > u64::from(target.limit()) {
+            return self.gp(ext);
+        }
         if was_v86 {
             for s in [0, 3, 4, 5] {
                 self.set_segment(s, Segment::default());
@@ -352,8 +359,7 @@ impl Vcpu {
         }
         self.cpl = dpl;
         self.set_segment(SS as usize, ss);
-        let mask_sp = if ss.big() { 0xffff_ffff } else { 0xffff };
-        self.gpr[reg::RSP] = self.gpr[reg::RSP] & !mask_sp & 0xffff_ffff | sp & mask_sp;
+        frame.commit(self);
         self.enter_code(target, selector & !3 | u16::from(dpl), u64::from(offset));
         self.set_sys(self.sys & !mask);
         self.refresh_mode();
@@ -375,9 +381,6 @@ impl Vcpu {
             Some(sys::TRAP) => true,
             _ => return self.gp(code),
         };
-        if high >> 40 & 0x1f != 0 {
-            return self.gp(code);
-        }
         if source.software() && gate.dpl() < self.cpl {
             return self.gp(code);
         }
@@ -387,15 +390,11 @@ impl Vcpu {
         let offset = u64::from(gate.gate_offset32()) | high << 32;
         let selector = gate.gate_selector();
         let target = self.code_target(selector, ext)?;
-        if target.attr() & attr::L == 0 || target.attr() & attr::DB != 0 {
-            return self.gp(u32::from(selector & !3) | ext);
-        }
         let dpl = target.dpl();
         let inner = !target.conforming() && dpl < self.cpl;
         if !inner && !target.conforming() && dpl != self.cpl {
             return self.gp(u32::from(selector & !3) | ext);
         }
-        let cpl = if inner { dpl } else { self.cpl };
         let ist = gate.high & 7;
         let sp = if ist != 0 {
             self.tss64(36 + 8 * (u64::from(ist) - 1), ext)?
@@ -404,45 +403,26 @@ impl Vcpu {
         } else {
             self.gpr[reg::RSP]
         };
-        let mut sp = sp & !15;
+        // SDM Vol. 3A, 6.14.2: the frame begins at a multiple of 16, whatever the stack.
+        let mut frame = Frame::flat(sp & !15, inner, ext);
+        frame.push(self, u64::from(self.seg[SS as usize].selector))?;
+        frame.push(self, self.gpr[reg::RSP])?;
+        frame.push(self, self.pushed_flags(source))?;
+        frame.push(self, u64::from(self.seg[CS as usize].selector))?;
+        frame.push(self, back)?;
+        if let Some(e) = error {
+            frame.push(self, u64::from(e))?;
+        }
         if !self.canonical(offset) {
             return self.gp(ext);
         }
-        let image = self.pushed_flags(source);
-        let words = [
-            u64::from(self.seg[SS as usize].selector),
-            self.gpr[reg::RSP],
-            image,
-            u64::from(self.seg[CS as usize].selector),
-            back,
-        ];
-        let cpl_is_user = cpl == 3;
-        for w in words.into_iter().chain(error.map(u64::from)) {
-            sp = sp.wrapping_sub(8);
-            if !self.canonical(sp) {
-                return Err(self.raise(Fault::coded(vector::SS, ext)));
-            }
-            if cpl_is_user {
-                self.write(sp, w)?
-            } else {
-                self.write_system(sp, w)?
-            }
-        }
         if inner {
             self.cpl = dpl;
-            // SDM Vol. 3A, 6.14.2: SS is null with the new CPL as RPL.
-            self.set_segment(
-                SS as usize,
-                Segment {
-                    selector: u16::from(dpl),
-                    attr: u16::from(dpl) << attr::DPL_SHIFT,
-                    limit: 0,
-                    base: 0,
-                },
-            );
+            self.set_segment(SS as usize, Segment::null_stack(dpl));
         }
-        self.gpr[reg::RSP] = sp;
-        self.enter_code(target, selector & !3 | u16::from(cpl), offset);
+        frame.commit(self);
+        let cpl = u16::from(self.cpl);
+        self.enter_code(target, selector & !3 | cpl, offset);
         let mask = flags::TF | flags::NT | flags::RF | flags::VM | if trap { 0 } else { flags::IF };
         self.set_sys(self.sys & !mask);
         self.refresh_mode();
@@ -450,7 +430,7 @@ impl Vcpu {
     }
 
     /// A 64-bit word of the 64-bit TSS; beyond its limit is #TS.
-    fn tss64(&mut self, at: u64, ext: u32) -> R<u64> {
+    pub fn tss64(&mut self, at: u64, ext: u32) -> R<u64> {
         if at + 7 > u64::from(self.tr.limit) {
             let e = u32::from(self.tr.selector & !3) | ext;
             return Err(self.raise(Fault::coded(vector::TS, e)));
@@ -461,46 +441,5 @@ impl Vcpu {
         } else {
             Err(self.raise(Fault::coded(vector::SS, ext)))
         }
-    }
-}
-
-/// Pushes onto a stack that is not (yet) the current one.
-pub struct Frame {
-    ss: Segment,
-    pub sp: u64,
-    wide: bool,
-    user: bool,
-    error: u32,
-}
-
-impl Frame {
-    pub fn new(_: &Vcpu, ss: Segment, sp: u64, wide: bool, cpl: u8, error: u32) -> Self {
-        Self {
-            ss,
-            sp,
-            wide,
-            user: cpl == 3,
-            error,
-        }
-    }
-
-    /// Pushes 4 bytes, or 2 through a 16-bit gate; beyond the limit is #SS.
-    pub fn push(&mut self, cpu: &mut Vcpu, v: u64) -> R {
-        let size = if self.wide { 4 } else { 2 };
-        let mask = if self.ss.big() { 0xffff_ffff } else { 0xffff };
-        let sp = self.sp.wrapping_sub(size) & mask;
-        if !self.ss.holds(sp, size) {
-            return Err(cpu.raise(Fault::coded(vector::SS, self.error)));
-        }
-        let lin = self.ss.base.wrapping_add(sp) & 0xffff_ffff;
-        let done: Result<(), Faulted> = match (self.wide, self.user) {
-            (true, true) => cpu.write(lin, v as u32),
-            (false, true) => cpu.write(lin, v as u16),
-            (true, false) => cpu.write_system(lin, v as u32),
-            (false, false) => cpu.write_system(lin, v as u16),
-        };
-        done?;
-        self.sp = sp;
-        Ok(())
     }
 }

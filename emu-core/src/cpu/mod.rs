@@ -6,6 +6,8 @@ pub mod debug;
 pub mod far;
 pub mod far_transfer;
 pub mod flags;
+pub mod frame;
+pub mod gate;
 pub mod interrupt;
 pub mod mode;
 pub mod msr;
@@ -13,3 +15,6 @@ pub mod segment;
 pub mod syscall;
 pub mod task;
 pub mod width;
+
+#[cfg(test)]
+pub mod tests;

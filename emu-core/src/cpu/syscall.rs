@@ -1,6 +1,11 @@
 //! Fast system calls: SYSCALL/SYSRET (AMD APM Vol. 3) and SYSENTER/SYSEXIT (SDM Vol. 2B).
+//!
+//! Where the vendors differ the CPU model's decides. AMD: SYSENTER and SYSEXIT are #UD in long mode; SYSRET changes SS's
+//! selector alone, whatever its hidden part holds, and checks RCX only by fetching from it. Intel: SYSRET loads a flat SS and is
+//! #GP(0) for a non-canonical RCX while still at CPL 0.
 
 use crate::cpu::control::efer;
+use crate::cpu::debug::DR6_BS;
 use crate::cpu::flags;
 use crate::cpu::segment::{CS, SS, Segment, attr};
 use crate::fault::R;
@@ -34,11 +39,11 @@ impl Vcpu {
 
     /// SYSCALL; `next` is the address of the instruction behind it.
     pub fn syscall(&mut self, next: u64) -> R {
-        if self.efer & efer::SCE == 0 || self.real_mode() || self.v86() {
+        if self.efer & efer::SCE == 0 {
             return self.ud();
         }
         let selector = (self.msr.star >> 32) as u16 & !3;
-        self.trap_inhibited = true;
+        let stack = selector.wrapping_add(8);
         if self.long_mode() {
             let code64 = self.code64();
             self.gpr[reg::RCX] = if code64 { next } else { next & 0xffff_ffff };
@@ -48,59 +53,79 @@ impl Vcpu {
             } else {
                 self.msr.cstar
             };
-            self.enter_flat(selector, selector + 8, 0, true);
+            self.enter_flat(selector, stack, 0, true);
             let v = self.rflags() & !self.msr.fmask & !flags::RF;
             self.set_rflags(v);
         } else {
             self.gpr[reg::RCX] = next & 0xffff_ffff;
             self.rip = self.msr.star & 0xffff_ffff;
-            self.enter_flat(selector, selector + 8, 0, false);
+            self.enter_flat(selector, stack, 0, false);
             self.set_sys(self.sys & !(flags::IF | flags::VM | flags::RF));
         }
+        self.step_by_new_flags();
         self.refresh_mode();
         self.refresh_events();
         Ok(())
+    }
+
+    /// SYSCALL and SYSRET trap for TF as it is behind them, so that a kernel that masks it is not stepped, and a user's step
+    /// over SYSCALL ends when the kernel is back.
+    fn step_by_new_flags(&mut self) {
+        self.trap_inhibited = true;
+        if self.sys & flags::TF != 0 {
+            self.debug_trap_after(DR6_BS);
+        }
     }
 
     /// SYSRET; `wide` with REX.W returns to 64-bit code.
     pub fn sysret(&mut self, wide: bool) -> R {
-        if self.efer & efer::SCE == 0 || self.real_mode() || self.v86() {
+        if self.efer & efer::SCE == 0 {
             return self.ud();
         }
-        self.privileged()?;
-        let star = (self.msr.star >> 48) as u16;
-        if wide && !self.canonical(self.gpr[reg::RCX]) {
+        if self.real_mode() || self.cpl != 0 {
             return self.gp(0);
         }
-        let base = if wide { star.wrapping_add(16) } else { star };
-        self.rip = if wide {
-            self.gpr[reg::RCX]
+        let amd = self.model.amd();
+        let star = (self.msr.star >> 48) as u16;
+        let rcx = self.gpr[reg::RCX];
+        if wide && !amd && !self.canonical(rcx) {
+            return self.gp(0);
+        }
+        let code = if wide { star.wrapping_add(16) } else { star };
+        let stack = star.wrapping_add(8);
+        let from64 = self.code64();
+        self.rip = if wide { rcx } else { rcx & 0xffff_ffff };
+        self.cpl = 3;
+        self.set_segment(CS as usize, flat(code | 3, 3, true, wide));
+        if amd {
+            self.seg[SS as usize].selector = stack;
         } else {
-            self.gpr[reg::RCX] & 0xffff_ffff
-        };
-        let long = self.long_mode();
-        self.enter_flat(base | 3, star.wrapping_add(8) | 3, 3, wide);
-        if long {
-            let v = self.gpr[11] & 0x003c_7fd7 & self.model.eflags_mask | 2;
+            self.set_segment(SS as usize, flat(stack | 3, 3, false, false));
+        }
+        if from64 {
+            let v = self.gpr[11] & 0x003c_7fd7 & self.model.eflags_mask;
             self.set_rflags(v);
         } else {
             self.set_sys(self.sys | flags::IF);
         }
+        self.step_by_new_flags();
         self.refresh_mode();
         self.refresh_events();
         Ok(())
     }
 
-    /// SYSENTER.
+    /// SYSENTER. TF stays: a step over it ends at the kernel's first instruction.
     pub fn sysenter(&mut self) -> R {
-        let cs = self.msr.sysenter_cs as u16;
-        if self.real_mode() || cs & !3 == 0 {
+        let long = self.long_mode();
+        if long && self.model.amd() {
+            return self.ud();
+        }
+        let cs = self.msr.sysenter_cs as u16 & !3;
+        if self.real_mode() || cs == 0 {
             return self.gp(0);
         }
-        self.trap_inhibited = true;
-        let long = self.long_mode();
         self.set_sys(self.sys & !(flags::VM | flags::IF | flags::RF));
-        self.enter_flat(cs & !3, (cs & !3) + 8, 0, long);
+        self.enter_flat(cs, cs.wrapping_add(8), 0, long);
         let mask = if long { u64::MAX } else { 0xffff_ffff };
         self.gpr[reg::RSP] = self.msr.sysenter_esp & mask;
         self.rip = self.msr.sysenter_eip & mask;
@@ -111,22 +136,25 @@ impl Vcpu {
 
     /// SYSEXIT; `wide` with REX.W returns to 64-bit code.
     pub fn sysexit(&mut self, wide: bool) -> R {
-        let cs = self.msr.sysenter_cs as u16;
-        if self.real_mode() || cs & !3 == 0 || self.cpl > 0 {
+        if self.long_mode() && self.model.amd() {
+            return self.ud();
+        }
+        let cs = self.msr.sysenter_cs as u16 & !3;
+        if self.real_mode() || cs == 0 || self.cpl > 0 {
             return self.gp(0);
         }
         let (rip, rsp) = (self.gpr[reg::RDX], self.gpr[reg::RCX]);
         if wide && !(self.canonical(rip) && self.canonical(rsp)) {
             return self.gp(0);
         }
-        let base = cs & !3;
-        let (code, stack) = if wide {
-            (base + 32, base + 40)
-        } else {
-            (base + 16, base + 24)
-        };
-        self.enter_flat(code | 3, stack | 3, 3, wide);
+        let (code, stack) = if wide { (32, 40) } else { (16, 24) };
         let mask = if wide { u64::MAX } else { 0xffff_ffff };
+        self.enter_flat(
+            cs.wrapping_add(code) | 3,
+            cs.wrapping_add(stack) | 3,
+            3,
+            wide,
+        );
         self.rip = rip & mask;
         self.gpr[reg::RSP] = rsp & mask;
         self.refresh_mode();

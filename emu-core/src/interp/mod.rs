@@ -271,6 +271,7 @@ impl Interp {
         let rip = cpu.rip;
         cpu.gpr[reg::BLOCK] = rip;
         cpu.exact = true;
+        let held = cpu.pending_db;
         let flow = (insn.run)(cpu, &insn, &[]);
         cpu.exact = false;
         self.note(rip, n);
@@ -279,6 +280,9 @@ impl Interp {
             if cpu.stop == Stop::Retry {
                 cpu.stop = Stop::Shutdown;
             }
+            // Data breakpoints are for instructions that complete; what MOV SS holds back stays.
+            cpu.pending_db = held;
+            cpu.events.set(Events::DEBUG_TRAP, held != 0);
             self.stopped(cpu, n, flow);
             return false;
         }
@@ -346,10 +350,10 @@ impl Interp {
         if cpu.events.contains(Events::BREAKPOINTS) && cpu.code_breakpoint() {
             return None;
         }
-        let shadowed = cpu.events.contains(Events::SHADOW);
         let stepping = cpu.sys & flags::TF != 0;
         cpu.events.remove(Events::SHADOW);
         cpu.trap_inhibited = false;
+        cpu.rf_loaded = false;
         if self.one(cpu) {
             if cpu.sys & flags::RF != 0 && !cpu.rf_loaded {
                 cpu.set_sys(cpu.sys & !flags::RF);
@@ -360,8 +364,6 @@ impl Interp {
                 cpu.events |= Events::DEBUG_TRAP;
             }
         }
-        cpu.rf_loaded = false;
-        let _ = shadowed;
         None
     }
 }

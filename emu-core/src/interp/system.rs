@@ -97,7 +97,8 @@ fn mov_to_dr(c: &mut Vcpu, i: &Insn) -> R {
 
 fn mov_from_dr(c: &mut Vcpu, i: &Insn) -> R {
     let n = c.debug_register(i.r1)?;
-    c.gpr[(i.r0 & 31) as usize] = c.dr[n];
+    let v = c.dr[n];
+    c.gpr[(i.r0 & 31) as usize] = if c.code64() { v } else { v & 0xffff_ffff };
     Ok(())
 }
 
@@ -274,7 +275,7 @@ pub fn pick_int(x: &Instruction, _: &Ctx) -> Option<Handler> {
             op!(store |c: &mut Vcpu, i: &Insn| go(c, i, vector::BP, Source::SoftwareTrap))
         }
         Mnemonic::Int1 => {
-            op!(store |c: &mut Vcpu, i: &Insn| go(c, i, vector::DB, Source::External))
+            op!(store |c: &mut Vcpu, i: &Insn| go(c, i, vector::DB, Source::Icebp))
         }
         Mnemonic::Into => op!(store |c: &mut Vcpu, i: &Insn| {
             if c.flags.of() {
