@@ -10,6 +10,7 @@ pub mod interp;
 pub mod machine;
 pub mod mem;
 pub mod runner;
+pub mod sensitive;
 pub mod softfloat;
 pub mod state;
 pub mod testing;
