@@ -1,0 +1,146 @@
+//! Debian's kernels, unmodified, from the bzImage to user space and back.
+//!
+//! The guests come from `images/fetch.sh out` in the workspace's root (or the folder that `EMU_GUESTS` names).
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+use std::time::Instant;
+
+fn guest(name: &str) -> PathBuf {
+    let folder = std::env::var_os("EMU_GUESTS").map_or_else(
+        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../out")),
+        PathBuf::from,
+    );
+    let path = folder.join(name);
+    assert!(
+        path.exists(),
+        "{} is missing: run `sh images/fetch.sh out` in the workspace's root",
+        path.display()
+    );
+    path
+}
+
+struct Run {
+    text: String,
+    stats: String,
+}
+
+impl Run {
+    /// A number from the line of statistics.
+    fn stat(&self, key: &str) -> u64 {
+        let at = self
+            .stats
+            .find(&format!("\"{key}\":"))
+            .unwrap_or_else(|| panic!("no {key} in {}", self.stats));
+        let digits = self.stats[at + key.len() + 3..].trim_start();
+        let end = digits
+            .find(|c: char| !c.is_ascii_digit())
+            .unwrap_or(digits.len());
+        digits[..end]
+            .parse()
+            .unwrap_or_else(|_| panic!("{key} is no number in {}", self.stats))
+    }
+}
+
+fn run(kernel: &str, initrd: &str, append: &str, more: &[&str]) -> Run {
+    let start = Instant::now();
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = Command::new(env!("CARGO_BIN_EXE_emu"))
+        .arg("run")
+        .args([
+            "--no-reboot",
+            "--timeout",
+            "600",
+            "--stats=json",
+            "--append",
+            append,
+        ])
+        .arg("--kernel")
+        .arg(guest(kernel))
+        .arg("--initrd")
+        .arg(guest(initrd))
+        .args(more)
+        .output()
+        .expect("emu starts");
+    let text = String::from_utf8_lossy(&stdout).into_owned();
+    let errors = String::from_utf8_lossy(&stderr).into_owned();
+    assert!(
+        status.success(),
+        "{kernel}: {status} after {:?}\n{text}\n{errors}",
+        start.elapsed()
+    );
+    println!("{kernel} {more:?}: {:?}", start.elapsed());
+    Run {
+        text,
+        stats: errors
+            .trim_end()
+            .lines()
+            .last()
+            .unwrap_or_default()
+            .to_string(),
+    }
+}
+
+fn boots(kernel: &str, initrd: &str) {
+    let r = run(kernel, initrd, "console=ttyS0 quiet panic=-1 gb=boot", &[]);
+    for mark in ["@init", "@done"] {
+        assert!(r.text.contains(mark), "{kernel}: no {mark} in\n{}", r.text);
+    }
+}
+
+/// Every benchmark of guestbench, briefly: each line says `ok`, which means that its checksum is right.
+fn computes(kernel: &str, initrd: &str) {
+    let r = run(
+        kernel,
+        initrd,
+        "console=ttyS0 quiet panic=-1 gb=micro gbn=1 gbr=1",
+        &[],
+    );
+    let ends: Vec<&str> = r.text.lines().filter(|l| l.starts_with("@end")).collect();
+    assert!(
+        ends.len() >= 36,
+        "{kernel}: only {} benchmarks ended\n{}",
+        ends.len(),
+        r.text
+    );
+    for line in ends {
+        assert!(line.trim_end().ends_with(" ok"), "{kernel}: {line}");
+    }
+}
+
+#[test]
+fn amd64_boots_twice_alike_under_the_virtual_clock() {
+    let once = || {
+        let r = run(
+            "vmlinuz-amd64",
+            "initramfs-amd64-micro.cpio",
+            "console=ttyS0 quiet panic=-1 gb=boot",
+            &["--clock", "virtual"],
+        );
+        assert!(
+            r.text.contains("@init") && r.text.contains("@done"),
+            "{}",
+            r.text
+        );
+        (r.stat("retired"), r.stat("guest_ns"), r.text)
+    };
+    assert_eq!(once(), once());
+}
+
+#[test]
+fn amd64_computes() {
+    computes("vmlinuz-amd64", "initramfs-amd64-micro.cpio");
+}
+
+#[test]
+fn i386_with_pae_boots() {
+    boots("vmlinuz-686-pae", "initramfs-i386-micro.cpio");
+}
+
+#[test]
+fn i386_without_pae_boots_and_computes() {
+    computes("vmlinuz-686", "initramfs-i386-micro.cpio");
+}
