@@ -33,13 +33,10 @@ fn output(name: &str, image: &[u8]) -> String {
         .expect("emu starts");
     let _ = std::fs::remove_file(&path);
     let text = String::from_utf8_lossy(&out.stdout).into_owned();
-    assert_eq!(
-        out.status.code(),
-        Some(1),
-        "{name}: leaves by isa-debug-exit with 0\n{text}\n{}",
-        String::from_utf8_lossy(&out.stderr)
-    );
-    text
+    match out.status.code() {
+        Some(1) => text,
+        other => format!("{text}(left with status {other:?} instead of 1)\n"),
+    }
 }
 
 #[test]
@@ -60,7 +57,7 @@ fn every_system_test_prints_what_the_manual_says() {
                 theirs.get(n).copied().unwrap_or("(nothing)"),
             );
             if a != b {
-                wrong += &format!("* {a}\n  {b}  (expected)\n");
+                wrong += &format!("{name}\n* {a}\n  {b}  (expected)\n");
             }
         }
     }

@@ -90,11 +90,7 @@ pub fn build(cpu: &mut Vcpu, rip: u64, lin: u64, off: u64) -> R<Block> {
                 }
                 break;
             }
-            let (insn, e) = undefined(
-                rip,
-                at,
-                page.len - at >= 15 && decoder.last_error() == DecoderError::NoMoreBytes,
-            );
+            let (insn, e) = undefined(rip, at, too_long(&page.buf[at..page.len], key));
             insns.push(Insn {
                 idx: insns.len() as u8,
                 ..insn
@@ -143,7 +139,7 @@ fn across(cpu: &mut Vcpu, rip: u64, lin: u64, page: &Fetched, ctx: &Ctx) -> R<Bl
     let mut decoder = Decoder::with_ip(ctx.key.code_bits(), &bytes, rip, OPTIONS);
     let x = decoder.decode();
     let (insn, ends, len) = if x.is_invalid() {
-        let (i, e) = undefined(rip, 0, decoder.last_error() == DecoderError::NoMoreBytes);
+        let (i, e) = undefined(rip, 0, too_long(&bytes, ctx.key));
         (i, e, page.len + 1)
     } else {
         let (i, e) = predecode(&x, &bytes, rip, 0, ctx);
@@ -169,6 +165,16 @@ pub fn decode_one(bytes: &[u8], rip: u64, ctx: &Ctx) -> Option<(Insn, Ends)> {
         return (!short || bytes.len() >= 15).then(|| undefined(rip, 0, short));
     }
     Some(predecode(&x, bytes, rip, 0, ctx))
+}
+
+/// Whether 15 bytes (the limit) are too few for the instruction.
+fn too_long(bytes: &[u8], key: ModeKey) -> bool {
+    let Some(most) = bytes.get(..15) else {
+        return false;
+    };
+    let mut decoder = Decoder::with_ip(key.code_bits(), most, 0, OPTIONS);
+    let _ = decoder.decode();
+    decoder.last_error() == DecoderError::NoMoreBytes
 }
 
 /// An instruction that raises #UD, or #GP(0) for one longer than 15 bytes.
@@ -449,7 +455,10 @@ fn address_kind(bits: u32, seg: u8, key: ModeKey) -> u8 {
     }
     match bits {
         16 => akind::SEG16,
-        _ if key.contains(ModeKey::FLAT) && seg < segment::FS => akind::FLAT32,
+        // CS is flat for reading only.
+        _ if key.contains(ModeKey::FLAT) && seg < segment::FS && seg != segment::CS => {
+            akind::FLAT32
+        }
         _ => akind::SEG32,
     }
 }

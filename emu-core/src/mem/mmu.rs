@@ -297,6 +297,11 @@ impl Vcpu {
     ) -> R<[(Place, u64, u64); 2]> {
         let first = (0x1000 - (lin & 0xfff)).min(size);
         let next = self.wrap(lin.wrapping_add(first));
+        // A non-canonical byte anywhere comes before any page fault.
+        if first < size && self.key.contains(ModeKey::LONG) && !self.canonical(next) {
+            self.stop = Stop::NonCanonical;
+            return Err(Faulted);
+        }
         let a = self.resolve(lin, access, who)?;
         let b = if first < size {
             self.resolve(next, access, who)?
