@@ -167,14 +167,22 @@ pub fn decode_one(bytes: &[u8], rip: u64, ctx: &Ctx) -> Option<(Insn, Ends)> {
     Some(predecode(&x, bytes, rip, 0, ctx))
 }
 
-/// Whether 15 bytes (the limit) are too few for the instruction.
+/// Whether an instruction is invalid only for its length: without some of its prefixes it decodes, and with them it has
+/// more than 15 bytes.
 fn too_long(bytes: &[u8], key: ModeKey) -> bool {
-    let Some(most) = bytes.get(..15) else {
-        return false;
+    let prefix = |b: &u8| {
+        matches!(
+            b,
+            0x26 | 0x2e | 0x36 | 0x3e | 0x64..=0x67 | 0xf0 | 0xf2 | 0xf3
+        )
     };
-    let mut decoder = Decoder::with_ip(key.code_bits(), most, 0, OPTIONS);
-    let _ = decoder.decode();
-    decoder.last_error() == DecoderError::NoMoreBytes
+    let prefixes = bytes.iter().take(15).take_while(|b| prefix(b)).count();
+    (1..=prefixes).any(|skip| {
+        let mut decoder = Decoder::with_ip(key.code_bits(), &bytes[skip..], 0, OPTIONS);
+        let x = decoder.decode();
+        let out_of_bytes = x.is_invalid() && decoder.last_error() == DecoderError::NoMoreBytes;
+        out_of_bytes && bytes.len() >= 15 || !x.is_invalid() && skip + x.len() > 15
+    })
 }
 
 /// An instruction that raises #UD, or #GP(0) for one longer than 15 bytes.
