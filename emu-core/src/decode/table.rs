@@ -69,6 +69,7 @@ fn families() -> Vec<&'static [Row]> {
         interp::rows::X87,
         interp::rows::VECTOR,
         interp::vec::ROWS,
+        interp::vec::FLOAT_ROWS,
     ]
 }
 

@@ -3,7 +3,7 @@
 //! The state is an XSAVE area (x87, SSE, AVX), four general registers and the flags. The instruction's memory operand must be
 //! addressed by RBX, which points to [`DATA_BYTES`] bytes. Everything that XSAVE shows afterwards must agree, up to what a
 //! test masks. Instructions that fault natively must not be given: there is no signal handler.
-#![allow(unsafe_code, dead_code)]
+#![allow(unsafe_code)]
 
 use super::probe::{AREA, CODE, DATA, Probe};
 use crate::vcpu::reg;

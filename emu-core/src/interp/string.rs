@@ -374,6 +374,6 @@ pub fn pick_cmpsd(x: &Instruction, c: &Ctx) -> Option<Handler> {
     if x.is_string_instruction() {
         pick::<Cmps>(x, c)
     } else {
-        None
+        super::vec::float::pick_cmp(x, c)
     }
 }

@@ -159,7 +159,13 @@ impl Mx {
     /// #XM and no destination written.
     #[inline]
     pub fn finish(&self) -> (u32, u32) {
-        settle(self.raised, (self.csr >> Self::MASK_SHIFT) & ALL_FLAGS)
+        Self::settle(self.csr, self.raised)
+    }
+
+    /// `finish` for flags that were gathered elsewhere, over the lanes of an instruction.
+    #[inline]
+    pub fn settle(mxcsr: u32, raised: u32) -> (u32, u32) {
+        settle(raised, (mxcsr >> Self::MASK_SHIFT) & ALL_FLAGS)
     }
 
     #[inline]

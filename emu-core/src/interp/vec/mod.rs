@@ -9,9 +9,15 @@
 //! An operation on floating point numbers adds its exceptions to `raised`, and [`Finish`] decides once per instruction, before
 //! anything is written, whether they fault. Integer operations ignore it, and it costs them nothing.
 
+mod convert;
+pub mod float;
+mod float_rows;
+#[cfg(all(test, target_arch = "x86_64"))]
+mod float_tests;
 mod form;
 mod rows;
 
+pub use float_rows::FLOAT_ROWS;
 pub use form::*;
 pub use rows::ROWS;
 
