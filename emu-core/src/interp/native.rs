@@ -285,13 +285,6 @@ pub fn differs(
     Some(text)
 }
 
-/// Encodes one instruction.
-pub fn asm(f: impl FnOnce(&mut CodeAssembler) -> Result<(), iced_x86::IcedError>) -> Vec<u8> {
-    let mut a = CodeAssembler::new(64).unwrap();
-    f(&mut a).unwrap();
-    a.assemble(CODE).unwrap()
-}
-
 /// splitmix64.
 pub struct Random(pub u64);
 
