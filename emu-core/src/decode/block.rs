@@ -58,9 +58,12 @@ impl Link {
 /// What decoding accepts: everything; what the CPU model lacks is refused by feature afterwards.
 pub const OPTIONS: u32 = DecoderOptions::NONE;
 
-/// The bytes of one fetch page from `rip` on.
+/// Bytes that the builder looks at; a block ends where they do.
+const WINDOW: usize = 256;
+
+/// The bytes from `rip` on, within one fetch page.
 struct Fetched {
-    buf: [u8; 4096],
+    buf: [u8; WINDOW],
     len: usize,
     off: u64,
 }
@@ -68,7 +71,7 @@ struct Fetched {
 /// Decodes a block at `rip` (the fetch offset `off` of its first byte is known).
 pub fn build(cpu: &mut Vcpu, rip: u64, lin: u64, off: u64) -> R<Block> {
     let mut page = Fetched {
-        buf: [0; 4096],
+        buf: [0; WINDOW],
         len: 0,
         off,
     };
@@ -130,7 +133,7 @@ fn across(cpu: &mut Vcpu, rip: u64, lin: u64, page: &Fetched, ctx: &Ctx) -> R<Bl
         // Fetching over the edge of RAM: nothing answers.
         return cpu.gp(0);
     };
-    let mut buf = [0u8; 4096];
+    let mut buf = [0u8; 16];
     cpu.machine.ram.read_page(second, &mut buf);
     let mut bytes = [0u8; 15];
     bytes[..page.len].copy_from_slice(&page.buf[..page.len]);

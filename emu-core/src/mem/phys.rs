@@ -236,11 +236,11 @@ impl Ram {
         }
     }
 
-    /// Fills the slice with the page's bytes from `off` (an offset into the mapping) to the page's end.
-    pub fn read_page(&self, off: u64, buf: &mut [u8; 4096]) -> usize {
-        let n = (4096 - (off & 0xfff)) as usize;
+    /// Fills the slice with bytes from `off` (an offset into the mapping) on, to the page's end at most; how many.
+    pub fn read_page(&self, off: u64, buf: &mut [u8]) -> usize {
+        let n = ((4096 - (off & 0xfff)) as usize).min(buf.len());
         assert!(off + n as u64 <= self.size);
-        // SAFETY: the range is inside the mapping.
+        // SAFETY: the range is inside the mapping, and the slice is at least as long.
         unsafe {
             std::ptr::copy_nonoverlapping(self.base().add(off as usize), buf.as_mut_ptr(), n)
         };
