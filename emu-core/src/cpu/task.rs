@@ -304,7 +304,15 @@ impl Vcpu {
                 selector: s,
                 ..Segment::default()
             };
-            self.set_segment(n, if v86 { v86_segment(s) } else { hidden });
+            if v86 {
+                self.set_segment(n, v86_segment(s));
+            } else if n == SS as usize {
+                // The old hidden part serves until the new one is loaded: a handler on the same level must rely on nothing
+                // better (SDM Vol. 3A, 6.15, #TS), and most need a stack to say what happened.
+                self.seg[n].selector = s;
+            } else {
+                self.set_segment(n, hidden);
+            }
         }
         self.ldtr = Segment {
             selector: t.ldt,
