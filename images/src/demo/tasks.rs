@@ -89,7 +89,8 @@ pub fn run(s: &mut Stage) -> R {
             // SYSCALL: STAR, LSTAR, SFMASK (TF, IF, DF).
             mov(ecx, 0xc000_0081_u32);
             xor(eax, eax);
-            mov(edx, 0x0018_0038);
+            // With RPL 3: AMD takes SS.RPL from here as it is, and the next IRETQ looks at it.
+            mov(edx, 0x001b_0038);
             wrmsr();
             add(ecx, 1);
             mov(eax, a.sym("syscall"));
