@@ -19,7 +19,9 @@ use crate::vcpu::{Vcpu, reg};
 use iced_x86::code_asm::CodeAssembler;
 use std::sync::Arc;
 
+mod debug;
 mod gates;
+mod returns;
 mod tasks;
 
 /// Port: the byte written is the vector of the next maskable interrupt.
