@@ -210,6 +210,8 @@ impl UserBench {
         }
         let top = KERNEL + STACK_TOP;
         self.put(TSS_AT + 4, top);
+        // No I/O permission bitmap: its base is the limit's end.
+        self.put(TSS_AT + 0x60, 0x68 << 48);
     }
 
     fn registers(&mut self) {

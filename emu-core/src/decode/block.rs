@@ -444,10 +444,14 @@ pub fn register(r: Register) -> u8 {
 
 /// Segment as handlers name it.
 fn segment_of(x: &Instruction, key: ModeKey) -> u8 {
-    let s = x.memory_segment();
-    let n = s.number() as u8;
+    let n = x.memory_segment().number() as u8;
     if key.contains(ModeKey::CODE64) && n < segment::FS {
-        return if n == segment::SS {
+        // Prefixes of these segments are ignored (APM Vol. 3, 1.2.4), also for the choice of #SS or #GP.
+        let stack = matches!(
+            x.memory_base(),
+            Register::RSP | Register::RBP | Register::ESP | Register::EBP
+        );
+        return if stack {
             segment::FLAT_STACK
         } else {
             segment::FLAT
@@ -481,7 +485,7 @@ fn memory(x: &Instruction, block_rip: u64, key: ModeKey, i: &mut Insn) {
     i.scale = x.memory_index_scale().trailing_zeros() as u8;
     let mut bits = match x.memory_displ_size() {
         2 => 16,
-        4 if !key.contains(ModeKey::CODE64) => 32,
+        4 => 32,
         8 => 64,
         _ => key.code_bits(),
     };

@@ -172,8 +172,16 @@ fn nop(_: &mut Vcpu, _: &Insn) -> R {
 }
 
 /// NOP, hints and fences that order nothing more than this CPU does anyway.
-pub fn pick_nop(_: &Instruction, _: &Ctx) -> Option<Handler> {
-    Some(op!(nop))
+pub fn pick_nop(x: &Instruction, _: &Ctx) -> Option<Handler> {
+    use iced_x86::Code::{
+        Reservednop_rm16_r16_0F0D, Reservednop_rm32_r32_0F0D, Reservednop_rm64_r64_0F0D,
+    };
+    // APM Vol. 3, PREFETCHlevel: the opcode takes memory only.
+    let prefetch = matches!(
+        x.code(),
+        Reservednop_rm16_r16_0F0D | Reservednop_rm32_r32_0F0D | Reservednop_rm64_r64_0F0D
+    );
+    (!prefetch || x.op0_kind() == OpKind::Memory).then_some(op!(nop))
 }
 
 /// MFENCE.

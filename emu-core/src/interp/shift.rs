@@ -184,16 +184,18 @@ impl<W: Width, D: Dst, S: Src, const LEFT: bool> TwoSpeed for Double<W, D, S, LE
     }
 }
 
-/// SHLD and SHRD; a 16-bit count above 16 is undefined and here shifts dest:src:dest as the host does.
+/// SHLD and SHRD. A 16-bit count above 16 is undefined; here it is what AMD's CPUs do: src is shifted into itself, and CF is
+/// clear.
 fn double<W: Width, const LEFT: bool>(a: W, b: u64, n: u32) -> (W, Lazy) {
     let v = a.to_u64();
     let (r, cf) = if W::BITS == 16 {
+        let (v, b) = (v & 0xffff, b & 0xffff);
         if LEFT {
-            let wide = u64::from(v as u16) << 32 | u64::from(b as u16) << 16 | u64::from(v as u16);
-            (wide << n >> 32, wide >> (48 - n) & 1 != 0)
+            let wide = v << 32 | b << 16 | b;
+            (wide << n >> 32, n <= 16 && v >> (16 - n) & 1 != 0)
         } else {
-            let wide = u64::from(v as u16) << 32 | u64::from(b as u16) << 16 | u64::from(v as u16);
-            (wide >> n, wide >> (n - 1) & 1 != 0)
+            let wide = b << 32 | b << 16 | v;
+            (wide >> n, n <= 16 && v >> (n - 1) & 1 != 0)
         }
     } else {
         let wide = if LEFT {

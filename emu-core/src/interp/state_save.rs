@@ -133,6 +133,10 @@ fn write_words(c: &mut Vcpu, at: u64, words: &[u64]) -> R {
 fn area<const WRITE: bool>(c: &mut Vcpu, i: &Insn, size: u64, align: u64) -> R<u64> {
     let at = ea::lin::<WRITE>(c, i, size)?;
     if at & (align - 1) != 0 {
+        // A non-canonical address comes first, since it is #SS through the stack segment.
+        if c.code64() && !c.canonical(at) {
+            c.prepare_read(at, 1)?;
+        }
         return c.gp(0);
     }
     if WRITE {

@@ -155,10 +155,11 @@ impl StringOp for Cmps {
     const COMPARES: bool = true;
     #[inline(always)]
     fn element<W: Width>(cpu: &mut Vcpu, i: &Insn) -> R {
-        let s = lin::<false>(cpu, i, i.seg, reg::RSI, W::BYTES)?;
+        // Which operand's fault is reported when both fault is the CPU's choice.
         let d = lin::<false>(cpu, i, es(i), reg::RDI, W::BYTES)?;
-        let a: W = cpu.read(s)?;
         let b: W = cpu.read(d)?;
+        let s = lin::<false>(cpu, i, i.seg, reg::RSI, W::BYTES)?;
+        let a: W = cpu.read(s)?;
         cpu.flags = Lazy::sub(a, b, W::from_u64(a.to_u64().wrapping_sub(b.to_u64())));
         Ok(())
     }
@@ -319,12 +320,13 @@ impl<W: Width, const IN: bool> Op for PortString<W, IN> {
         let code64 = cpu.code64();
         let cut = |v: u64| if code64 { v } else { v & 0xffff_ffff };
         let count = cpu.gpr[reg::RCX] & m;
+        // The right to use the port is checked even when nothing is to be done (as AMD's CPUs do).
+        let port = cpu.gpr[reg::RDX] as u16;
+        cpu.check_io(port, W::BYTES as u8)?;
         if rep && count == 0 {
             cpu.rip = cut(next);
             return Ok(());
         }
-        let port = cpu.gpr[reg::RDX] as u16;
-        cpu.check_io(port, W::BYTES as u8)?;
         if IN {
             let at = lin::<true>(cpu, i, es(i), reg::RDI, W::BYTES)?;
             cpu.prepare_write(at, W::BYTES)?;

@@ -864,8 +864,14 @@ fn arpl<const MEM: bool>(c: &mut Vcpu, i: &Insn) -> R {
         }
     };
     let changed = if MEM {
-        let at = ea::lin::<true>(c, i, 2)?;
-        c.rmw(at, adjust)?
+        // Nothing is written, and so nothing faults as a write, when the selector stays.
+        let at = ea::lin::<false>(c, i, 2)?;
+        let (v, changed) = adjust(c.read(at)?);
+        if changed {
+            let at = ea::lin::<true>(c, i, 2)?;
+            c.write(at, v)?;
+        }
+        changed
     } else {
         let (v, changed) = adjust(u16::get(c, i.r0));
         u16::put(c, i.r0, v);

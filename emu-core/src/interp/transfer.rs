@@ -164,9 +164,17 @@ impl<W: Width, D: Dst> TwoSpeed for Cmpxchg<W, D> {
     fn go<const QUICK: bool>(cpu: &mut Vcpu, i: &Insn) -> R {
         let acc = W::get(cpu, reg::RAX as u8);
         let new = W::get(cpu, i.r1);
-        // The destination is written in either case (SDM Vol. 2A, CMPXCHG), so a failed compare faults as a write.
-        let old =
-            D::change::<_, _, QUICK>(cpu, i, |old: W| (if old == acc { new } else { old }, old))?;
+        // In memory the destination is written in either case (SDM Vol. 2A, CMPXCHG), so a failed compare faults as a
+        // write. A register is not: bits 63:32 stay (APM Vol. 3, CMPXCHG).
+        let old = if D::MEMORY {
+            D::change::<_, _, QUICK>(cpu, i, |old: W| (if old == acc { new } else { old }, old))?
+        } else {
+            let old = W::get(cpu, i.r0);
+            if old == acc {
+                W::put(cpu, i.r0, new);
+            }
+            old
+        };
         cpu.flags = Lazy::sub(
             acc,
             old,

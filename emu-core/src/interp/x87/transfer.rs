@@ -121,7 +121,9 @@ fn store<W: Width>(
     wait(c)?;
     let at = ea::lin::<true>(c, i, W::BYTES)?;
     if !c.fpu.full(0) {
-        return store_nothing(c, i, pop, |c| c.write(at, W::from_u64(indefinite)));
+        return store_nothing(c, i, W::BYTES, pop, |c| {
+            c.write(at, W::from_u64(indefinite))
+        });
     }
     let mut fx = Fx::new(c.fpu.cw);
     let v = convert(c.fpu.st(0), &mut fx);
@@ -143,10 +145,20 @@ fn store<W: Width>(
 
 /// ST(0) is empty: the indefinite is stored if invalid operations are masked.
 #[cold]
-fn store_nothing(c: &mut Vcpu, i: &Insn, pop: bool, write: impl Fn(&mut Vcpu) -> R) -> R {
+fn store_nothing(
+    c: &mut Vcpu,
+    i: &Insn,
+    size: u64,
+    pop: bool,
+    write: impl Fn(&mut Vcpu) -> R,
+) -> R {
     let masked = c.fpu.cw & 1 != 0;
     if masked {
         write(c)?;
+    } else {
+        // A page fault comes before the exception that keeps the store from happening.
+        let at = ea::lin::<true>(c, i, size)?;
+        c.prepare_write(at, size)?;
     }
     note_operand(c, i);
     c.fpu.stack_fault(false);
@@ -160,7 +172,7 @@ fn store_nothing(c: &mut Vcpu, i: &Insn, pop: bool, write: impl Fn(&mut Vcpu) ->
 fn fstp_80(c: &mut Vcpu, i: &Insn) -> R {
     wait(c)?;
     if !c.fpu.full(0) {
-        return store_nothing(c, i, true, |c| store_80(c, i, 0xffff, 3 << 62));
+        return store_nothing(c, i, 10, true, |c| store_80(c, i, 0xffff, 3 << 62));
     }
     let v = c.fpu.st(0);
     store_80(c, i, v.se, v.mant)?;
@@ -180,12 +192,15 @@ fn fbstp(c: &mut Vcpu, i: &Insn) -> R {
     };
     if !c.fpu.full(0) {
         const INDEFINITE: [u8; 10] = [0, 0, 0, 0, 0, 0, 0, 0xc0, 0xff, 0xff];
-        return store_nothing(c, i, true, |c| put(c, INDEFINITE));
+        return store_nothing(c, i, 10, true, |c| put(c, INDEFINITE));
     }
     let mut fx = Fx::new(c.fpu.cw);
     let b = f80_to_bcd(c.fpu.st(0), &mut fx);
     let kept = fx.finish().1 & !PE != 0;
-    if !kept {
+    if kept {
+        let at = ea::lin::<true>(c, i, 10)?;
+        c.prepare_write(at, 10)?;
+    } else {
         put(c, b)?;
     }
     note_operand(c, i);
