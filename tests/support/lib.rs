@@ -1,8 +1,15 @@
 //! Shared parts of the whole-system tests.
 //!
 //! Instruction checks: a [`Case`](state::Case) is one instruction's bytes and the state before. Engines execute it and give
-//! the state after and the exception, if any: [`native`] on the host's own CPU (the oracle), [`ours`] on emu-core.
+//! the state after and the exception, if any: [`native`] on the host's own CPU (the oracle), [`ours`] on emu-core. Random cases
+//! come from [`generate`] (which instructions: [`allowed`]; which numbers: [`values`]); [`compare`] tells how two outcomes
+//! differ, and [`shrink`](mod@shrink) makes a failing case readable.
 
+pub mod allowed;
+pub mod compare;
+pub mod generate;
 pub mod native;
 pub mod ours;
+pub mod shrink;
 pub mod state;
+pub mod values;

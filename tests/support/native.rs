@@ -355,7 +355,7 @@ mod linux {
         if slot.vector == 3 && filler {
             s.rip -= 1;
             slot.vector = NONE;
-        } else if slot.vector == 14 && slot.error & 16 != 0 && !code.contains(&slot.address) {
+        } else if slot.vector == 14 && slot.error & 16 != 0 && s.rip != slot.before.rip {
             // A branch to a page without code: the branch itself completed.
             slot.vector = NONE;
         }

@@ -17,8 +17,8 @@ const CHUNKS: u32 = 10_000;
 pub struct Ours {
     pub bench: UserBench,
     engine: Box<dyn Engine>,
-    /// Offset and length of the last case's code.
-    dirty: (usize, usize),
+    /// The code pages hold filler and nothing else.
+    clean: bool,
 }
 
 impl Ours {
@@ -43,7 +43,7 @@ impl Ours {
         Self {
             bench,
             engine,
-            dirty: (0, 0),
+            clean: true,
         }
     }
 
@@ -87,15 +87,19 @@ impl Ours {
         after.fsw = f.sw | u16::from(f.top) << 11;
         after.ftw = f.valid;
         self.bench.read(DATA, &mut after.mem);
+        // The instruction may have stored over the code pages.
+        self.bench.write(s.rip, &vec![INT3; case.code.len()]);
+        let mut code = [0; CODE_BYTES];
+        self.bench.read(CODE, &mut code);
+        self.clean = code == [INT3; CODE_BYTES];
         Outcome { after, fault }
     }
 
     fn load(&mut self, case: &Case) {
         let s = &case.before;
-        let (at, len) = self.dirty;
-        self.bench.write(CODE + at as u64, &vec![INT3; len]);
-        let at = (s.rip - CODE) as usize;
-        self.dirty = (at, case.code.len());
+        if !self.clean {
+            self.bench.write(CODE, &[INT3; CODE_BYTES]);
+        }
         self.bench.write(s.rip, &case.code);
         self.bench.write(DATA, &s.mem);
         self.bench.enter(case.bits.count());

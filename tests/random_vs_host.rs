@@ -1,0 +1,173 @@
+//! Random instructions on our CPU and on the host's: every encoding of every instruction in the decode table that user
+//! code may execute, with random operands (DESIGN.md, section 6).
+//!
+//! `EMU_SEED=n` repeats a run, `EMU_ONLY=text` takes only mnemonics that contain the text, `EMU_SOAK=n` runs n times as long.
+
+use emu_tests::compare::{Difference, differences, story};
+use emu_tests::generate::{Candidate, candidates, case};
+use emu_tests::native::Native;
+use emu_tests::ours::Ours;
+use emu_tests::shrink::shrink;
+use emu_tests::state::{Bits, Case};
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+/// Cases of each encoding in a run without EMU_SOAK: 64-bit code, and 32-bit code.
+const CASES_64: u64 = 640;
+const CASES_32: u64 = 128;
+/// Stories told at most, without EMU_STORIES.
+const STORIES: u64 = 12;
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|v| {
+        v.parse()
+            .unwrap_or_else(|_| panic!("{name}={v}: not a number"))
+    })
+}
+
+/// The first failure of an encoding and how many there were.
+#[derive(Default)]
+struct Failed {
+    count: u64,
+    of: u64,
+    first: Option<(Case, Vec<Difference>)>,
+}
+
+struct Pair {
+    ours: Ours,
+    host: Native,
+}
+
+impl Pair {
+    fn differences(&mut self, c: &Case) -> Option<Vec<Difference>> {
+        let host = self.host.run(std::slice::from_ref(c)).pop().flatten()?;
+        Some(differences(c, &self.ours.run(c), &host))
+    }
+
+    fn test(&mut self, seed: u64, c: Candidate, count: u64) -> (Failed, u64) {
+        let cases: Vec<_> = (0..count).filter_map(|n| case(seed, c, n)).collect();
+        let results = self.host.run(&cases);
+        let mut failed = Failed {
+            of: cases.len() as u64,
+            ..Failed::default()
+        };
+        for (n, (case, host)) in cases.iter().zip(results).enumerate() {
+            if n % 8 == 0 {
+                self.ours.flush_tlb();
+            }
+            let Some(host) = host else {
+                failed.count += 1;
+                let died = Difference {
+                    field: "oracle".into(),
+                    ours: String::new(),
+                    host: "died".into(),
+                };
+                failed.first.get_or_insert((case.clone(), vec![died]));
+                continue;
+            };
+            let d = differences(case, &self.ours.run(case), &host);
+            if !d.is_empty() {
+                failed.count += 1;
+                failed.first.get_or_insert((case.clone(), d));
+            }
+        }
+        if let Some((first, d)) = &mut failed.first {
+            let small = shrink(first, |c| {
+                self.differences(c).is_some_and(|d| !d.is_empty())
+            });
+            if let Some(e) = self.differences(&small)
+                && !e.is_empty()
+            {
+                (*first, *d) = (small, e);
+            }
+        }
+        (failed, cases.len() as u64)
+    }
+}
+
+#[test]
+fn every_instruction_agrees_with_the_host() {
+    if Native::start().is_none() {
+        println!("not an x86-64 Linux host: nothing to compare with");
+        return;
+    }
+    let seed = number("EMU_SEED").unwrap_or_else(|| {
+        std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .map_or(1, |d| d.as_secs())
+    });
+    let soak = number("EMU_SOAK").unwrap_or(1);
+    let only = std::env::var("EMU_ONLY").unwrap_or_default().to_lowercase();
+    let stories = number("EMU_STORIES").unwrap_or(STORIES) as usize;
+    println!("EMU_SEED={seed}");
+    let all: Vec<_> = candidates()
+        .into_iter()
+        .filter(|c| {
+            format!("{:?}", c.code.mnemonic())
+                .to_lowercase()
+                .contains(&only)
+        })
+        .collect();
+    let (next, total) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let failures: Mutex<BTreeMap<usize, Failed>> = Mutex::default();
+    let workers = std::thread::available_parallelism().map_or(1, |n| n.get().min(8));
+    std::thread::scope(|s| {
+        for _ in 0..workers {
+            s.spawn(|| {
+                let Some(host) = Native::start() else { return };
+                let mut pair = Pair {
+                    ours: Ours::interp("max"),
+                    host,
+                };
+                loop {
+                    let n = next.fetch_add(1, Relaxed);
+                    let Some(&c) = all.get(n) else { break };
+                    let count = if c.bits == Bits::B64 {
+                        CASES_64
+                    } else {
+                        CASES_32
+                    };
+                    let (f, ran) = pair.test(seed, c, count * soak);
+                    total.fetch_add(ran as usize, Relaxed);
+                    if f.count != 0 {
+                        failures.lock().expect("no panic elsewhere").insert(n, f);
+                    }
+                }
+            });
+        }
+    });
+    let failures = failures.into_inner().expect("no panic elsewhere");
+    println!("{} encodings, {} cases", all.len(), total.load(Relaxed));
+    for (_, f) in failures.iter().take(stories) {
+        if let Some((case, d)) = &f.first {
+            println!(
+                "\n{} of {} cases fail; the first, shrunk:\n{}",
+                f.count,
+                f.of,
+                story(case, d)
+            );
+        }
+    }
+    for (n, f) in &failures {
+        let fields = f
+            .first
+            .iter()
+            .flat_map(|x| &x.1)
+            .map(|d| d.field.clone())
+            .collect::<Vec<_>>();
+        println!(
+            "FAILED {:?} {}: {} of {}: {}",
+            all[*n].code,
+            all[*n].bits.count(),
+            f.count,
+            f.of,
+            fields.join(" ")
+        );
+    }
+    assert!(
+        failures.is_empty(),
+        "{} encodings differ from the host; EMU_SEED={seed}",
+        failures.len()
+    );
+}
