@@ -2,7 +2,8 @@
 
 use crate::state::Bits;
 use emu_core::cpu::cpuid::CpuModel;
-use emu_core::decode::table;
+use emu_core::cpu::mode::ModeKey;
+use emu_core::decode::table::{self, Ctx};
 use iced_x86::{
     Code, CpuidFeature as F, EncodingKind, Instruction, Mnemonic, Mnemonic::*,
     OpCodeOperandKind as K, OpKind, Register,
@@ -137,14 +138,16 @@ pub fn code(code: Code, bits: Bits) -> bool {
     };
     let near16 = bits == Bits::B64
         && (0..info.op_count()).any(|n| matches!(info.op_kind(n), K::br16_1 | K::br16_2));
-    // These share their mnemonic with a string instruction; they take part when scalar arithmetic does.
-    let scalar = matches!(
-        code,
-        Code::Movsd_xmm_xmmm64 | Code::Movsd_xmmm64_xmm | Code::Cmpsd_xmm_xmmm64_imm8
-    );
+    // MOVSD shares its mnemonic with a string instruction; the SSE form takes part as soon as there is a handler.
+    let ctx = Ctx {
+        key: ModeKey::CODE64 | ModeKey::PROTECTED | ModeKey::LONG,
+        model: model(),
+    };
+    let missing = matches!(code, Code::Movsd_xmm_xmmm64 | Code::Movsd_xmmm64_xmm)
+        && table::lookup(Movsd).is_some_and(|row| (row.pick)(&x, &ctx).is_none());
     // AMD's CPUs read four bytes for it, Intel's two.
     let movsxd = code == Code::Movsxd_r16_rm16;
-    let left_out = near16 || movsxd || scalar && table::lookup(Addsd).is_none();
+    let left_out = near16 || movsxd || missing;
     mode && !left_out
         && matches!(info.encoding(), EncodingKind::Legacy | EncodingKind::VEX)
         && table::lookup(code.mnemonic()).is_some()
@@ -172,7 +175,12 @@ fn general(x: &Instruction) -> bool {
 /// Whether a whole instruction (perhaps one that chance has made) takes part. Undefined ones do.
 pub fn instruction(x: &Instruction, bytes: &[u8], bits: Bits) -> bool {
     if x.is_invalid() {
-        return !narrow(bytes, bits);
+        // A host with AVX-512 has VEX-encoded mask instructions, some in reserved forms too.
+        return !narrow(bytes, bits)
+            && !bytes
+                .iter()
+                .take(5)
+                .any(|b| matches!(b, 0x62 | 0x8f | 0xc4 | 0xc5));
     }
     // What we know nothing of may well exist on the host.
     let known = table::lookup(x.mnemonic()).is_some()

@@ -276,10 +276,10 @@ fn from_mmx(cpu: &mut Vcpu, i: &Insn, double: bool, memory: bool) -> R {
     } else {
         [two::<I32ToF32>(v, &mut mx), old[1]]
     };
-    finish(cpu, mx.raised())?;
     if mmx {
         enter_mmx(cpu);
     }
+    finish(cpu, mx.raised())?;
     set_low(cpu, i.r0, r);
     Ok(())
 }
@@ -298,6 +298,8 @@ fn singles_to_mmx<C: Conversion<From = u32, To = u32>>(
     };
     let mut mx = Mx::new(cpu.mxcsr);
     let r = two::<C>(v, &mut mx);
+    // The x87 state is MMX's even when the conversion raises #XM.
+    enter_mmx(cpu);
     finish(cpu, mx.raised())?;
     put_mmx(cpu, i.r0, r);
     Ok(())
@@ -317,6 +319,8 @@ fn doubles_to_mmx<C: Conversion<From = u64, To = u32>>(
     };
     let mut mx = Mx::new(cpu.mxcsr);
     let [l, h] = v.map(|v| C::go(v, &mut mx));
+    // The x87 state is MMX's even when the conversion raises #XM.
+    enter_mmx(cpu);
     finish(cpu, mx.raised())?;
     put_mmx(cpu, i.r0, u64::from(l) | u64::from(h) << 32);
     Ok(())
