@@ -14,8 +14,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// Cases of each encoding in a run without EMU_SOAK: 64-bit code, and 32-bit code.
-const CASES_64: u64 = 640;
-const CASES_32: u64 = 128;
+const CASES_64: u64 = 480;
+const CASES_32: u64 = 96;
 /// Stories told at most, without EMU_STORIES.
 const STORIES: u64 = 12;
 

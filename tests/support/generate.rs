@@ -559,7 +559,7 @@ impl Gen {
                     s.gpr[7] = self.place();
                 }
             }
-            if self.r.chance(10) {
+            if self.r.chance(10) && s.gpr[6] >= DATA {
                 s.gpr[7] = s.gpr[6].wrapping_add(self.r.below(17)).wrapping_sub(8);
             }
             if !wide && self.bits == Bits::B64 {
