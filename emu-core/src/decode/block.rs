@@ -243,6 +243,10 @@ fn unit(x: &Instruction) -> Unit {
     match x.mnemonic() {
         Mnemonic::Wait => return Unit::Wait,
         Mnemonic::Ldmxcsr | Mnemonic::Stmxcsr => return Unit::Sse,
+        // With a memory operand they name no vector register.
+        Mnemonic::Cvtss2si | Mnemonic::Cvttss2si | Mnemonic::Cvtsd2si | Mnemonic::Cvttsd2si => {
+            return Unit::Sse;
+        }
         Mnemonic::Emms | Mnemonic::Femms => return Unit::Mmx,
         // They check what they need themselves (interp::state_save).
         Mnemonic::Fxsave | Mnemonic::Fxsave64 | Mnemonic::Fxrstor | Mnemonic::Fxrstor64 => {

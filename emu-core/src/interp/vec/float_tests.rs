@@ -334,3 +334,47 @@ fn features_are_asked_for() {
     }
     assert_eq!(p.exec(&[0x0f, 0x58, 0xc1]), Ok(()));
 }
+
+#[test]
+fn each_unit_is_asked_for() {
+    use crate::cpu::control::cr0;
+    let nm = Err(Fault::plain(vector::NM));
+    let mut p = Probe::new("max");
+    p.cpu.gpr[3] = crate::interp::probe::DATA;
+    p.cpu.cr0 |= cr0::TS;
+    p.cpu.refresh_mode();
+    for code in codes() {
+        for memory in [false, true] {
+            if let Some(bytes) = encode(code, memory, 0) {
+                assert_eq!(p.exec(&bytes), nm, "{code:?}");
+            }
+        }
+    }
+    // fisttp, fcmovb, fcomi, wait
+    for code in [&[0xdb, 0x0b][..], &[0xda, 0xc1], &[0xdb, 0xf1], &[0x9b]] {
+        assert_eq!(p.exec(code), nm, "{code:02x?}");
+    }
+    // movnti, crc32, lfence, prefetcht0, clflush need no unit.
+    for code in [
+        &[0x0f, 0xc3, 0x03][..],
+        &[0xf2, 0x0f, 0x38, 0xf1, 0xc1],
+        &[0x0f, 0xae, 0xe8],
+        &[0x0f, 0x18, 0x0b],
+        &[0x0f, 0xae, 0x3b],
+    ] {
+        assert_eq!(p.exec(code), Ok(()), "{code:02x?}");
+    }
+    p.cpu.cr0 &= !cr0::TS;
+    p.cpu.cr4 &= !cr4::OSFXSR;
+    p.cpu.xcr0 = 3;
+    p.cpu.refresh_mode();
+    for code in codes() {
+        if let Some(bytes) = encode(code, false, 0) {
+            assert_eq!(p.exec(&bytes), Err(Fault::UD), "{code:?}");
+        }
+    }
+    // AVX asks XCR0, not CR4.OSFXSR.
+    p.cpu.xcr0 = 7;
+    p.cpu.refresh_mode();
+    assert_eq!(p.exec(&[0xc5, 0xf8, 0x58, 0xc1]), Ok(()));
+}
