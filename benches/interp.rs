@@ -113,6 +113,46 @@ fn self_modifying(a: &mut CodeAssembler) -> Result<(), IcedError> {
     a.jmp(top)
 }
 
+/// Scalar and packed double arithmetic: no moves, nothing ever overflows or becomes denormal.
+fn sse(a: &mut CodeAssembler) -> Result<(), IcedError> {
+    let mut top = a.create_label();
+    a.mov(eax, 3)?;
+    a.cvtsi2sd(xmm0, eax)?;
+    a.cvtsi2sd(xmm1, eax)?;
+    a.cvtsi2sd(xmm2, eax)?;
+    a.divsd(xmm2, xmm1)?;
+    a.set_label(&mut top)?;
+    for _ in 0..4 {
+        a.addsd(xmm0, xmm1)?;
+        a.mulsd(xmm0, xmm2)?;
+        a.addsd(xmm0, qword_ptr(rsi))?;
+        a.subpd(xmm3, xmm4)?;
+    }
+    a.divsd(xmm0, xmm1)?;
+    a.jmp(top)
+}
+
+/// The x87 in the manner of C's long double: loads and stores of 80 bits around arithmetic.
+fn x87(a: &mut CodeAssembler) -> Result<(), IcedError> {
+    let mut top = a.create_label();
+    a.fninit()?;
+    a.fldpi()?;
+    a.fstp(tword_ptr(rsi))?;
+    a.fldl2e()?;
+    a.fstp(tword_ptr(rsi) + 16)?;
+    a.set_label(&mut top)?;
+    a.fld(tword_ptr(rsi))?;
+    a.fld(tword_ptr(rsi) + 16)?;
+    a.fmul_2(st1, st0)?;
+    a.fadd_2(st0, st1)?;
+    a.fsqrt()?;
+    a.fdivrp(st1, st0)?;
+    a.fld1()?;
+    a.faddp(st1, st0)?;
+    a.fstp(tword_ptr(rsi))?;
+    a.jmp(top)
+}
+
 fn bench(make: Program) -> UserBench {
     let mut a = CodeAssembler::new(64).expect("64 is a bitness");
     make(&mut a).expect("the programs encode");
@@ -131,7 +171,7 @@ fn bench(make: Program) -> UserBench {
 }
 
 fn programs(c: &mut Criterion) {
-    let all: [(&str, Program); 7] = [
+    let all: [(&str, Program); 9] = [
         ("alu", alu),
         ("branches", branches),
         ("memory", memory),
@@ -139,6 +179,8 @@ fn programs(c: &mut Criterion) {
         ("calls", calls),
         ("string", string),
         ("self_modifying", self_modifying),
+        ("sse", sse),
+        ("x87", x87),
     ];
     let mut g = c.benchmark_group("interp");
     g.throughput(Throughput::Elements(RUN)).sample_size(20);

@@ -4,67 +4,14 @@
 //! by the host's XSAVE can be compared byte by byte ([`native`](super::native)).
 
 use crate::addr::PhysAddr;
-use crate::bus::{Board, Interrupt, Nanos, Request};
 use crate::cpu::control::{cr0, cr4, efer};
-use crate::cpu::cpuid::CpuModel;
 use crate::cpu::segment;
 use crate::decode::block::decode_one;
 use crate::decode::insn::Flow;
 use crate::decode::table::Ctx;
 use crate::fault::{Fault, Stop};
-use crate::machine::{Clock, Machine};
-use crate::mem::phys::Ram;
+use crate::testing;
 use crate::vcpu::{Vcpu, reg};
-use std::sync::Arc;
-
-/// A board with nothing on it.
-struct Empty;
-
-impl Board for Empty {
-    fn pio_read(&mut self, _: u16, _: u8, _: Nanos) -> u32 {
-        u32::MAX
-    }
-    fn pio_write(&mut self, _: u16, _: u8, _: u32, _: Nanos) {}
-    fn mmio_read(&mut self, _: PhysAddr, _: u8, _: Nanos) -> u64 {
-        u64::MAX
-    }
-    fn mmio_write(&mut self, _: PhysAddr, _: u8, _: u64, _: Nanos) {}
-    fn advance(&mut self, _: Nanos) {}
-    fn next_event(&self) -> Option<Nanos> {
-        None
-    }
-    fn take_request(&mut self) -> Option<Request> {
-        None
-    }
-    fn interrupt(&self, _: usize) -> Interrupt {
-        Interrupt::default()
-    }
-    fn ack_intr(&mut self, _: usize, _: Nanos) -> u8 {
-        0
-    }
-    fn ack_nmi(&mut self, _: usize) {}
-    fn apic_base(&self, _: usize) -> u64 {
-        0
-    }
-    fn set_apic_base(&mut self, _: usize, _: u64) -> bool {
-        false
-    }
-    fn x2apic_read(&mut self, _: usize, _: u32, _: Nanos) -> Option<u64> {
-        None
-    }
-    fn x2apic_write(&mut self, _: usize, _: u32, _: u64, _: Nanos) -> bool {
-        false
-    }
-    fn tpr(&self, _: usize) -> u8 {
-        0
-    }
-    fn set_tpr(&mut self, _: usize, _: u8) {}
-    fn tsc_deadline(&self, _: usize) -> Nanos {
-        0
-    }
-    fn set_tsc_deadline(&mut self, _: usize, _: Nanos, _: Nanos) {}
-    fn reset(&mut self, _: Nanos) {}
-}
 
 /// Where the operand memory is.
 pub const DATA: u64 = 0x20_0000;
@@ -80,18 +27,15 @@ pub struct Probe {
 impl Probe {
     /// 64-bit mode at CPL 0, everything enabled, the first 4 MiB mapped one to one.
     pub fn new(model: &str) -> Self {
-        let model = Arc::new(CpuModel::parse(model).expect("a known model"));
-        let ram = Ram::new(8 << 20).expect("8 MiB");
+        let mut cpu = testing::vcpu(8 << 20, model);
         for (at, v) in [
             (0x1000, 0x2003u64),
             (0x2000, 0x3003),
             (0x3000, 0x83),
             (0x3008, 0x20_0083),
         ] {
-            ram.write(PhysAddr(at), &v.to_le_bytes());
+            cpu.machine.ram.write(PhysAddr(at), &v.to_le_bytes());
         }
-        let machine = Machine::new(ram, Clock::new_virtual(), Box::new(Empty));
-        let mut cpu = Vcpu::new(Arc::new(machine), model, 0);
         cpu.cr0 = cr0::PE | cr0::PG | cr0::ET | cr0::NE | cr0::MP;
         cpu.cr3 = 0x1000;
         cpu.cr4 = cr4::PAE | cr4::OSFXSR | cr4::OSXMMEXCPT | cr4::OSXSAVE;
