@@ -3,7 +3,8 @@
 //! One generic implementation over [`Format`] serves both widths; bit patterns travel as `u64` inside. Each operation has a fast
 //! path on the host's own arithmetic, taken when the rounding mode is nearest, no operand is denormal, the
 //! result is clear of overflow and underflow, and either PE is masked and already sticky in MXCSR or the result is shown to be
-//! exact. Then IEEE 754 fixes the result and no flag can be new. Everything else goes to the out-of-line slow path.
+//! exact (zeros of sums, and products and quotients of a zero, are). Then IEEE 754 fixes the result and no flag can be new.
+//! Everything else goes to the out-of-line slow path.
 
 use super::kernel::{self, Num, Raw, increments, shift_right_jam};
 use super::{DE, Env, IE, Mx, OE, PE, Round, UE, ZE};
@@ -423,6 +424,7 @@ fn add<F: HostFormat>(a: u64, b: u64, mx: &mut Mx) -> u64 {
     let ok = F::not_denormal(a) && F::not_denormal(b);
     if quick::<F>(ok, r, mx)
         || ok && mx.is_nearest() && F::comfortable(r) && sum_is_exact::<F>(a, b, r)
+        || ok && mx.is_nearest() && F::magnitude(r) == 0
     {
         return r;
     }
@@ -435,6 +437,7 @@ fn sub<F: HostFormat>(a: u64, b: u64, mx: &mut Mx) -> u64 {
     let ok = F::not_denormal(a) && F::not_denormal(b);
     if quick::<F>(ok, r, mx)
         || ok && mx.is_nearest() && F::comfortable(r) && sum_is_exact::<F>(a, b ^ F::SIGN, r)
+        || ok && mx.is_nearest() && F::magnitude(r) == 0
     {
         return r;
     }
@@ -447,6 +450,7 @@ fn mul<F: HostFormat>(a: u64, b: u64, mx: &mut Mx) -> u64 {
     let ok = F::not_denormal(a) && F::not_denormal(b);
     if quick::<F>(ok, r, mx)
         || ok && mx.is_nearest() && F::comfortable(r) && product_is_short::<F>(a, b)
+        || ok && F::magnitude(r) == 0 && (F::magnitude(a) == 0 || F::magnitude(b) == 0)
     {
         return r;
     }
@@ -456,8 +460,9 @@ fn mul<F: HostFormat>(a: u64, b: u64, mx: &mut Mx) -> u64 {
 #[inline]
 fn div<F: HostFormat>(a: u64, b: u64, mx: &mut Mx) -> u64 {
     let r = F::host_div(a, b);
+    let ok = F::not_denormal(a) && F::not_denormal(b);
     // A zero divisor gives an infinity and an infinite one a zero; neither is comfortable.
-    if quick::<F>(F::not_denormal(a) && F::not_denormal(b), r, mx) {
+    if quick::<F>(ok, r, mx) || ok && F::magnitude(a) == 0 && F::magnitude(r) == 0 {
         return r;
     }
     div_slow::<F>(a, b, mx)
