@@ -414,7 +414,8 @@ pub fn predecode(
 
 /// The instruction's row, if the CPU model has the instruction.
 ///
-/// F3 0F BC and F3 0F BD are TZCNT and LZCNT where those exist, and BSF and BSR with a prefix of no effect on older CPUs.
+/// F3 0F BC and F3 0F BD are TZCNT and LZCNT where those exist, and BSF and BSR with a prefix of no effect on older CPUs;
+/// other new instructions took over encodings that had been NOPs.
 fn known(x: &Instruction, ctx: &Ctx) -> Option<&'static super::table::Row> {
     if ctx.model.has_all(x) {
         return lookup(x.mnemonic());
@@ -422,6 +423,20 @@ fn known(x: &Instruction, ctx: &Ctx) -> Option<&'static super::table::Row> {
     match x.mnemonic() {
         Mnemonic::Tzcnt => lookup(Mnemonic::Bsf),
         Mnemonic::Lzcnt => lookup(Mnemonic::Bsr),
+        Mnemonic::Wbnoinvd => lookup(Mnemonic::Wbinvd),
+        // Hints in the space of the multi-byte NOP, which came with CMOV.
+        Mnemonic::Endbr32
+        | Mnemonic::Endbr64
+        | Mnemonic::Rdsspd
+        | Mnemonic::Rdsspq
+        | Mnemonic::Cldemote
+        | Mnemonic::Prefetch
+        | Mnemonic::Prefetchw
+        | Mnemonic::Prefetchwt1
+            if ctx.model.has("cmov") =>
+        {
+            lookup(Mnemonic::Nop)
+        }
         _ => None,
     }
 }
