@@ -150,14 +150,14 @@ pub fn read_input(queue: Arc<InputQueue>, control: Arc<Control>, terminal: bool)
             while !rest.is_empty() {
                 let n = queue.push(rest);
                 rest = &rest[n..];
-                control.wake();
+                control.input_arrived();
                 if n == 0 {
                     std::thread::sleep(Duration::from_millis(2));
                 }
             }
         }
         queue.close();
-        control.wake();
+        control.input_arrived();
     };
     // Without the thread the guest just has no input.
     let _ = std::thread::Builder::new()

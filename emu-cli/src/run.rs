@@ -27,7 +27,7 @@ pub fn run(options: &Options) -> Result<Status, Error> {
         return args::list_cpus();
     }
     let control = Arc::new(Control::default());
-    let input = Arc::new(InputQueue::default());
+    let input = Arc::new(InputQueue::announced());
     let stdio = match &options.serial[..] {
         [] => true,
         list => list.contains(&CharDev::Stdio),
@@ -76,6 +76,10 @@ fn drive(
         }
         if vm.runner.cpu.retired >= limit {
             return Ok(Status::MaxInsns);
+        }
+        if control.take_input() {
+            let guest = vm.runner.cpu.now();
+            vm.with_pc(|pc| pc.input_arrived(guest));
         }
         let now = Instant::now();
         if deadline.is_some_and(|d| now - began >= d) {

@@ -7,7 +7,7 @@ use crate::console;
 use crate::status::Status;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
-use std::sync::atomic::{AtomicI32, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
@@ -20,6 +20,8 @@ const QUIT: i32 = -1;
 pub struct Control {
     /// 0, a signal's number, or [`QUIT`].
     stop: AtomicI32,
+    /// The console has put something into its queue.
+    input: AtomicBool,
     woken: Mutex<bool>,
     wake: Condvar,
 }
@@ -36,6 +38,16 @@ impl Control {
 
     pub fn quit(&self) {
         self.request(QUIT);
+    }
+
+    pub fn input_arrived(&self) {
+        self.input.store(true, SeqCst);
+        self.wake();
+    }
+
+    /// Whether input has come since the last call.
+    pub fn take_input(&self) -> bool {
+        self.input.load(SeqCst) && self.input.swap(false, SeqCst)
     }
 
     fn request(&self, what: i32) {

@@ -386,6 +386,12 @@ impl Pc {
         start_up
     }
 
+    /// The host has input: takes what the guest has room for.
+    pub fn input_arrived(&mut self, now: Nanos) {
+        self.poll_host(now);
+        self.settle();
+    }
+
     /// Writes out what the guest has sent. Gives the first error of an output, which is then off.
     pub fn flush(&mut self) -> Option<std::io::Error> {
         let mut error = None;
@@ -443,7 +449,7 @@ impl Pc {
                 self.s.counters.input_bytes += n;
             }
             backend.flush();
-            again |= backend.input_open();
+            again |= backend.wants_polling();
         }
         if let Some(backend) = &mut self.debugcon {
             backend.flush();

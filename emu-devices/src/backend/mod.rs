@@ -17,6 +17,7 @@ const OUTPUT_LIMIT: usize = 4096;
 struct Input {
     bytes: VecDeque<u8>,
     closed: bool,
+    announced: bool,
 }
 
 /// Bytes on their way from the host to the guest.
@@ -24,6 +25,14 @@ struct Input {
 pub struct InputQueue(Mutex<Input>);
 
 impl InputQueue {
+    /// A queue whose owner calls [`Pc::input_arrived`](crate::pc::Pc::input_arrived), so that an idle board need not look.
+    pub fn announced() -> Self {
+        Self(Mutex::new(Input {
+            announced: true,
+            ..Input::default()
+        }))
+    }
+
     fn lock(&self) -> MutexGuard<'_, Input> {
         // A producer that panicked leaves a queue that is still a queue.
         self.0
@@ -50,6 +59,12 @@ impl InputQueue {
     pub fn is_open(&self) -> bool {
         let input = self.lock();
         !input.closed || !input.bytes.is_empty()
+    }
+
+    /// Whether the board must look again by itself.
+    fn wants_polling(&self) -> bool {
+        let input = self.lock();
+        !input.bytes.is_empty() || !input.closed && !input.announced
     }
 
     fn take(&self, most: usize, mut f: impl FnMut(u8)) {
@@ -147,6 +162,11 @@ impl CharBackend {
         self.input.as_ref().is_some_and(|i| i.is_open())
     }
 
+    /// Whether input waits, or can come without anybody saying so.
+    pub fn wants_polling(&self) -> bool {
+        self.input.as_ref().is_some_and(|i| i.wants_polling())
+    }
+
     /// Whether output waits for a flush.
     pub fn has_unwritten(&self) -> bool {
         !self.buffer.is_empty()
@@ -236,6 +256,19 @@ mod tests {
         b.receive(usize::MAX, |_| got += 1);
         assert!(!b.input_open());
         assert_eq!(got, INPUT_LIMIT);
+    }
+
+    #[test]
+    fn announced_input_is_not_polled_for() {
+        let queue = Arc::new(InputQueue::announced());
+        let mut b = CharBackend::null().with_input(queue.clone());
+        assert!(b.input_open() && !b.wants_polling());
+        queue.push(b"x");
+        assert!(b.wants_polling(), "the guest may not have room for it yet");
+        b.receive(1, |_| {});
+        assert!(!b.wants_polling());
+        let polled = CharBackend::null().with_input(Arc::new(InputQueue::default()));
+        assert!(polled.wants_polling());
     }
 
     #[test]
