@@ -6,10 +6,13 @@ use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// The program with `run` and these arguments; no input.
+/// The program with `run` and these arguments; no input; a guest that hangs is ended.
 pub fn emu(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_emu"));
     command.arg("run").args(args).stdin(Stdio::null());
+    if !args.contains(&"--timeout") {
+        command.args(["--timeout", "60"]);
+    }
     command
 }
 

@@ -350,7 +350,7 @@ fn damaged_files_do_not_panic() {
     let ram = Ram::new(4 << 20).unwrap();
     let cpu = model("max");
     let initrd = [1; 100];
-    let mut try_it = |bytes: &[u8]| {
+    let try_it = |bytes: &[u8]| {
         let mut b = boot(bytes);
         b.modules.push(module(&initrd));
         if let Err(e) = load(&ram, &cpu, &b) {
