@@ -367,7 +367,7 @@ pub fn pick_movsd(x: &Instruction, c: &Ctx) -> Option<Handler> {
     if x.is_string_instruction() {
         pick::<Movs>(x, c)
     } else {
-        None
+        super::vec::moves::pick_scalar::<u64>(x, c)
     }
 }
 

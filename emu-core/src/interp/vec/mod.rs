@@ -16,10 +16,23 @@ mod float_rows;
 mod float_tests;
 mod form;
 mod rows;
+#[cfg(all(test, target_arch = "x86_64"))]
+mod tests;
+
+pub mod arrange;
+pub mod avx;
+pub mod crypto;
+pub mod int;
+pub mod lanes;
+pub mod mmx;
+pub mod moves;
+pub mod shift;
+pub mod text;
 
 pub use float_rows::FLOAT_ROWS;
 pub use form::*;
 pub use rows::ROWS;
+pub use shift::Shift;
 
 use super::ea;
 use crate::cpu::width::Width;
