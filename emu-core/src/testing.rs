@@ -135,6 +135,8 @@ pub struct Trap {
 /// User code's world. See the [module](self).
 pub struct UserBench {
     pub cpu: Vcpu,
+    /// The base of GS in 64-bit code; takes effect with [`enter`](Self::enter).
+    pub gs_base: u64,
     next_table: u64,
     next_page: u64,
     /// (linear page, physical page) of what is mapped.
@@ -151,6 +153,7 @@ impl UserBench {
     pub fn new(model: &str) -> Self {
         let mut b = Self {
             cpu: vcpu(RAM, model),
+            gs_base: 0,
             next_table: TABLES,
             next_page: USER_PAGES,
             pages: Vec::new(),
@@ -319,16 +322,15 @@ impl UserBench {
         }
     }
 
-    /// Makes the CPU run user code of 64 bits (DS, ES, FS and GS null but GS with the base that it has) or of 32.
+    /// Makes the CPU run user code of 64 bits (DS, ES, FS and GS null) or of 32.
     pub fn enter(&mut self, bits: u32) {
         let cpu = &mut self.cpu;
-        let gs = cpu.seg[segment::GS as usize].base;
         cpu.seg = self.segments;
         if bits == 64 {
             for s in [segment::DS, segment::ES, segment::FS, segment::GS] {
                 cpu.seg[s as usize] = Segment::default();
             }
-            cpu.seg[segment::GS as usize].base = gs;
+            cpu.seg[segment::GS as usize].base = self.gs_base;
         } else {
             cpu.seg[segment::CS as usize].selector = USER_CS32;
             let rights = &mut cpu.seg[segment::CS as usize].attr;

@@ -3,7 +3,7 @@
 //! Instruction checks: a [`Case`](state::Case) is one instruction's bytes and the state before. Engines execute it and give
 //! the state after and the exception, if any: [`native`] on the host's own CPU (the oracle), [`ours`] on emu-core. Random cases
 //! come from [`generate`] (which instructions: [`allowed`]; which numbers: [`values`]); [`compare`] tells how two outcomes
-//! differ, and [`shrink`](mod@shrink) makes a failing case readable.
+//! differ, and [`shrink`](mod@shrink) makes a failing case readable. [`vectors`] reads and writes the files of `tests/vectors/`.
 
 pub mod allowed;
 pub mod compare;
@@ -13,3 +13,4 @@ pub mod ours;
 pub mod shrink;
 pub mod state;
 pub mod values;
+pub mod vectors;

@@ -5,7 +5,6 @@ use crate::state::{
     Outcome, State, const_byte,
 };
 use emu_core::cpu::flags;
-use emu_core::cpu::segment;
 use emu_core::engine::Engine;
 use emu_core::interp::Interp;
 use emu_core::testing::{Page, UserBench};
@@ -39,7 +38,7 @@ impl Ours {
         let constant: Vec<u8> = (0..CONST_BYTES).map(const_byte).collect();
         bench.write(CONST, &constant);
         bench.write(CODE, &[INT3; CODE_BYTES]);
-        bench.cpu.seg[segment::GS as usize].base = DATA;
+        bench.gs_base = DATA;
         Self {
             bench,
             engine,
