@@ -312,6 +312,10 @@ impl CpuModel {
                 available[b as usize] = true;
             }
         }
+        // AMD APM Vol. 3, PREFETCH: long mode alone brings it, and Linux relies on that.
+        if has("lm") {
+            available[F::PREFETCHW as usize] = true;
+        }
         use cr4::*;
         let cr4_mask = pick(&[
             ("vme", VME | PVI),

@@ -40,6 +40,8 @@ pub mod index {
     pub const SYSCFG: u32 = 0xc001_0010;
     pub const HWCR: u32 = 0xc001_0015;
     pub const PATCH_LEVEL: u32 = 0x8b;
+    /// Which C1E idle state the chipset makes of HLT: none.
+    pub const INT_PENDING: u32 = 0xc001_0055;
     pub const VM_CR: u32 = 0xc001_0114;
     pub const DE_CFG: u32 = 0xc001_1029;
 }
@@ -147,6 +149,7 @@ impl Vcpu {
             }
             MISC_ENABLE => m.misc_enable,
             BIOS_SIGN_ID | MCG_CAP | MCG_STATUS | SYSCFG | VM_CR => 0,
+            INT_PENDING if self.model.amd() => 0,
             HWCR => m.hwcr,
             DE_CFG => m.de_cfg,
             APIC_BASE if self.model.apic => self.machine.board().apic_base(self.index),
