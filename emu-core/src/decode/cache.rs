@@ -11,6 +11,8 @@ use rustc_hash::FxHashMap;
 
 /// Host memory for decoded instructions, about.
 pub const MAX_BYTES: usize = 24 << 20;
+/// Pages with an index of their own at most (some 12 MiB of indices).
+const MAX_PAGES: usize = 8192;
 const FAST: usize = 1 << 14;
 
 #[derive(Clone, Copy)]
@@ -26,12 +28,55 @@ const EMPTY: Fast = Fast {
     block: 0,
 };
 
+/// The blocks of one page, by the 64-byte chunk that they begin in.
+struct PageIndex {
+    starts: [Vec<u32>; 64],
+    /// Chunks that the longest block so far reaches beyond its first.
+    reach: usize,
+}
+
+impl Default for PageIndex {
+    fn default() -> Self {
+        Self {
+            starts: [const { Vec::new() }; 64],
+            reach: 0,
+        }
+    }
+}
+
+impl PageIndex {
+    fn chunk(off: u64) -> usize {
+        (off & 0xfff) as usize >> 6
+    }
+
+    fn add(&mut self, n: u32, off: u64, bytes: u64) {
+        let last = ((off & 0xfff) + bytes).clamp(1, 0x1000) - 1;
+        self.reach = self.reach.max((last as usize >> 6) - Self::chunk(off));
+        self.starts[Self::chunk(off)].push(n);
+    }
+
+    fn remove(&mut self, n: u32, off: u64) {
+        self.starts[Self::chunk(off)].retain(|&m| m != n);
+    }
+
+    /// Every block that may cover a byte from `first` to `last`, and perhaps a few more.
+    fn near(&self, first: u64, last: u64) -> impl Iterator<Item = u32> + '_ {
+        let from = Self::chunk(first).saturating_sub(self.reach);
+        self.starts[from..=Self::chunk(last)]
+            .iter()
+            .flatten()
+            .copied()
+    }
+}
+
 /// All blocks of one vCPU.
 pub struct Cache {
     blocks: Vec<Block>,
     free: Vec<u32>,
     map: FxHashMap<(u64, ModeKey), u32>,
-    pages: FxHashMap<u64, Vec<u32>>,
+    pages: FxHashMap<u64, Box<PageIndex>>,
+    /// Room for what one invalidation drops.
+    dead: Vec<u32>,
     fast: Box<[Fast]>,
     bytes: usize,
     generation: u64,
@@ -54,6 +99,7 @@ impl Default for Cache {
             free: Vec::new(),
             map: FxHashMap::default(),
             pages: FxHashMap::default(),
+            dead: Vec::new(),
             fast: vec![EMPTY; FAST].into_boxed_slice(),
             bytes: 0,
             generation: 0,
@@ -111,7 +157,7 @@ impl Cache {
 
     /// Takes a new block in; the caller protects its pages. Returns its name.
     pub fn insert(&mut self, b: Block, ram: &Ram) -> u32 {
-        if self.bytes > MAX_BYTES {
+        if self.bytes > MAX_BYTES || self.pages.len() > MAX_PAGES {
             self.flush(ram);
         }
         self.stats.blocks_built += 1;
@@ -130,9 +176,16 @@ impl Cache {
         };
         self.map.insert((off, key), n);
         self.fast[Self::slot(off, key)] = Fast { off, key, block: n };
-        self.pages.entry(off >> 12).or_default().push(n);
+        let bytes = self.blocks[n as usize].bytes;
+        self.pages
+            .entry(off >> 12)
+            .or_default()
+            .add(n, off, u64::from(bytes));
         if let Some(s) = second {
-            self.pages.entry(s >> 12).or_default().push(n);
+            self.pages
+                .entry(s >> 12)
+                .or_default()
+                .add(n, s & !0xfff, 15);
         }
         n
     }
@@ -150,27 +203,36 @@ impl Cache {
     /// Drops the blocks that cover any of `len` bytes at RAM offset `off`, within one page.
     pub fn invalidate(&mut self, ram: &Ram, off: u64, len: u64) {
         let page = off >> 12;
-        let Some(list) = self.pages.get(&page) else {
+        let Some(index) = self.pages.get(&page) else {
             return;
         };
-        let dead: Vec<u32> = list
-            .iter()
-            .copied()
-            .filter(|&n| {
-                Self::extent(&self.blocks[n as usize], page)
-                    .is_some_and(|(o, l)| o < off + len && off < o + l)
-            })
-            .collect();
-        for n in &dead {
-            self.drop_block(*n);
+        let mut dead = std::mem::take(&mut self.dead);
+        dead.clear();
+        let mut hit = (off, off + len);
+        for n in index.near(off, off + len - 1) {
+            if let Some((o, l)) = Self::extent(&self.blocks[n as usize], page)
+                && o < off + len
+                && off < o + l
+            {
+                dead.push(n);
+                hit = (hit.0.min(o), hit.1.max(o + l));
+            }
+        }
+        for &n in &dead {
+            self.drop_block(n);
         }
         self.stats.blocks_invalidated_by_write += dead.len() as u64;
-        let left = self.pages.get(&page).map_or(&[][..], |v| &v[..]);
-        ram.set_code(
-            off & !0xfff,
-            left.iter()
-                .filter_map(|&n| Self::extent(&self.blocks[n as usize], page)),
-        );
+        self.dead = dead;
+        // What the dead blocks covered is code only where another block still covers it.
+        let mut left = 0;
+        if let Some(index) = self.pages.get(&page) {
+            for n in index.near(hit.0 & !63, (hit.1 - 1) | 63) {
+                if let Some((o, l)) = Self::extent(&self.blocks[n as usize], page) {
+                    left |= Ram::chunks(o, l);
+                }
+            }
+        }
+        ram.clear_code(off, Ram::chunks(hit.0, hit.1 - hit.0) & !left);
     }
 
     fn drop_block(&mut self, n: u32) {
@@ -185,12 +247,12 @@ impl Cache {
         if f.off == off && f.key == key {
             *f = EMPTY;
         }
-        for page in [Some(off), second].into_iter().flatten() {
-            if let Some(list) = self.pages.get_mut(&(page >> 12)) {
-                list.retain(|&m| m != n);
-                if list.is_empty() {
-                    self.pages.remove(&(page >> 12));
-                }
+        for at in [Some(off), second.map(|s| s & !0xfff)]
+            .into_iter()
+            .flatten()
+        {
+            if let Some(index) = self.pages.get_mut(&(at >> 12)) {
+                index.remove(n, at);
             }
         }
         self.generation = self.generation.wrapping_add(1 << 40);

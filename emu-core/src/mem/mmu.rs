@@ -262,6 +262,18 @@ impl Vcpu {
     #[cold]
     #[inline(never)]
     fn write_slow<W: Width>(&mut self, lin: u64, v: W, who: Who) -> R {
+        // Data beside code is the commonest reason to be here.
+        let code = lin & !0xfff | CODE;
+        if who == self.tlb.who()
+            && self.tlb.probe(lin).write == code
+            && (lin & 0xfff) + W::BYTES <= 0x1000
+        {
+            let host = lin.wrapping_add(self.tlb.probe(lin).addend);
+            self.watch(lin, W::BYTES, true)?;
+            store(host, v);
+            self.wrote_slowly(lin, host as *mut u8, W::BYTES, who);
+            return Ok(());
+        }
         self.write_bytes(lin, &v.to_u64().to_le_bytes()[..W::BYTES as usize], who)
     }
 

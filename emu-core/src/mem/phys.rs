@@ -275,7 +275,8 @@ impl Ram {
             .collect()
     }
 
-    fn chunks(off: u64, len: u64) -> u64 {
+    /// The bits of the code map that `len` bytes at `off` (within one page) touch.
+    pub fn chunks(off: u64, len: u64) -> u64 {
         let (first, last) = (
             (off & 0xfff) >> 6,
             ((off & 0xfff) + len - 1).min(0xfff) >> 6,
@@ -306,6 +307,11 @@ impl Ram {
     pub fn set_code(&self, page_off: u64, ranges: impl Iterator<Item = (u64, u64)>) {
         let mask = ranges.fold(0, |m, (off, len)| m | Self::chunks(off, len));
         self.code[(page_off >> 12) as usize].store(mask, Relaxed);
+    }
+
+    /// Takes bits out of the code map of the page at this offset.
+    pub fn clear_code(&self, off: u64, bits: u64) {
+        self.code[(off >> 12) as usize].fetch_and(!bits, Relaxed);
     }
 
     /// A write to a code page that hit no code: cools the page down, and returns whether it still is a code page.
