@@ -19,6 +19,7 @@ mod native;
 #[cfg(test)]
 mod probe;
 pub mod rows;
+pub mod selectors;
 pub mod shift;
 pub mod stack;
 pub mod state_save;

@@ -13,6 +13,7 @@
 //! * guest RAM is never seen as a Rust reference, only through raw pointers, byte by byte or in whole words.
 #![allow(unsafe_code)]
 
+mod atomic;
 pub mod bulk;
 pub mod mmu;
 pub mod paging;
