@@ -346,6 +346,9 @@ impl<I: Width, W: Width, const N: usize> Op for Gather<I, W, N> {
         for k in 0..N {
             let mut mask = ymm(cpu, i.r2);
             if !chosen::<W>(&mask, k) {
+                // What has been passed over is clear too when a later element faults.
+                put(&mut mask, k, W::from_u64(0));
+                set_ymm(cpu, i.r2, mask);
                 continue;
             }
             let n = take::<I>(&index, k).sext();

@@ -241,16 +241,14 @@ pub fn pick_signs<L: Lane>(x: &Instruction, _: &Ctx) -> Option<Handler> {
     })
 }
 
-/// Writes the bytes whose mask has bit 7 set to \[rDI\]; nothing is written when one of them faults.
+/// Writes the bytes whose mask has bit 7 set to \[rDI\]; all of the operand must be writable, chosen or not (the manuals
+/// leave this open; Zen 4 does so).
 pub fn store_bytes(cpu: &mut Vcpu, i: &Insn, v: &[u8], m: &[u8]) -> R {
     let mut at = *i;
     at.base = reg::RDI as u8;
     let chosen = || (0..v.len()).filter(|&k| m[k] & 0x80 != 0);
-    for k in chosen() {
-        at.disp = k as i64;
-        let lin = ea::lin::<true>(cpu, &at, 1)?;
-        cpu.prepare_write(lin, 1)?;
-    }
+    let lin = ea::lin::<true>(cpu, &at, v.len() as u64)?;
+    cpu.prepare_write(lin, v.len() as u64)?;
     for k in chosen() {
         at.disp = k as i64;
         let lin = ea::lin::<true>(cpu, &at, 1)?;

@@ -302,20 +302,19 @@ fn masked_moves_touch_only_what_is_chosen() {
     p.exec(&all).unwrap();
     assert_eq!(p.peek(END - 8), [1, 2, 3, 4, 0x11, 0x11, 0x11, 0x11]);
 
-    p.cpu.gpr[reg::RDI] = END - 4;
+    p.cpu.gpr[reg::RDI] = END - 16;
+    p.poke(END - 16, &[9; 16]);
     p.cpu.vec[1] = [0x8877_6655_4433_2211, 0, 0, 0];
     p.cpu.vec[2] = [0x7f7f_7f7f_8000_0080, 0, 0, 0];
-    p.exec(&asm(|a| a.maskmovdqu(xmm1, xmm2))).unwrap();
-    assert_eq!(p.peek(END - 4), [0x11, 0x11, 0x11, 0x44]);
-    p.cpu.vec[2][1] = 0x80;
-    assert_eq!(
-        p.exec(&asm(|a| a.maskmovdqu(xmm1, xmm2))),
-        page_fault(END + 4, 2)
-    );
+    let mask = asm(|a| a.maskmovdqu(xmm1, xmm2));
+    p.exec(&mask).unwrap();
+    assert_eq!(p.peek(END - 16), [0x11, 9, 9, 0x44, 9, 9, 9, 9]);
+    p.cpu.gpr[reg::RDI] = END - 8;
+    assert_eq!(p.exec(&mask), page_fault(END, 2));
     p.cpu.fpu.mant[1] = 0xaa;
     p.cpu.fpu.mant[2] = 0x80;
     p.exec(&asm(|a| a.maskmovq(mm1, mm2))).unwrap();
-    assert_eq!(p.peek(END - 4), [0xaa, 0x11, 0x11, 0x44]);
+    assert_eq!(p.peek(END - 8), [0xaa, 9, 9, 9, 9, 9, 9, 9]);
 }
 
 #[test]
