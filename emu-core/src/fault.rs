@@ -75,7 +75,6 @@ pub enum Stop {
     Fault(Fault),
     /// A non-canonical data address: #GP(0), or #SS(0) when the operand's segment is SS (SDM Vol. 1, 3.3.7.1).
     NonCanonical,
-    /// A software interrupt or trap whose handler has already moved RIP past the instruction; delivered by it.
     /// The access needs exact time or leaves a debug trap: run the same instruction again, alone ([`Vcpu::exact`](crate::vcpu::Vcpu)).
     Retry,
     /// Triple fault: the CPU is in shutdown.

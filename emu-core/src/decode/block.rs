@@ -93,7 +93,7 @@ pub fn build(cpu: &mut Vcpu, rip: u64, lin: u64, off: u64) -> R<Block> {
                 }
                 break;
             }
-            let (insn, e) = undefined(rip, at, too_long(&page.buf[at..page.len], key));
+            let (insn, e) = undefined(at, too_long(&page.buf[at..page.len], key));
             insns.push(Insn {
                 idx: insns.len() as u8,
                 ..insn
@@ -142,7 +142,7 @@ fn across(cpu: &mut Vcpu, rip: u64, lin: u64, page: &Fetched, ctx: &Ctx) -> R<Bl
     let mut decoder = Decoder::with_ip(ctx.key.code_bits(), &bytes, rip, OPTIONS);
     let x = decoder.decode();
     let (insn, ends, len) = if x.is_invalid() {
-        let (i, e) = undefined(rip, 0, too_long(&bytes, ctx.key));
+        let (i, e) = undefined(0, too_long(&bytes, ctx.key));
         (i, e, page.len + 1)
     } else {
         let (i, e) = predecode(&x, &bytes, rip, 0, ctx);
@@ -165,7 +165,7 @@ pub fn decode_one(bytes: &[u8], rip: u64, ctx: &Ctx) -> Option<(Insn, Ends)> {
     let x = decoder.decode();
     if x.is_invalid() {
         let short = decoder.last_error() == DecoderError::NoMoreBytes;
-        return (!short || bytes.len() >= 15).then(|| undefined(rip, 0, short));
+        return (!short || bytes.len() >= 15).then(|| undefined(0, short));
     }
     Some(predecode(&x, bytes, rip, 0, ctx))
 }
@@ -189,7 +189,7 @@ fn too_long(bytes: &[u8], key: ModeKey) -> bool {
 }
 
 /// An instruction that raises #UD, or #GP(0) for one longer than 15 bytes.
-fn undefined(_: u64, at: usize, too_long: bool) -> (Insn, Ends) {
+fn undefined(at: usize, too_long: bool) -> (Insn, Ends) {
     let run = if too_long {
         op!(|c: &mut Vcpu, _: &Insn| c.gp(0))
     } else {
