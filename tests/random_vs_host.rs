@@ -92,11 +92,8 @@ fn every_instruction_agrees_with_the_host() {
         println!("not an x86-64 Linux host: nothing to compare with");
         return;
     }
-    let seed = number("EMU_SEED").unwrap_or_else(|| {
-        std::time::SystemTime::now()
-            .duration_since(std::time::UNIX_EPOCH)
-            .map_or(1, |d| d.as_secs())
-    });
+    // The same cases in every run that does not ask for others: a red run must mean that the code changed.
+    let seed = number("EMU_SEED").unwrap_or(1);
     let soak = number("EMU_SOAK").unwrap_or(1);
     let only = std::env::var("EMU_ONLY").unwrap_or_default().to_lowercase();
     let stories = number("EMU_STORIES").unwrap_or(STORIES) as usize;

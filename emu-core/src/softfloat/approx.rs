@@ -21,11 +21,12 @@ pub fn rcp_f32(a: u32) -> u32 {
         Class::Zero | Class::Denormal => B32::signed(sign, B32::INF) as u32,
         Class::Inf => B32::signed(sign, 0) as u32,
         Class::Normal => {
-            let r = shorten(1.0 / f32::from_bits(a) as f64);
-            if B32::not_denormal(r as u64) {
-                r
-            } else {
+            // Tiny before rounding is enough for the flush, as on the host.
+            let exact = 1.0 / f64::from(f32::from_bits(a));
+            if exact.abs() < f64::from(f32::MIN_POSITIVE) {
                 B32::signed(sign, 0) as u32
+            } else {
+                shorten(exact)
             }
         }
     }
