@@ -223,16 +223,17 @@ impl Cache {
         }
         self.stats.blocks_invalidated_by_write += dead.len() as u64;
         self.dead = dead;
-        // What the dead blocks covered is code only where another block still covers it.
-        let mut left = 0;
+        // What the dead blocks covered is code only where another block still covers it (and so is a grain that is left
+        // marked from a block across two pages, dropped by a write to its other page).
+        let first = hit.0 & !15;
+        ram.clear_code(first, (hit.1 - 1 | 15) + 1 - first);
         if let Some(index) = self.pages.get(&page) {
-            for n in index.near(hit.0 & !63, (hit.1 - 1) | 63) {
+            for n in index.near(first, hit.1 - 1 | 15) {
                 if let Some((o, l)) = Self::extent(&self.blocks[n as usize], page) {
-                    left |= Ram::chunks(o, l);
+                    ram.add_code(o, l);
                 }
             }
         }
-        ram.clear_code(off, Ram::chunks(hit.0, hit.1 - hit.0) & !left);
     }
 
     fn drop_block(&mut self, n: u32) {
@@ -264,7 +265,7 @@ impl Cache {
         self.stats.cache_flushes += 1;
         self.generation = self.generation.wrapping_add(1 << 40);
         for page in self.pages.keys() {
-            ram.set_code(page << 12, std::iter::empty());
+            ram.clear_code(page << 12, 0x1000);
         }
         self.blocks.clear();
         self.free.clear();

@@ -4,7 +4,7 @@
 //! On Linux the mapping is a memfd, so that it can be mapped a second time or shared copy-on-write later.
 //!
 //! *Dirty bitmap*: one bit a page, set when a TLB entry is filled for writing or when a device writes.
-//! *Code map*: one word a page, a bit for every 64 bytes that some decoded block covers, and a heat count that keeps a
+//! *Code map*: four words a page, a bit for every 16 bytes (a grain) that some decoded block covers, and a heat count that keeps a
 //! page's writes on the slow path for a while after its last block died (see [`Ram::code_heat`]).
 
 use crate::addr::PhysAddr;
@@ -63,7 +63,7 @@ impl Ram {
         // SAFETY: atomic integers have the layout of integers.
         let (dirty, touched, code, heat) = unsafe {
             let bits = pages.div_ceil(64);
-            (zeroed(bits), zeroed(bits), zeroed(pages), zeroed(pages))
+            (zeroed(bits), zeroed(bits), zeroed(4 * pages), zeroed(pages))
         };
         Ok(Self {
             map,
@@ -275,19 +275,29 @@ impl Ram {
             .collect()
     }
 
-    /// The bits of the code map that `len` bytes at `off` (within one page) touch.
-    pub fn chunks(off: u64, len: u64) -> u64 {
-        let (first, last) = (
-            (off & 0xfff) >> 6,
-            ((off & 0xfff) + len - 1).min(0xfff) >> 6,
-        );
-        (u64::MAX << first) & (u64::MAX >> (63 - last))
+    /// The first and last grain that `len` bytes at `off` (within one page) touch.
+    #[inline]
+    fn grains(off: u64, len: u64) -> std::ops::RangeInclusive<usize> {
+        let at = off & 0xfff;
+        (at >> 4) as usize..=((at + len - 1).min(0xfff) >> 4) as usize
+    }
+
+    /// The word of the code map that holds a grain of the page at `off`, and the grain's bit.
+    #[inline]
+    fn grain(&self, off: u64, grain: usize) -> (&AtomicU64, u64) {
+        (
+            &self.code[(off >> 12) as usize * 4 + grain / 64],
+            1 << (grain % 64),
+        )
     }
 
     /// Whether some decoded block may cover a byte of `len` bytes at `off` (within one page).
     #[inline]
     pub fn has_code(&self, off: u64, len: u64) -> bool {
-        self.code[(off >> 12) as usize].load(Relaxed) & Self::chunks(off, len) != 0
+        Self::grains(off, len).any(|g| {
+            let (word, bit) = self.grain(off, g);
+            word.load(Relaxed) & bit != 0
+        })
     }
 
     /// Whether writes to the page must take the slow path.
@@ -299,19 +309,19 @@ impl Ram {
     /// Marks `len` bytes at `off` (within one page) as decoded; true when the page was not a code page before.
     pub fn add_code(&self, off: u64, len: u64) -> bool {
         let page = (off >> 12) as usize;
-        self.code[page].fetch_or(Self::chunks(off, len), Relaxed);
+        for g in Self::grains(off, len) {
+            let (word, bit) = self.grain(off, g);
+            word.fetch_or(bit, Relaxed);
+        }
         self.heat[page].swap(HEAT, Relaxed) == 0
     }
 
-    /// Replaces the page's code map by what its remaining blocks cover.
-    pub fn set_code(&self, page_off: u64, ranges: impl Iterator<Item = (u64, u64)>) {
-        let mask = ranges.fold(0, |m, (off, len)| m | Self::chunks(off, len));
-        self.code[(page_off >> 12) as usize].store(mask, Relaxed);
-    }
-
-    /// Takes bits out of the code map of the page at this offset.
-    pub fn clear_code(&self, off: u64, bits: u64) {
-        self.code[(off >> 12) as usize].fetch_and(!bits, Relaxed);
+    /// `len` bytes at `off` (within one page) hold no decoded code any more.
+    pub fn clear_code(&self, off: u64, len: u64) {
+        for g in Self::grains(off, len) {
+            let (word, bit) = self.grain(off, g);
+            word.fetch_and(!bit, Relaxed);
+        }
     }
 
     /// A write to a code page that hit no code: cools the page down, and returns whether it still is a code page.
@@ -320,7 +330,10 @@ impl Ram {
     /// turn searches the TLBs.
     pub fn code_heat(&self, off: u64) -> bool {
         let page = (off >> 12) as usize;
-        if self.code[page].load(Relaxed) != 0 {
+        if self.code[page * 4..page * 4 + 4]
+            .iter()
+            .any(|w| w.load(Relaxed) != 0)
+        {
             return true;
         }
         let h = self.heat[page].load(Relaxed);
@@ -385,8 +398,8 @@ mod tests {
         let ram = Ram::new(1 << 20).unwrap();
         assert!(ram.add_code(0x1010, 8));
         assert!(!ram.add_code(0x1020, 8));
-        assert!(ram.has_code(0x103f, 1) && !ram.has_code(0x1040, 1) && ram.is_code_page(0x1fff));
-        ram.set_code(0x1000, std::iter::empty());
+        assert!(ram.has_code(0x102f, 1) && !ram.has_code(0x1030, 1) && ram.is_code_page(0x1fff));
+        ram.clear_code(0x1010, 0x20);
         assert!(!ram.has_code(0x1010, 8));
         assert_eq!(
             (0..100).filter(|_| ram.code_heat(0x1000)).count(),
