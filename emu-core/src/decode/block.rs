@@ -102,9 +102,11 @@ pub fn build(cpu: &mut Vcpu, rip: u64, lin: u64, off: u64) -> R<Block> {
             at += 1;
             break;
         }
-        let (mut insn, e) = predecode(&x, &page.buf[at..page.len], rip, at as u16, &ctx);
-        insn.idx = insns.len() as u8;
-        insns.push(insn);
+        let idx = insns.len();
+        insns.push(blank(op!(|c: &mut Vcpu, _: &Insn| c.ud())));
+        let insn = &mut insns[idx];
+        let e = predecode_into(&x, &page.buf[at..page.len], rip, at as u16, &ctx, insn);
+        insn.idx = idx as u8;
         at += x.len();
         if e != Ends::No {
             ends = e;
@@ -300,6 +302,20 @@ pub fn predecode(
     at: u16,
     ctx: &Ctx,
 ) -> (Insn, Ends) {
+    let mut i = blank(op!(|c: &mut Vcpu, _: &Insn| c.ud()));
+    let ends = predecode_into(x, bytes, block_rip, at, ctx, &mut i);
+    (i, ends)
+}
+
+/// The same, built where it will stay: a copy right behind the narrow stores would wait for them.
+fn predecode_into(
+    x: &Instruction,
+    bytes: &[u8],
+    block_rip: u64,
+    at: u16,
+    ctx: &Ctx,
+    i: &mut Insn,
+) -> Ends {
     let key = ctx.key;
     let ud = op!(|c: &mut Vcpu, _: &Insn| c.ud());
     let nm = op!(|c: &mut Vcpu, _: &Insn| Err(c.raise(Fault::plain(vector::NM))));
@@ -310,7 +326,8 @@ pub fn predecode(
         ..i
     };
     let Some(row) = known(x, ctx) else {
-        return (place(blank(ud)), Ends::Far);
+        *i = place(blank(ud));
+        return Ends::Far;
     };
     let unit = unit(x);
     let blocked = match unit {
@@ -328,12 +345,14 @@ pub fn predecode(
         Unit::Sse | Unit::Avx => key.contains(ModeKey::TS).then_some(nm),
     };
     if let Some(run) = blocked {
-        return (place(blank(run)), Ends::Far);
+        *i = place(blank(run));
+        return Ends::Far;
     }
     let Some(run) = (row.pick)(x, ctx) else {
-        return (place(blank(ud)), Ends::Far);
+        *i = place(blank(ud));
+        return Ends::Far;
     };
-    let mut i = place(blank(run));
+    *i = place(blank(run));
     i.pfx = (u8::from(x.has_rep_prefix()) * pfx::REP)
         | (u8::from(x.has_repne_prefix()) * pfx::REPNE)
         | (u8::from(x.has_lock_prefix()) * pfx::LOCK);
@@ -368,15 +387,15 @@ pub fn predecode(
                     i64::from(x.far_branch_selector()),
                 )
             }
-            OpKind::Memory => memory(x, block_rip, key, &mut i),
+            OpKind::Memory => memory(x, block_rip, key, i),
             k @ (OpKind::MemorySegSI | OpKind::MemoryESDI | OpKind::MemorySegDI) => {
-                string_operand(x, k, 16, key, &mut i)
+                string_operand(x, k, 16, key, i)
             }
             k @ (OpKind::MemorySegESI | OpKind::MemoryESEDI | OpKind::MemorySegEDI) => {
-                string_operand(x, k, 32, key, &mut i)
+                string_operand(x, k, 32, key, i)
             }
             k @ (OpKind::MemorySegRSI | OpKind::MemoryESRDI | OpKind::MemorySegRDI) => {
-                string_operand(x, k, 64, key, &mut i)
+                string_operand(x, k, 64, key, i)
             }
             _ => {
                 let v = x.immediate(n);
@@ -396,7 +415,7 @@ pub fn predecode(
             _ => 0xffff_ffff,
         };
     }
-    let ends = match row.ends {
+    match row.ends {
         Ends::No if x.is_string_instruction() && repeated(x) => Ends::Branch,
         Ends::No if loads_system_register(x) => Ends::Barrier,
         Ends::Branch
@@ -408,8 +427,7 @@ pub fn predecode(
             Ends::Far
         }
         e => e,
-    };
-    (i, ends)
+    }
 }
 
 /// The instruction's row, if the CPU model has the instruction.
