@@ -77,8 +77,10 @@ pub fn build(cpu: &mut Vcpu, rip: u64, lin: u64, off: u64) -> R<Block> {
     };
     page.len = cpu.machine.ram.read_page(off, &mut page.buf);
     let key = cpu.key;
-    let model = cpu.model.clone();
-    let ctx = Ctx { key, model: &model };
+    let ctx = Ctx {
+        key,
+        model: &cpu.model,
+    };
     let mut insns = Vec::with_capacity(12);
     let mut at = 0usize;
     let mut ends = Ends::No;
@@ -89,7 +91,7 @@ pub fn build(cpu: &mut Vcpu, rip: u64, lin: u64, off: u64) -> R<Block> {
         if x.is_invalid() {
             if decoder.last_error() == DecoderError::NoMoreBytes && page.len - at < 15 {
                 if insns.is_empty() {
-                    return across(cpu, rip, lin, &page, &ctx);
+                    return across(cpu, rip, lin, &page);
                 }
                 break;
             }
@@ -129,7 +131,9 @@ pub fn build(cpu: &mut Vcpu, rip: u64, lin: u64, off: u64) -> R<Block> {
 }
 
 /// An instruction whose bytes end on the next page.
-fn across(cpu: &mut Vcpu, rip: u64, lin: u64, page: &Fetched, ctx: &Ctx) -> R<Block> {
+fn across(cpu: &mut Vcpu, rip: u64, lin: u64, page: &Fetched) -> R<Block> {
+    let (key, model) = (cpu.key, cpu.model.clone());
+    let ctx = &Ctx { key, model: &model };
     let next = cpu.wrap(lin.wrapping_add(page.len as u64));
     let Some(second) = cpu.fetch_offset(next)? else {
         // Fetching over the edge of RAM: nothing answers.

@@ -119,13 +119,12 @@ impl Interp {
         let b = block::build(cpu, rip, lin, off)?;
         let first = (0x1000 - (off & 0xfff)).min(u64::from(b.bytes));
         let (second, bytes) = (b.second, u64::from(b.bytes));
-        let machine = cpu.machine.clone();
-        let n = self.cache.insert(b, &machine.ram);
-        if machine.ram.add_code(off, first) {
+        let n = self.cache.insert(b, &cpu.machine.ram);
+        if cpu.machine.ram.add_code(off, first) {
             cpu.protect_code_page(off);
         }
         if let Some(s) = second
-            && machine.ram.add_code(s & !0xfff, (bytes - first).max(1))
+            && cpu.machine.ram.add_code(s & !0xfff, (bytes - first).max(1))
         {
             cpu.protect_code_page(s);
         }
