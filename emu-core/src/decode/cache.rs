@@ -226,9 +226,9 @@ impl Cache {
         // What the dead blocks covered is code only where another block still covers it (and so is a grain that is left
         // marked from a block across two pages, dropped by a write to its other page).
         let first = hit.0 & !15;
-        ram.clear_code(first, (hit.1 - 1 | 15) + 1 - first);
+        ram.clear_code(first, ((hit.1 - 1) | 15) + 1 - first);
         if let Some(index) = self.pages.get(&page) {
-            for n in index.near(first, hit.1 - 1 | 15) {
+            for n in index.near(first, (hit.1 - 1) | 15) {
                 if let Some((o, l)) = Self::extent(&self.blocks[n as usize], page) {
                     ram.add_code(o, l);
                 }
