@@ -12,7 +12,7 @@ qemu=${QEMU:-qemu-system-x86_64}
 command -v "$qemu" >/dev/null || { echo "systests-vs-qemu.sh: $qemu is missing (apt-get install qemu-system-x86)" >&2; exit 2; }
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-mk() { (cd "$here" && cargo run -q -p emu-images --bin mk-image -- "$@"); }
+mk() { (cd "$here" && cargo run -q -p emu-images --example mk-image -- "$@"); }
 [ $# -gt 0 ] || set -- $(mk | grep -vx demo)
 bad=0
 for name; do
