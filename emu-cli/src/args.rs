@@ -1,5 +1,8 @@
 //! The command line: what each option takes, and how a value is read.
 
+use crate::engines::EngineKind;
+use crate::lockstep;
+use crate::output::Output;
 use crate::status::{Status, TABLE};
 use crate::vm::Error;
 use clap::{Args, Parser, Subcommand};
@@ -22,11 +25,13 @@ pub struct Cli {
 pub enum Command {
     /// Boot a guest
     Run(Box<Options>),
+    /// Run two engines side by side on one guest and name the first instruction that differs
+    Lockstep(Box<lockstep::Options>),
     /// List the CPU models and features that --cpu takes
     Cpus,
 }
 
-#[derive(Args)]
+#[derive(Args, Clone)]
 #[command(after_help = TABLE)]
 pub struct Options {
     /// `demo` (a guest of our own), or a kernel or image file
@@ -53,8 +58,8 @@ pub struct Options {
     #[arg(long, value_name = "MODEL", default_value = "max")]
     pub cpu: String,
     /// How guest code is executed
-    #[arg(long, value_name = "ENGINE", default_value = "interp", value_parser = ["interp"])]
-    pub engine: String,
+    #[arg(long, value_name = "ENGINE", value_enum, default_value = "interp")]
+    pub engine: EngineKind,
     /// Guest time: the host's clock, or retired instructions (deterministic)
     #[arg(long, value_name = "CLOCK", default_value = "host", value_parser = ["host", "virtual"])]
     pub clock: String,
@@ -85,6 +90,9 @@ pub struct Options {
     /// Where a raw image starts, if not at its first byte
     #[arg(long, value_name = "ADDR", value_parser = number, requires = "load_addr")]
     pub entry: Option<u64>,
+    /// What becomes of the guest's output, for a program that runs several machines
+    #[arg(skip)]
+    pub output: Output,
 }
 
 /// Where a character device goes.
@@ -112,7 +120,7 @@ fn number(s: &str) -> Result<u64, String> {
     .map_err(|_| "give a number such as 4096 or 0x1000".into())
 }
 
-fn count(s: &str) -> Result<u64, String> {
+pub fn count(s: &str) -> Result<u64, String> {
     match number(s)? {
         0 => Err("give at least 1".into()),
         n => Ok(n),

@@ -6,6 +6,9 @@
 
 mod args;
 mod console;
+mod engines;
+mod lockstep;
+mod output;
 mod report;
 mod run;
 mod signals;
@@ -27,6 +30,7 @@ fn main() -> ExitCode {
     };
     let done = match command {
         Command::Run(options) => run::run(&options),
+        Command::Lockstep(options) => lockstep::run(&options),
         Command::Cpus => args::list_cpus(),
     };
     match done {

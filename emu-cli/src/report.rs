@@ -34,16 +34,28 @@ pub fn crash(runner: &mut Runner) -> String {
         out.push_str("last blocks, oldest first (as memory and mode are now):\n");
     }
     for &(rip, count) in last {
-        block(runner, &state, rip, count, &mut out);
+        listing(runner, &state, rip, count.min(INSNS), None, &mut out);
+        if count > INSNS {
+            let _ = writeln!(out, "  … {} more", count - INSNS);
+        }
+        out.push('\n');
     }
     out
 }
 
-fn block(runner: &mut Runner, state: &CpuState, rip: u64, count: u32, out: &mut String) {
+/// Address, bytes and text of `count` instructions from `rip` on, with `>` before the one at `mark`.
+pub fn listing(
+    runner: &mut Runner,
+    state: &CpuState,
+    rip: u64,
+    count: u32,
+    mark: Option<u64>,
+    out: &mut String,
+) {
     let mut bytes = Vec::new();
     let mut at = state.code_address(rip);
     // A piece at a time: what follows the block may not be mapped.
-    while bytes.len() < 15 * INSNS as usize {
+    while bytes.len() < 15 * count as usize {
         let mut piece = [0; 16];
         let n = 16 - (at & 15) as usize;
         if runner
@@ -60,7 +72,7 @@ fn block(runner: &mut Runner, state: &CpuState, rip: u64, count: u32, out: &mut 
     let mut decoder = Decoder::with_ip(state.code_bits(), &bytes, rip, DecoderOptions::NONE);
     let mut formatter = IntelFormatter::new();
     let mut text = String::new();
-    for _ in 0..count.min(INSNS) {
+    for _ in 0..count {
         if !decoder.can_decode() {
             let _ = writeln!(out, "  {:016x}  (not readable)", decoder.ip());
             break;
@@ -73,10 +85,7 @@ fn block(runner: &mut Runner, state: &CpuState, rip: u64, count: u32, out: &mut 
             .iter()
             .map(|b| format!("{b:02x}"))
             .collect();
-        let _ = writeln!(out, "  {:016x}  {hex:<20}  {text}", insn.ip());
+        let sign = if mark == Some(insn.ip()) { '>' } else { ' ' };
+        let _ = writeln!(out, "{sign} {:016x}  {hex:<20}  {text}", insn.ip());
     }
-    if count > INSNS {
-        let _ = writeln!(out, "  … {} more", count - INSNS);
-    }
-    out.push('\n');
 }

@@ -32,12 +32,16 @@ pub enum Status {
     GuestPanic,
     Signal(i32),
     Listed,
+    /// Two engines did the same, or not.
+    Alike,
+    Different,
 }
 
 impl Status {
     pub fn code(self) -> u8 {
         match self {
-            Self::PowerOff | Self::Reset | Self::Quit | Self::Listed => 0,
+            Self::PowerOff | Self::Reset | Self::Quit | Self::Listed | Self::Alike => 0,
+            Self::Different => 1,
             Self::DebugExit(code) => (code << 1 | 1) as u8,
             Self::Usage => 2,
             Self::HostError => 4,
@@ -66,6 +70,8 @@ impl Status {
             Self::GuestPanic => "guest-panic",
             Self::Signal(_) => "signal",
             Self::Listed => "listed",
+            Self::Alike => "alike",
+            Self::Different => "different",
         }
     }
 }

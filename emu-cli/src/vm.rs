@@ -1,10 +1,10 @@
 //! From options to a machine ready to run: RAM, board, vCPU, guest in memory.
 
 use crate::args::{CharDev, Options};
+use crate::engines;
 use crate::status::Status;
 use emu_core::addr::PhysAddr;
 use emu_core::cpu::cpuid::{CpuModel, ModelError};
-use emu_core::interp::Interp;
 use emu_core::machine::{Clock, Machine};
 use emu_core::mem::phys::{Ram, RamError};
 use emu_core::runner::Runner;
@@ -152,7 +152,7 @@ impl Vm {
         }
         start.apply(&mut cpu);
         Ok(Self {
-            runner: Runner::new(cpu, Box::new(Interp::default())),
+            runner: Runner::new(cpu, engines::make(options.engine)),
             model,
             kernel,
             initrd: options.initrd.clone(),
@@ -271,14 +271,19 @@ fn config(
 ) -> Result<PcConfig, Error> {
     let mut config = PcConfig::new(options.memory);
     let open = |dev: &CharDev, read: bool| -> Result<CharBackend, Error> {
+        let out = |w| CharBackend::new(options.output.wrap(w));
         Ok(match dev {
-            CharDev::Stdio if read => CharBackend::stdout().with_input(input.clone()),
-            CharDev::Stdio => CharBackend::stdout(),
+            CharDev::Stdio if read => out(Box::new(std::io::stdout())).with_input(input.clone()),
+            CharDev::Stdio => out(Box::new(std::io::stdout())),
             CharDev::Null => CharBackend::null(),
-            CharDev::File(path) => CharBackend::file(path).map_err(|source| Error::Write {
-                name: path.display().to_string(),
-                source,
-            })?,
+            CharDev::File(_) if options.output.is_dropped() => out(Box::new(std::io::sink())),
+            CharDev::File(path) => {
+                let file = std::fs::File::create(path).map_err(|source| Error::Write {
+                    name: path.display().to_string(),
+                    source,
+                })?;
+                out(Box::new(file))
+            }
         })
     };
     match &options.serial[..] {

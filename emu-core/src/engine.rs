@@ -25,4 +25,9 @@ pub trait Engine {
     fn stats(&self) -> Vec<(&'static str, u64)>;
     /// The last blocks executed, oldest first, as (RIP, instructions), for a crash report.
     fn recent(&self) -> Vec<(u64, u32)>;
+    /// What the engine has made of the code at this RIP of the current address space and mode (guest code, intermediate and
+    /// host code), for a person to read; `None`: nothing.
+    fn describe_unit(&mut self, _cpu: &mut Vcpu, _rip: u64) -> Option<String> {
+        None
+    }
 }

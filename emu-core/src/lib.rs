@@ -2,6 +2,7 @@
 
 pub mod addr;
 pub mod bus;
+pub mod checkpoint;
 pub mod cpu;
 pub mod decode;
 pub mod engine;

@@ -7,6 +7,7 @@
 //! Invariant: between steps the vCPU is at an instruction boundary with its state exact.
 
 use crate::bus::{Nanos, Request};
+use crate::checkpoint::Checkpoint;
 use crate::cpu::flags;
 use crate::engine::{Engine, Exit};
 use crate::machine::Machine;
@@ -79,6 +80,17 @@ impl Runner {
         self.cpu.reset();
         self.cpu.poll_lines();
         self.dead_since = None;
+    }
+
+    /// The vCPU, the clock and what the runner knows of them, to come back to.
+    pub fn checkpoint(&self) -> Checkpoint {
+        Checkpoint::of(&self.cpu, self.dead_since)
+    }
+
+    /// Takes vCPU and clock back. RAM and board are the caller's, and come first; the clock must be virtual.
+    pub fn restore(&mut self, at: &Checkpoint) {
+        self.dead_since = at.dead_since;
+        at.apply(&mut self.cpu);
     }
 
     /// Runs to the board's next event or the end of a slice, at most to `limit` retired instructions in all.

@@ -335,6 +335,18 @@ impl Tlb {
         }
     }
 
+    /// Makes the next write to each page of RAM walk again; reading and executing go on as before.
+    pub fn forget_writes(&mut self) {
+        for set in self.spaces.iter_mut().flat_map(|s| &mut s.sets) {
+            for &i in &set.used {
+                let e = &mut set.entries[i as usize];
+                if matches!(e.write & 0xfff, DIRECT | CODE | WATCH) {
+                    e.write = 0;
+                }
+            }
+        }
+    }
+
     /// Records a translation; the caller fills the tags. `page_size` is that of the guest's page.
     pub fn fill(&mut self, who: Who, lin: u64, global: bool, page_size: u64) -> &mut Entry {
         self.fills += 1;

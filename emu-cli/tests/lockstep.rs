@@ -1,0 +1,107 @@
+//! `emu lockstep`: two engines on one guest, and the search for the first instruction that differs.
+
+mod common;
+
+use common::{Temp, sector, status, stderr, stdout};
+use iced_x86::code_asm::*;
+use std::process::{Command, Output, Stdio};
+
+fn lockstep(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_emu"))
+        .args(["lockstep", "--timeout", "60"])
+        .args(args)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
+}
+
+#[test]
+fn an_engine_agrees_with_itself_in_slices() {
+    let out = lockstep(&["demo", "--every", "10007"]);
+    let (text, said) = (stdout(&out), stderr(&out));
+    assert_eq!(status(&out), 0, "{said}");
+    assert_eq!(
+        text.matches("Good bye").count(),
+        1,
+        "one machine speaks:\n{text}"
+    );
+    assert!(
+        said.contains("interp and interp in slices did the same for")
+            && said.contains("the guest ended: power-off"),
+        "{said}"
+    );
+}
+
+/// Counts to 40000 in RCX, storing as it goes; resets itself twice on the way.
+fn counting() -> Temp {
+    sector(|a| {
+        let (mut outer, mut here) = (a.create_label(), a.create_label());
+        a.xor(bx, bx)?;
+        a.set_label(&mut outer)?;
+        a.mov(cx, 0)?;
+        a.set_label(&mut here)?;
+        a.mov(word_ptr(0x5000), cx)?;
+        a.add(cx, 1)?;
+        a.cmp(cx, 40000)?;
+        a.jnz(here)?;
+        a.inc(byte_ptr(0x600))?;
+        a.cmp(byte_ptr(0x600), 3)?;
+        a.jz(outer)?;
+        a.mov(al, 0xfe)?;
+        a.out(0x64, al)?;
+        a.hlt()
+    })
+}
+
+#[test]
+fn the_search_names_the_very_instruction() {
+    let guest = counting();
+    // Before, on and after a checkpoint, and behind a reset, which loads the guest again.
+    for at in [1u64, 9_999, 10_000, 10_001, 123_456, 345_678] {
+        let out = lockstep(&[
+            guest.path(),
+            "--every",
+            "10000",
+            "--max-insns",
+            "400000",
+            "--break-at",
+            &at.to_string(),
+        ]);
+        let said = stderr(&out);
+        assert_eq!(status(&out), 1, "{said}");
+        let first = format!(
+            "interp and interp in slices differ after instruction {at} (alike after {})",
+            at - 1
+        );
+        assert!(said.contains(&first), "{at}:\n{said}");
+        assert!(
+            said.contains("\n* RBX ") && said.contains("\n> 0000000000007c"),
+            "{said}"
+        );
+        assert_eq!(
+            said.matches("\n* ").count(),
+            1,
+            "nothing else differs:\n{said}"
+        );
+    }
+}
+
+#[test]
+fn what_it_does_not_take_is_said_in_a_line() {
+    for (args, words) in [
+        (&["demo", "--engine", "interp"][..], "give --engines A,B"),
+        (&["demo", "--engines", "interp"], "with a comma between"),
+        (
+            &["demo", "--engines", "interp,warp"],
+            "with a comma between",
+        ),
+        (&["demo", "--clock", "host"], "[possible values: virtual]"),
+        (&["demo", "--every", "0"], "give at least 1"),
+        (&[], "nothing to boot"),
+    ] {
+        let out = lockstep(args);
+        let said = stderr(&out);
+        assert_eq!(status(&out), 2, "{args:?}: {said}");
+        assert!(said.contains(words) && said.lines().count() == 1, "{said}");
+    }
+}
