@@ -1,5 +1,6 @@
 //! The command line: what each option takes, and how a value is read.
 
+use crate::bench::BenchOptions;
 use crate::engines::EngineKind;
 use crate::lockstep;
 use crate::output::Output;
@@ -27,6 +28,8 @@ pub enum Command {
     Run(Box<Options>),
     /// Run two engines side by side on one guest and name the first instruction that differs
     Lockstep(Box<lockstep::Options>),
+    /// Compare engines on small guests, and write a report
+    Bench(Box<BenchOptions>),
     /// List the CPU models and features that --cpu takes
     Cpus,
 }
@@ -34,7 +37,7 @@ pub enum Command {
 #[derive(Args, Clone)]
 #[command(after_help = TABLE)]
 pub struct Options {
-    /// `demo` (a guest of our own), or a kernel or image file
+    /// `demo` or `bench:NAME` (guests of our own), or a kernel or image file
     #[arg(value_name = "GUEST")]
     pub guest: Option<PathBuf>,
     /// Kernel: Linux bzImage, Multiboot 1, ELF with a PVH entry, or boot sector; told by its content

@@ -5,6 +5,7 @@
 //! standard error.
 
 mod args;
+mod bench;
 mod console;
 mod engines;
 mod lockstep;
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
     let done = match command {
         Command::Run(options) => run::run(&options),
         Command::Lockstep(options) => lockstep::run(&options),
+        Command::Bench(options) => bench::run(&options).map_err(vm::Error::from),
         Command::Cpus => args::list_cpus(),
     };
     match done {
@@ -71,8 +73,12 @@ fn usage(e: &clap::Error) -> ExitCode {
         .filter(|l| !l.is_empty())
         .collect();
     let line = lines.join(" ");
+    let command = match std::env::args().nth(1).as_deref() {
+        Some("bench") => "bench",
+        _ => "run",
+    };
     console::say(format_args!(
-        "emu: {} (see emu run --help)",
+        "emu: {} (see emu {command} --help)",
         line.trim_start_matches("error: ")
     ));
     ExitCode::from(Status::Usage.code())

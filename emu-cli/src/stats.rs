@@ -4,16 +4,21 @@ use crate::args::Stats;
 use crate::console;
 use crate::status::Status;
 use crate::vm::{Error, Vm};
+use emu_core::runner::Runner;
 use emu_core::state::CpuState;
 use serde_json::{Map, Value, json};
 use std::time::Duration;
 
+/// A hash of the vCPU and of RAM.
+pub fn state_hash(runner: &Runner) -> u64 {
+    CpuState::of(&runner.cpu).hash() ^ runner.machine().ram.hash().rotate_left(1)
+}
+
 /// Everything there is to tell.
 fn collect(vm: &Vm, status: Status, wall: Duration) -> Map<String, Value> {
     let cpu = &vm.runner.cpu;
-    let machine = vm.runner.machine();
     let guest = cpu.now();
-    let state = CpuState::of(cpu).hash() ^ machine.ram.hash().rotate_left(1);
+    let state = state_hash(&vm.runner);
     let mut out = Map::new();
     let mut put = |key: &str, value: Value| out.insert(key.into(), value);
     put("retired", cpu.retired.into());

@@ -45,8 +45,10 @@ pub enum Error {
         "--memory reaches to {end:#x}, and the CPU has {bits} address bits: give less, or another --cpu"
     )]
     AddressBits { end: u64, bits: u32 },
-    #[error("--load-addr is for an image file, not for the demo")]
+    #[error("--load-addr is for an image file, not for a guest of our own")]
     RawDemo,
+    #[error("unknown workload \"{name}\" (known: {known})")]
+    Workload { name: String, known: String },
     #[error(transparent)]
     Model(#[from] ModelError),
     #[error(transparent)]
@@ -57,6 +59,8 @@ pub enum Error {
     Ram(#[from] RamError),
     #[error("standard output is closed or fails: {0}")]
     Output(std::io::Error),
+    #[error(transparent)]
+    Bench(#[from] crate::bench::BenchError),
     #[error("signals cannot be watched: {0}")]
     Signals(std::io::Error),
 }
@@ -67,6 +71,7 @@ impl Error {
             Self::Write { .. } | Self::Ram(_) | Self::Output(_) | Self::Signals(_) => {
                 Status::HostError
             }
+            Self::Bench(e) => e.status(),
             _ => Status::Usage,
         }
     }
@@ -74,8 +79,30 @@ impl Error {
 
 /// Where the guest comes from; asked again after a reset.
 enum Kernel {
-    Demo,
+    /// A guest of our own, by name.
+    Ours(&'static str, fn() -> Vec<u8>),
     File(PathBuf),
+}
+
+impl Kernel {
+    /// `demo`, `bench:NAME` or a file.
+    fn named(guest: &Path) -> Result<Self, Error> {
+        let Some(name) = guest.to_str() else {
+            return Ok(Self::File(guest.into()));
+        };
+        if name == "demo" {
+            return Ok(Self::Ours("demo", emu_images::demo));
+        }
+        match name.strip_prefix("bench:") {
+            None => Ok(Self::File(guest.into())),
+            Some(name) => emu_workloads::find(name)
+                .map(|w| Self::Ours(w.name, w.image))
+                .ok_or_else(|| Error::Workload {
+                    name: name.into(),
+                    known: emu_workloads::ALL.map(|w| w.name).join(", "),
+                }),
+        }
+    }
 }
 
 /// A machine with its guest in memory.
@@ -106,16 +133,25 @@ impl GuestMemory for DeviceMemory {
 impl Vm {
     /// Builds the machine and loads the guest. `input` feeds the serial port that is on stdio.
     pub fn new(options: &Options, input: &Arc<InputQueue>) -> Result<Self, Error> {
+        Self::wired(options, input, |_| ())
+    }
+
+    /// The same with a last change to the board's host side.
+    pub fn wired(
+        options: &Options,
+        input: &Arc<InputQueue>,
+        change: impl FnOnce(&mut PcConfig),
+    ) -> Result<Self, Error> {
         let kernel = match (&options.guest, &options.kernel) {
-            (Some(g), _) if g.as_os_str() == "demo" => Kernel::Demo,
-            (Some(file), _) | (None, Some(file)) => Kernel::File(file.clone()),
+            (Some(g), _) => Kernel::named(g)?,
+            (None, Some(file)) => Kernel::File(file.clone()),
             (None, None) => return Err(Error::NoGuest),
         };
         let raw = options.load_addr.map(|addr| RawPlace {
             addr,
             entry: options.entry.unwrap_or(addr),
         });
-        if raw.is_some() && matches!(kernel, Kernel::Demo) {
+        if raw.is_some() && matches!(kernel, Kernel::Ours(..)) {
             return Err(Error::RawDemo);
         }
         let model = Arc::new(CpuModel::parse(&options.cpu)?);
@@ -138,7 +174,9 @@ impl Vm {
 
         let is_virtual = options.clock == "virtual";
         let memory = Arc::new(DeviceMemory::default());
-        let pc = Pc::new(config(options, input, is_virtual, memory.clone())?)?;
+        let mut config = config(options, input, is_virtual, memory.clone())?;
+        change(&mut config);
+        let pc = Pc::new(config)?;
         let clock = match is_virtual {
             true => Clock::new_virtual(),
             false => Clock::host(),
@@ -197,7 +235,7 @@ struct Guest<'a> {
 impl Guest<'_> {
     fn load(&mut self, ram: &Ram) -> Result<loader::CpuStart, Error> {
         let (name, bytes) = match self.kernel {
-            Kernel::Demo => ("demo".to_string(), emu_images::demo()),
+            Kernel::Ours(name, make) => (name.to_string(), make()),
             Kernel::File(path) => (path.display().to_string(), read(path, ram)?),
         };
         let kernel = File {
