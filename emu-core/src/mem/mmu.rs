@@ -253,7 +253,9 @@ impl Vcpu {
             && (lin & 0xfff) + W::BYTES <= 0x1000
         {
             let host = lin.wrapping_add(self.tlb.probe(lin).addend);
-            self.watch(lin, W::BYTES, true)?;
+            if self.dr[7] & 0xff != 0 {
+                self.watch(lin, W::BYTES, true)?;
+            }
             store(host, v);
             self.wrote_slowly(lin, host as *mut u8, W::BYTES, who);
             return Ok(());
@@ -379,18 +381,19 @@ impl Vcpu {
 
     /// After a slow write to RAM: did it hit decoded code?
     fn wrote_slowly(&mut self, lin: u64, p: *mut u8, n: u64, who: Who) {
-        let off = p as u64 - self.machine.ram.base() as u64;
-        if !self.machine.ram.is_code_page(off) {
-            return;
-        }
-        self.stats.writes_to_code_pages += 1;
-        if self.machine.ram.has_code(off, n) {
-            self.note_code_write(off, n);
-        } else if !self.machine.ram.code_heat(off) && !self.watched_page(lin) {
-            let e = self.tlb.fill(who, lin, false, 4096);
-            if e.write == lin & !0xfff | CODE {
-                e.write |= DIRECT;
+        let ram = &self.machine.ram;
+        let off = p as u64 - ram.base() as u64;
+        if ram.is_code_page(off) {
+            self.stats.writes_to_code_pages += 1;
+            if ram.has_code(off, n) {
+                return self.note_code_write(off, n);
             }
+            if ram.code_heat(off) {
+                return;
+            }
+        }
+        if !self.watched_page(lin) {
+            self.tlb.write_directly(who, lin, off);
         }
     }
 
@@ -522,6 +525,12 @@ impl Vcpu {
             }
             None => (phys.0, MMIO, MMIO, Place::Mmio(phys.add(lin & 0xfff))),
         };
+        if let Some((off, _)) = ram
+            && walk.write
+            && write_low == DIRECT
+        {
+            self.tlb.note_writer(lin, off);
+        }
         let e = self.tlb.fill(who, lin, walk.global, walk.size);
         e.read = if walk.read { page | low } else { EMPTY };
         e.write = if walk.write { page | write_low } else { 0 };
@@ -558,7 +567,7 @@ impl Vcpu {
     /// Writes to the RAM page at this offset take the slow path from now on, since it holds decoded code.
     pub fn protect_code_page(&mut self, off: u64) {
         let host = (self.machine.ram.base() as u64).wrapping_add(off & !0xfff);
-        self.tlb.protect(host);
+        self.tlb.protect(host, off);
     }
 
     /// For string instructions: the bytes from `lin` that one direct read entry serves, as a raw pointer (0: none).

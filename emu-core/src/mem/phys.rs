@@ -275,29 +275,27 @@ impl Ram {
             .collect()
     }
 
-    /// The first and last grain that `len` bytes at `off` (within one page) touch.
+    /// The words of the code map that stand for `len` bytes at `off` (within one page), each with the bits of their grains.
     #[inline]
-    fn grains(off: u64, len: u64) -> std::ops::RangeInclusive<usize> {
+    fn grains(&self, off: u64, len: u64) -> impl Iterator<Item = (&AtomicU64, u64)> {
         let at = off & 0xfff;
-        (at >> 4) as usize..=((at + len - 1).min(0xfff) >> 4) as usize
-    }
-
-    /// The word of the code map that holds a grain of the page at `off`, and the grain's bit.
-    #[inline]
-    fn grain(&self, off: u64, grain: usize) -> (&AtomicU64, u64) {
-        (
-            &self.code[(off >> 12) as usize * 4 + grain / 64],
-            1 << (grain % 64),
-        )
+        let (first, last) = (at >> 4, (at + len - 1).min(0xfff) >> 4);
+        let words = &self.code[(off >> 12) as usize * 4..][..4];
+        (first / 64..=last / 64).map(move |w| {
+            let low = if w == first / 64 { first % 64 } else { 0 };
+            let high = if w == last / 64 { last % 64 } else { 63 };
+            (
+                &words[w as usize & 3],
+                u64::MAX >> (63 - high) & u64::MAX << low,
+            )
+        })
     }
 
     /// Whether some decoded block may cover a byte of `len` bytes at `off` (within one page).
     #[inline]
     pub fn has_code(&self, off: u64, len: u64) -> bool {
-        Self::grains(off, len).any(|g| {
-            let (word, bit) = self.grain(off, g);
-            word.load(Relaxed) & bit != 0
-        })
+        self.grains(off, len)
+            .any(|(word, bits)| word.load(Relaxed) & bits != 0)
     }
 
     /// Whether writes to the page must take the slow path.
@@ -308,20 +306,32 @@ impl Ram {
 
     /// Marks `len` bytes at `off` (within one page) as decoded; true when the page was not a code page before.
     pub fn add_code(&self, off: u64, len: u64) -> bool {
-        let page = (off >> 12) as usize;
-        for g in Self::grains(off, len) {
-            let (word, bit) = self.grain(off, g);
-            word.fetch_or(bit, Relaxed);
+        for (word, bits) in self.grains(off, len) {
+            if word.load(Relaxed) & bits != bits {
+                word.fetch_or(bits, Relaxed);
+            }
         }
-        self.heat[page].swap(HEAT, Relaxed) == 0
+        let heat = &self.heat[(off >> 12) as usize];
+        let old = heat.load(Relaxed);
+        if old != HEAT {
+            heat.store(HEAT, Relaxed);
+        }
+        old == 0
     }
 
     /// `len` bytes at `off` (within one page) hold no decoded code any more.
     pub fn clear_code(&self, off: u64, len: u64) {
-        for g in Self::grains(off, len) {
-            let (word, bit) = self.grain(off, g);
-            word.fetch_and(!bit, Relaxed);
+        for (word, bits) in self.grains(off, len) {
+            if word.load(Relaxed) & bits != 0 {
+                word.fetch_and(!bits, Relaxed);
+            }
         }
+    }
+
+    /// The page at this offset holds no decoded code and is data from now on.
+    pub fn clear_code_page(&self, off: u64) {
+        self.clear_code(off & !0xfff, 0x1000);
+        self.heat[(off >> 12) as usize].store(0, Relaxed);
     }
 
     /// A write to a code page that hit no code: cools the page down, and returns whether it still is a code page.

@@ -118,19 +118,29 @@ impl Set {
         }
     }
 
-    /// Makes the write tags that lead to RAM page `host_page` (a host address) slow.
-    fn protect(&mut self, host_page: u64) {
-        for &i in &self.used {
-            let e = &mut self.entries[i as usize];
+    /// Makes the write tags that lead to RAM page `host_page` (a host address) slow: in entry `only`, or in all.
+    fn protect(&mut self, host_page: u64, only: Option<u16>) {
+        let entries = &mut self.entries;
+        let mut slow = |i: u16| {
+            let e = &mut entries[i as usize];
             if e.write & 0xfff == DIRECT && (e.write & !0xfff).wrapping_add(e.addend) == host_page {
                 e.write = e.write & !0xfff | CODE;
             }
+        };
+        match only {
+            Some(i) => slow(i),
+            None => self.used.iter().copied().for_each(slow),
         }
     }
 }
 
 /// A read tag of an entry that is listed as used but holds nothing (no slow-path bit, never direct).
 pub const EMPTY: u64 = 0x800;
+
+/// No write tag leads straight to the page.
+const NOBODY: u16 = 0;
+/// Several entries' write tags may.
+const MANY: u16 = u16::MAX;
 
 /// One address space.
 struct Space {
@@ -159,6 +169,8 @@ pub struct Tlb {
     /// The epoch of the space and asker in force.
     epoch: u64,
     ticks: u64,
+    /// By RAM page: the entry, plus one, whose write tag alone may be direct in any set; or [`NOBODY`], [`MANY`].
+    writers: Vec<u16>,
     /// Entries filled, sets emptied, single pages dropped.
     pub fills: u64,
     pub flushes: u64,
@@ -187,6 +199,7 @@ impl Default for Tlb {
             next_epoch: 4,
             epoch: 2,
             ticks: 0,
+            writers: Vec::new(),
             fills: 0,
             flushes: 0,
             page_flushes: 0,
@@ -326,11 +339,19 @@ impl Tlb {
         }
     }
 
-    /// Writes to this RAM page (a host address) must take the slow path from now on.
-    pub fn protect(&mut self, host_page: u64) {
+    /// Writes to this RAM page (a host address, and the offset in RAM) must take the slow path from now on.
+    pub fn protect(&mut self, host_page: u64, off: u64) {
+        let Some(writer) = self.writers.get_mut((off >> 12) as usize) else {
+            return;
+        };
+        let only = match std::mem::take(writer) {
+            NOBODY => return,
+            MANY => None,
+            n => Some(n - 1),
+        };
         for space in &mut self.spaces {
             for set in &mut space.sets {
-                set.protect(host_page);
+                set.protect(host_page, only);
             }
         }
     }
@@ -344,6 +365,31 @@ impl Tlb {
                     e.write = 0;
                 }
             }
+        }
+    }
+
+    /// The entry of `lin` will lead straight to the RAM page at `off` for writing.
+    pub fn note_writer(&mut self, lin: u64, off: u64) {
+        let page = (off >> 12) as usize;
+        if page >= self.writers.len() {
+            self.writers.resize((page + 1).next_power_of_two(), NOBODY);
+        }
+        let entry = Set::index(lin) as u16 + 1;
+        let w = &mut self.writers[page];
+        *w = if *w == NOBODY || *w == entry {
+            entry
+        } else {
+            MANY
+        };
+    }
+
+    /// The page at `lin`, RAM page `off`, holds no code any more: its write tag, if it is slow for that reason, becomes
+    /// direct.
+    pub fn write_directly(&mut self, who: Who, lin: u64, off: u64) {
+        let e = &mut self.spaces[self.cur].sets[who as usize].entries[Set::index(lin)];
+        if e.write == lin & !0xfff | CODE {
+            e.write |= DIRECT;
+            self.note_writer(lin, off);
         }
     }
 
