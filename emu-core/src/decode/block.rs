@@ -5,19 +5,22 @@
 //! builder reads bytes through the fetch translation, so faults of the fetch are faults of the block's first instruction only;
 //! anything that is wrong later ends the block before it.
 //!
+//! What has been decoded before is not decoded again: see [`memo`](super::memo).
+//!
 //! The same blocks will feed the translator.
 
 use super::insn::{Insn, akind, pfx};
+use super::memo::{self, Known, Memo};
+use super::operand::{memory, register, string_operand};
 use super::table::{Ctx, Ends, lookup};
 use crate::cpu::mode::ModeKey;
 use crate::cpu::segment;
-use crate::cpu::width::HIGH_BYTE;
 use crate::fault::{Fault, R, vector};
 use crate::interp::string::repeated;
 use crate::op;
 use crate::vcpu::{Vcpu, reg};
 use iced_x86::{
-    Decoder, DecoderError, DecoderOptions, EncodingKind, Instruction, Mnemonic, OpKind, Register,
+    Decoder, DecoderError, DecoderOptions, EncodingKind, Instruction, Mnemonic, OpKind,
 };
 
 /// Instructions in a block at most.
@@ -28,7 +31,8 @@ pub struct Block {
     /// RAM offset of its first byte.
     pub off: u64,
     pub key: ModeKey,
-    pub insns: Box<[Insn]>,
+    /// Empty: the block is dead, its name waits for another at the same address.
+    pub insns: Vec<Insn>,
     /// Bytes it covers.
     pub bytes: u16,
     pub ends: Ends,
@@ -36,6 +40,8 @@ pub struct Block {
     pub second: Option<u64>,
     /// Where it went last: two (RIP, epoch, block) links.
     pub links: [Link; 2],
+    /// The cache's: the next block in the same chunk of the page.
+    pub(super) next: u32,
 }
 
 /// A remembered successor.
@@ -61,73 +67,155 @@ pub const OPTIONS: u32 = DecoderOptions::NONE;
 /// Bytes that the builder looks at; a block ends where they do.
 const WINDOW: usize = 256;
 
-/// The bytes from `rip` on, within one fetch page.
+/// The bytes from `rip` on, within one fetch page, and room to read a constant at their end.
 struct Fetched {
-    buf: [u8; WINDOW],
+    buf: [u8; WINDOW + 8],
     len: usize,
     off: u64,
 }
 
-/// Decodes a block at `rip` (the fetch offset `off` of its first byte is known).
-pub fn build(cpu: &mut Vcpu, rip: u64, lin: u64, off: u64) -> R<Block> {
-    let mut page = Fetched {
-        buf: [0; WINDOW],
-        len: 0,
-        off,
-    };
-    page.len = cpu.machine.ram.read_page(off, &mut page.buf);
-    let key = cpu.key;
-    let ctx = Ctx {
-        key,
-        model: &cpu.model,
-    };
-    let mut insns = Vec::with_capacity(12);
-    let mut at = 0usize;
-    let mut ends = Ends::No;
-    let mut decoder = Decoder::with_ip(key.code_bits(), &page.buf[..page.len], rip, OPTIONS);
-    let mut x = Instruction::default();
-    while insns.len() < MAX_INSNS {
-        decoder.decode_out(&mut x);
-        if x.is_invalid() {
-            if decoder.last_error() == DecoderError::NoMoreBytes && page.len - at < 15 {
-                if insns.is_empty() {
-                    return across(cpu, rip, lin, &page);
-                }
-                break;
-            }
-            let (insn, e) = undefined(at, too_long(&page.buf[at..page.len], key));
-            insns.push(Insn {
-                idx: insns.len() as u8,
-                ..insn
-            });
-            ends = e;
-            at += 1;
-            break;
-        }
-        let idx = insns.len();
-        insns.push(blank(op!(|c: &mut Vcpu, _: &Insn| c.ud())));
-        let insn = &mut insns[idx];
-        let e = predecode_into(&x, &page.buf[at..page.len], rip, at as u16, &ctx, insn);
-        insn.idx = idx as u8;
-        at += x.len();
-        if e != Ends::No {
-            ends = e;
-            break;
-        }
-        if at >= page.len {
-            break;
+/// Builds blocks; keeps what helps with the next one.
+pub struct Builder {
+    page: Fetched,
+    memo: Memo,
+    /// Room for the instructions of the next block.
+    pub spare: Vec<Insn>,
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        Self {
+            page: Fetched {
+                buf: [0; WINDOW + 8],
+                len: 0,
+                off: 0,
+            },
+            memo: Memo::default(),
+            spare: Vec::new(),
         }
     }
-    let bytes = at.min(page.len) as u16;
-    Ok(Block {
-        off: page.off,
-        key,
-        insns: insns.into_boxed_slice(),
-        bytes,
-        ends,
-        second: None,
-        links: [Link::NONE; 2],
-    })
+}
+
+impl Builder {
+    /// The CPU model may be another from now on.
+    pub fn forget(&mut self) {
+        self.memo.clear();
+    }
+
+    /// Decodes a block at `rip` (the fetch offset `off` of its first byte is known).
+    pub fn build(&mut self, cpu: &mut Vcpu, rip: u64, lin: u64, off: u64) -> R<Block> {
+        let page = &mut self.page;
+        page.off = off;
+        page.len = cpu.machine.ram.read_page(off, &mut page.buf[..WINDOW]);
+        let ctx = Ctx {
+            key: cpu.key,
+            model: &cpu.model,
+        };
+        let (bytes, ends) = self.decode(rip, &ctx);
+        if self.spare.is_empty() {
+            return across(cpu, rip, lin, &self.page);
+        }
+        Ok(Block {
+            off,
+            key: cpu.key,
+            insns: std::mem::take(&mut self.spare),
+            bytes,
+            ends,
+            second: None,
+            links: [Link::NONE; 2],
+            next: 0,
+        })
+    }
+
+    /// Fills `spare` with the instructions of one block from the bytes in `page`: none if the first needs more bytes.
+    /// Returns how many bytes they have and how the last one ends the block.
+    fn decode(&mut self, rip: u64, ctx: &Ctx) -> (u16, Ends) {
+        let Self { page, memo, spare } = self;
+        let (code, len) = (&page.buf, page.len);
+        let mut root = memo.root(ctx.key);
+        spare.clear();
+        spare.reserve(MAX_INSNS);
+        let mut at = 0;
+        while spare.len() < MAX_INSNS && at < len {
+            let idx = spare.len();
+            let ends = match memo.find(root, &code[at..]) {
+                Known::Leaf(l) if at + l.bytes() <= len => {
+                    spare.push(l.insn(code, at, idx, rip));
+                    at += l.bytes();
+                    l.ends
+                }
+                known => {
+                    let learn = matches!(known, Known::No);
+                    spare.push(blank(op!(|c: &mut Vcpu, _: &Insn| c.ud())));
+                    let into = &mut spare[idx];
+                    let learner = learn.then_some(&mut *memo);
+                    let Some(ends) = decode_into(code, at, len, idx, rip, ctx, into, learner)
+                    else {
+                        spare.pop();
+                        break;
+                    };
+                    root = memo.root(ctx.key);
+                    at += into.len as usize;
+                    ends
+                }
+            };
+            if ends != Ends::No {
+                return (at.min(len) as u16, ends);
+            }
+        }
+        (at as u16, Ends::No)
+    }
+}
+
+/// Decodes in full the instruction `at` bytes into the block; `None`: its bytes end beyond `len`.
+#[cold]
+#[inline(never)]
+fn decode_into(
+    code: &[u8; WINDOW + 8],
+    at: usize,
+    len: usize,
+    idx: usize,
+    rip: u64,
+    ctx: &Ctx,
+    into: &mut Insn,
+    memo: Option<&mut Memo>,
+) -> Option<Ends> {
+    let bytes = &code[at..len];
+    let (bits, here) = (ctx.key.code_bits(), rip.wrapping_add(at as u64));
+    let mut first = Decoder::with_ip(bits, bytes, here, OPTIONS);
+    let x = first.decode();
+    if x.is_invalid() {
+        if first.last_error() == DecoderError::NoMoreBytes && bytes.len() < 15 {
+            return None;
+        }
+        let (insn, ends) = undefined(at, too_long(bytes, ctx.key));
+        *into = insn;
+        into.idx = idx as u8;
+        return Some(ends);
+    }
+    let ends = predecode_into(&x, bytes, rip, at as u16, ctx, into);
+    into.idx = idx as u8;
+    let Some(memo) = memo else {
+        return Some(ends);
+    };
+    let constants = first.get_constant_offsets(&x);
+    let head = memo::head(&x, &constants);
+    let leaf = memo::leaf(&x, &constants, into, ends).filter(|l| {
+        let gives = |code: &[u8], x: &Instruction| {
+            let (i, e) = predecode(x, &code[at..len], rip, at as u16, ctx);
+            let again = l.insn(code, at, idx, rip);
+            (again.imm, again.disp) == (i.imm, i.disp)
+                && (again.run as usize, again.seg, l.ends) == (i.run as usize, i.seg, e)
+        };
+        let mut other = *code;
+        for b in &mut other[at + head..at + x.len()] {
+            *b = !*b;
+        }
+        let second = Decoder::with_ip(bits, &other[at..len], here, OPTIONS).decode();
+        gives(code, &x) && gives(&other, &second)
+    });
+    memo.learn(ctx.key, &bytes[..head], leaf);
+    Some(ends)
 }
 
 /// An instruction whose bytes end on the next page.
@@ -157,11 +245,12 @@ fn across(cpu: &mut Vcpu, rip: u64, lin: u64, page: &Fetched) -> R<Block> {
     Ok(Block {
         off: page.off,
         key: ctx.key,
-        insns: Box::new([insn]),
+        insns: vec![insn],
         bytes: len as u16,
         ends,
         second: Some(second),
         links: [Link::NONE; 2],
+        next: 0,
     })
 }
 
@@ -469,112 +558,4 @@ fn loads_system_register(x: &Instruction) -> bool {
         let r = x.op0_register();
         r.is_segment_register() || r.is_cr() || r.is_dr()
     }
-}
-
-/// How handlers name a register.
-pub fn register(r: Register) -> u8 {
-    match r {
-        Register::AH => HIGH_BYTE,
-        Register::CH => 1 | HIGH_BYTE,
-        Register::DH => 2 | HIGH_BYTE,
-        Register::BH => 3 | HIGH_BYTE,
-        r if r.is_gpr8() && r >= Register::SPL => (r as u32 - Register::SPL as u32 + 4) as u8,
-        r => r.number() as u8,
-    }
-}
-
-/// Segment as handlers name it.
-fn segment_of(x: &Instruction, key: ModeKey) -> u8 {
-    let n = x.memory_segment().number() as u8;
-    if key.contains(ModeKey::CODE64) && n < segment::FS {
-        // Prefixes of these segments are ignored (APM Vol. 3, 1.2.4), also for the choice of #SS or #GP.
-        let stack = matches!(
-            x.memory_base(),
-            Register::RSP | Register::RBP | Register::ESP | Register::EBP
-        );
-        return if stack {
-            segment::FLAT_STACK
-        } else {
-            segment::FLAT
-        };
-    }
-    n
-}
-
-fn address_kind(bits: u32, seg: u8, key: ModeKey) -> u8 {
-    if key.contains(ModeKey::CODE64) {
-        return if bits == 32 {
-            akind::A32IN64
-        } else {
-            akind::A64
-        };
-    }
-    match bits {
-        16 => akind::SEG16,
-        // CS is flat for reading only.
-        _ if key.contains(ModeKey::FLAT) && seg < segment::FS && seg != segment::CS => {
-            akind::FLAT32
-        }
-        _ => akind::SEG32,
-    }
-}
-
-fn memory(x: &Instruction, block_rip: u64, key: ModeKey, i: &mut Insn) {
-    let (base, index) = (x.memory_base(), x.memory_index());
-    i.seg = segment_of(x, key);
-    i.disp = x.memory_displacement64() as i64;
-    i.scale = x.memory_index_scale().trailing_zeros() as u8;
-    let mut bits = match x.memory_displ_size() {
-        2 => 16,
-        4 => 32,
-        8 => 64,
-        _ => key.code_bits(),
-    };
-    for r in [base, index] {
-        if r.is_gpr() && r.size() > 1 {
-            bits = r.size() as u32 * 8;
-        }
-    }
-    match base {
-        Register::None => {}
-        Register::RIP | Register::EIP => {
-            bits = if base == Register::EIP { 32 } else { 64 };
-            i.base = reg::BLOCK as u8;
-            i.disp = i.disp.wrapping_sub(block_rip as i64);
-        }
-        r => i.base = r.number() as u8,
-    }
-    if index != Register::None && x.mnemonic() != Mnemonic::Xlatb {
-        i.index = index.number() as u8;
-    }
-    i.akind = address_kind(bits, i.seg, key);
-}
-
-fn string_operand(x: &Instruction, kind: OpKind, bits: u32, key: ModeKey, i: &mut Insn) {
-    let es = matches!(
-        kind,
-        OpKind::MemoryESDI | OpKind::MemoryESEDI | OpKind::MemoryESRDI
-    );
-    if !es {
-        i.seg = segment_of(x, key);
-    } else if i.seg == segment::FLAT && !key.contains(ModeKey::CODE64) && !has_source(x) {
-        i.seg = segment::ES;
-    }
-    // ES cannot be overridden, but the source's segment decides whether the whole is flat.
-    let seg = if key.contains(ModeKey::CODE64) {
-        i.seg
-    } else {
-        i.seg.min(segment::GS)
-    };
-    i.akind = address_kind(bits, seg, key);
-}
-
-/// Whether a string instruction also has a source operand in memory.
-fn has_source(x: &Instruction) -> bool {
-    (0..x.op_count()).any(|n| {
-        matches!(
-            x.op_kind(n),
-            OpKind::MemorySegSI | OpKind::MemorySegESI | OpKind::MemorySegRSI
-        )
-    })
 }

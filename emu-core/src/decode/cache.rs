@@ -1,45 +1,50 @@
 //! The block cache: by physical address and mode key.
 //!
-//! Blocks live in slots; a slot's number is a block's name. `find` looks in a direct-mapped table in front of a hash map.
-//! Each page knows its blocks, so that a write to code drops those that cover the written bytes and no others. When blocks
-//! outgrow [`MAX_BYTES`] all go at once: what is hot is decoded again within microseconds.
+//! Blocks live in slots; a slot's number is a block's name. Each page with code has an index, a list of blocks for every 64
+//! bytes, so that a write to code drops the blocks that cover the written bytes and no others; `find` looks in a
+//! direct-mapped table in front of it.
+//!
+//! A dropped block is only dead: it keeps its slot and its place in the lists, and when code is decoded there again, in the
+//! same mode, it takes the same name. So links to it stay true (they lead to whatever is decoded at that address), and
+//! patching code over and over moves no memory. A page whose code is overwritten several times with nothing decoded between is
+//! being written as data: all its blocks die at once, and writes to it become direct.
+//!
+//! When blocks outgrow [`MAX_BYTES`] all go at once: what is hot is decoded again within microseconds.
 
-use super::block::{Block, Link};
+use super::block::{Block, Builder, Link};
 use crate::cpu::mode::ModeKey;
 use crate::mem::phys::Ram;
 use rustc_hash::FxHashMap;
 
 /// Host memory for decoded instructions, about.
-pub const MAX_BYTES: usize = 24 << 20;
-/// Pages with an index of their own at most (some 12 MiB of indices).
+pub const MAX_BYTES: usize = 32 << 20;
+/// Pages with an index of their own at most (some 3 MiB of indices).
 const MAX_PAGES: usize = 8192;
 const FAST: usize = 1 << 14;
+/// Writes that hit a page's code, with nothing decoded between, until the page counts as data.
+const PATIENCE: u32 = 4;
+/// The end of a list of blocks.
+const NONE: u32 = u32::MAX;
 
-#[derive(Clone, Copy)]
-struct Fast {
-    off: u64,
-    key: ModeKey,
-    block: u32,
-}
-
-const EMPTY: Fast = Fast {
-    off: u64::MAX,
-    key: ModeKey::empty(),
-    block: 0,
-};
-
-/// The blocks of one page, by the 64-byte chunk that they begin in.
+/// The blocks of one page, dead ones too.
 struct PageIndex {
-    starts: [Vec<u32>; 64],
+    /// By the 64-byte chunk that a block begins in, linked through [`Block::next`].
+    starts: [u32; 64],
+    /// Blocks that begin on another page and end on this one.
+    guests: Vec<u32>,
     /// Chunks that the longest block so far reaches beyond its first.
     reach: usize,
+    /// Writes that hit code since a block was last decoded.
+    hits: u32,
 }
 
 impl Default for PageIndex {
     fn default() -> Self {
         Self {
-            starts: [const { Vec::new() }; 64],
+            starts: [NONE; 64],
+            guests: Vec::new(),
             reach: 0,
+            hits: 0,
         }
     }
 }
@@ -49,35 +54,29 @@ impl PageIndex {
         (off & 0xfff) as usize >> 6
     }
 
-    fn add(&mut self, n: u32, off: u64, bytes: u64) {
-        let last = ((off & 0xfff) + bytes).clamp(1, 0x1000) - 1;
-        self.reach = self.reach.max((last as usize >> 6) - Self::chunk(off));
-        self.starts[Self::chunk(off)].push(n);
-    }
-
-    fn remove(&mut self, n: u32, off: u64) {
-        self.starts[Self::chunk(off)].retain(|&m| m != n);
-    }
-
-    /// Every block that may cover a byte from `first` to `last`, and perhaps a few more.
-    fn near(&self, first: u64, last: u64) -> impl Iterator<Item = u32> + '_ {
+    /// Calls `f` with the name of every block that may cover a byte from `first` to `last`, and perhaps of a few more.
+    fn near(&self, blocks: &mut [Block], first: u64, last: u64, mut f: impl FnMut(&mut Block)) {
         let from = Self::chunk(first).saturating_sub(self.reach);
-        self.starts[from..=Self::chunk(last)]
-            .iter()
-            .flatten()
-            .copied()
+        for &start in &self.starts[from..=Self::chunk(last)] {
+            let mut n = start;
+            while let Some(b) = blocks.get_mut(n as usize) {
+                n = b.next;
+                f(b);
+            }
+        }
+        for &n in &self.guests {
+            f(&mut blocks[n as usize]);
+        }
     }
 }
 
 /// All blocks of one vCPU.
 pub struct Cache {
+    pub builder: Builder,
     blocks: Vec<Block>,
-    free: Vec<u32>,
-    map: FxHashMap<(u64, ModeKey), u32>,
     pages: FxHashMap<u64, Box<PageIndex>>,
-    /// Room for what one invalidation drops.
-    dead: Vec<u32>,
-    fast: Box<[Fast]>,
+    /// Names of blocks, checked against the block itself.
+    fast: Box<[u32]>,
     bytes: usize,
     generation: u64,
     pub stats: CacheStats,
@@ -95,12 +94,10 @@ pub struct CacheStats {
 impl Default for Cache {
     fn default() -> Self {
         Self {
+            builder: Builder::default(),
             blocks: Vec::new(),
-            free: Vec::new(),
-            map: FxHashMap::default(),
             pages: FxHashMap::default(),
-            dead: Vec::new(),
-            fast: vec![EMPTY; FAST].into_boxed_slice(),
+            fast: vec![NONE; FAST].into_boxed_slice(),
             bytes: 0,
             generation: 0,
             stats: CacheStats::default(),
@@ -117,21 +114,38 @@ impl Cache {
     /// The block that begins at this RAM offset in this mode.
     #[inline(always)]
     pub fn find(&mut self, off: u64, key: ModeKey) -> Option<u32> {
-        let f = self.fast[Self::slot(off, key)];
-        if f.off == off && f.key == key {
-            Some(f.block)
-        } else {
-            self.find_slow(off, key)
+        let n = self.fast[Self::slot(off, key)];
+        match self.blocks.get(n as usize) {
+            Some(b) if b.off == off && b.key == key && !b.insns.is_empty() => Some(n),
+            _ => self.find_slow(off, key),
         }
     }
 
     fn find_slow(&mut self, off: u64, key: ModeKey) -> Option<u32> {
-        let block = *self.map.get(&(off, key))?;
-        self.fast[Self::slot(off, key)] = Fast { off, key, block };
-        Some(block)
+        let n = self.name(off, key)?;
+        self.fast[Self::slot(off, key)] = n;
+        self.alive(n).then_some(n)
     }
 
-    /// Changes whenever a block dies, in bits that TLB epochs do not reach: a link made before is not followed.
+    /// The name of the block that begins here, dead or alive.
+    fn name(&self, off: u64, key: ModeKey) -> Option<u32> {
+        let mut n = self.pages.get(&(off >> 12))?.starts[PageIndex::chunk(off)];
+        while let Some(b) = self.blocks.get(n as usize) {
+            if b.off == off && b.key == key {
+                return Some(n);
+            }
+            n = b.next;
+        }
+        None
+    }
+
+    /// Whether the block can run; a link may lead to one that was dropped.
+    #[inline(always)]
+    pub fn alive(&self, n: u32) -> bool {
+        !self.blocks[n as usize].insns.is_empty()
+    }
+
+    /// Changes whenever names lose their meaning, in bits that TLB epochs do not reach: a link made before is not followed.
     #[inline(always)]
     pub fn generation(&self) -> u64 {
         self.generation
@@ -152,46 +166,75 @@ impl Cache {
     }
 
     fn size(b: &Block) -> usize {
-        b.insns.len() * size_of::<super::insn::Insn>() + size_of::<Block>() + 64
+        b.insns.capacity() * size_of::<super::insn::Insn>() + size_of::<Block>() + 16
     }
 
     /// Takes a new block in; the caller protects its pages. Returns its name.
-    pub fn insert(&mut self, b: Block, ram: &Ram) -> u32 {
+    pub fn insert(&mut self, mut b: Block, ram: &Ram) -> u32 {
         if self.bytes > MAX_BYTES || self.pages.len() > MAX_PAGES {
             self.flush(ram);
         }
         self.stats.blocks_built += 1;
         self.stats.instructions_decoded += b.insns.len() as u64;
-        self.bytes += Self::size(&b);
-        let (off, key, second) = (b.off, b.key, b.second);
-        let n = match self.free.pop() {
+        let (off, key) = (b.off, b.key);
+        let chunk = PageIndex::chunk(off);
+        let last = ((off & 0xfff) + u64::from(b.bytes)).clamp(1, 0x1000) - 1;
+        let known = self.fast[Self::slot(off, key)];
+        let known = match self.blocks.get(known as usize) {
+            Some(old) if old.off == off && old.key == key => Some(known),
+            _ => self.name(off, key),
+        };
+        let second = b.second;
+        let n = match known {
             Some(n) => {
-                self.blocks[n as usize] = b;
+                let old = &mut self.blocks[n as usize];
+                self.bytes -= Self::size(old);
+                let mut insns = std::mem::take(&mut old.insns);
+                insns.clear();
+                insns.reserve_exact(b.insns.len());
+                insns.extend_from_slice(&b.insns);
+                self.builder.spare = std::mem::replace(&mut b.insns, insns);
+                b.next = old.next;
+                *old = b;
                 n
             }
             None => {
+                let n = self.blocks.len() as u32;
+                let insns = b.insns.as_slice().to_vec();
+                self.builder.spare = std::mem::replace(&mut b.insns, insns);
+                let index = self.pages.entry(off >> 12).or_default();
+                b.next = std::mem::replace(&mut index.starts[chunk], n);
                 self.blocks.push(b);
-                self.blocks.len() as u32 - 1
+                n
             }
         };
-        self.map.insert((off, key), n);
-        self.fast[Self::slot(off, key)] = Fast { off, key, block: n };
-        let bytes = self.blocks[n as usize].bytes;
-        self.pages
-            .entry(off >> 12)
-            .or_default()
-            .add(n, off, u64::from(bytes));
+        self.bytes += Self::size(&self.blocks[n as usize]);
+        self.fast[Self::slot(off, key)] = n;
+        let index = self.pages.entry(off >> 12).or_default();
+        index.reach = index.reach.max((last as usize >> 6) - chunk);
+        index.hits = 0;
         if let Some(s) = second {
-            self.pages
-                .entry(s >> 12)
-                .or_default()
-                .add(n, s & !0xfff, 15);
+            // Links do not look at second pages: none may lead here.
+            self.generation = self.generation.wrapping_add(1 << 40);
+            let index = self.pages.entry(s >> 12).or_default();
+            index.hits = 0;
+            let blocks = &self.blocks;
+            let ends_here = |m: u32| {
+                blocks[m as usize]
+                    .second
+                    .is_some_and(|t| t >> 12 == s >> 12)
+            };
+            index.guests.retain(|&m| m != n && ends_here(m));
+            index.guests.push(n);
         }
         n
     }
 
-    /// Bytes of `b` on the page: (offset, length).
+    /// Bytes of `b` on the page: (offset, length); `None`: it is dead or has none.
     fn extent(b: &Block, page: u64) -> Option<(u64, u64)> {
+        if b.insns.is_empty() {
+            return None;
+        }
         let first = (0x1000 - (b.off & 0xfff)).min(u64::from(b.bytes));
         if b.off >> 12 == page {
             return Some((b.off, first));
@@ -200,64 +243,53 @@ impl Cache {
         Some((s & !0xfff, (u64::from(b.bytes) - first).max(1)))
     }
 
+    fn kill(b: &mut Block) {
+        b.insns.clear();
+        b.links = [Link::NONE; 2];
+    }
+
     /// Drops the blocks that cover any of `len` bytes at RAM offset `off`, within one page.
     pub fn invalidate(&mut self, ram: &Ram, off: u64, len: u64) {
         let page = off >> 12;
-        let Some(index) = self.pages.get(&page) else {
+        let Some(index) = self.pages.get_mut(&page) else {
             return;
         };
-        let mut dead = std::mem::take(&mut self.dead);
-        dead.clear();
+        let blocks = &mut self.blocks;
+        let mut dead = 0;
+        index.hits += 1;
+        if index.hits >= PATIENCE {
+            index.near(blocks, page << 12, page << 12 | 0xfff, |b| {
+                if Self::extent(b, page).is_some() {
+                    Self::kill(b);
+                    dead += 1;
+                }
+            });
+            index.hits = 0;
+            ram.clear_code_page(off);
+            self.stats.blocks_invalidated_by_write += dead;
+            return;
+        }
         let mut hit = (off, off + len);
-        for n in index.near(off, off + len - 1) {
-            if let Some((o, l)) = Self::extent(&self.blocks[n as usize], page)
+        index.near(blocks, off, off + len - 1, |b| {
+            if let Some((o, l)) = Self::extent(b, page)
                 && o < off + len
                 && off < o + l
             {
-                dead.push(n);
+                Self::kill(b);
+                dead += 1;
                 hit = (hit.0.min(o), hit.1.max(o + l));
             }
-        }
-        for &n in &dead {
-            self.drop_block(n);
-        }
-        self.stats.blocks_invalidated_by_write += dead.len() as u64;
-        self.dead = dead;
+        });
+        self.stats.blocks_invalidated_by_write += dead;
         // What the dead blocks covered is code only where another block still covers it (and so is a grain that is left
         // marked from a block across two pages, dropped by a write to its other page).
         let first = hit.0 & !15;
         ram.clear_code(first, ((hit.1 - 1) | 15) + 1 - first);
-        if let Some(index) = self.pages.get(&page) {
-            for n in index.near(first, (hit.1 - 1) | 15) {
-                if let Some((o, l)) = Self::extent(&self.blocks[n as usize], page) {
-                    ram.add_code(o, l);
-                }
+        index.near(blocks, first, (hit.1 - 1) | 15, |b| {
+            if let Some((o, l)) = Self::extent(b, page) {
+                ram.add_code(o, l);
             }
-        }
-    }
-
-    fn drop_block(&mut self, n: u32) {
-        let b = &mut self.blocks[n as usize];
-        let (off, key, second) = (b.off, b.key, b.second);
-        self.bytes = self.bytes.saturating_sub(Self::size(b));
-        b.insns = Box::default();
-        b.off = u64::MAX;
-        b.links = [Link::NONE; 2];
-        self.map.remove(&(off, key));
-        let f = &mut self.fast[Self::slot(off, key)];
-        if f.off == off && f.key == key {
-            *f = EMPTY;
-        }
-        for at in [Some(off), second.map(|s| s & !0xfff)]
-            .into_iter()
-            .flatten()
-        {
-            if let Some(index) = self.pages.get_mut(&(at >> 12)) {
-                index.remove(n, at);
-            }
-        }
-        self.generation = self.generation.wrapping_add(1 << 40);
-        self.free.push(n);
+        });
     }
 
     /// Drops everything.
@@ -268,10 +300,9 @@ impl Cache {
             ram.clear_code(page << 12, 0x1000);
         }
         self.blocks.clear();
-        self.free.clear();
-        self.map.clear();
         self.pages.clear();
-        self.fast.fill(EMPTY);
+        self.fast.fill(NONE);
         self.bytes = 0;
+        self.builder.forget();
     }
 }

@@ -3,4 +3,8 @@
 pub mod block;
 pub mod cache;
 pub mod insn;
+mod memo;
+mod operand;
 pub mod table;
+#[cfg(test)]
+mod tests;

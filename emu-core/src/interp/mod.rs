@@ -116,7 +116,7 @@ impl Interp {
             }
             self.cache.invalidate(&cpu.machine.ram, off, 1);
         }
-        let b = block::build(cpu, rip, lin, off)?;
+        let b = self.cache.builder.build(cpu, rip, lin, off)?;
         let first = (0x1000 - (off & 0xfff)).min(u64::from(b.bytes));
         let (second, bytes) = (b.second, u64::from(b.bytes));
         let n = self.cache.insert(b, &cpu.machine.ram);
@@ -177,7 +177,8 @@ impl Interp {
             }
             let epoch = cpu.tlb.epoch().wrapping_add(self.cache.generation());
             let next = cpu.rip;
-            if let Some(l) = b.links.iter().find(|l| l.rip == next && l.epoch == epoch) {
+            let linked = |l: &&Link| l.rip == next && l.epoch == epoch && self.cache.alive(l.to);
+            if let Some(l) = b.links.iter().find(linked) {
                 n = l.to;
                 continue;
             }
@@ -304,9 +305,10 @@ impl Interp {
     fn events(&mut self, cpu: &mut Vcpu, end: u64) -> Option<Exit> {
         if cpu.events.contains(Events::CODE) {
             cpu.events.remove(Events::CODE);
-            for (off, len) in std::mem::take(&mut cpu.code_hits) {
+            for &(off, len) in &cpu.code_hits {
                 self.cache.invalidate(&cpu.machine.ram, off, u64::from(len));
             }
+            cpu.code_hits.clear();
         }
         if cpu.events.contains(Events::FLUSH_CODE) {
             cpu.events.remove(Events::FLUSH_CODE);

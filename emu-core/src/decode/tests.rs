@@ -1,0 +1,152 @@
+//! Blocks built from what was learned against blocks decoded in full, and the life of a page of code.
+
+use super::block::{Block, Builder};
+use super::cache::Cache;
+use crate::cpu::mode::ModeKey;
+use crate::testing::{Page, UserBench};
+use crate::vcpu::Vcpu;
+
+const CODE: u64 = 0x1000_0000;
+
+fn bench() -> (UserBench, u64) {
+    let mut b = UserBench::new("max");
+    b.map(CODE, Page::Code);
+    let off = b.cpu.fetch_offset(CODE).unwrap().expect("RAM");
+    (b, off)
+}
+
+/// A small generator of its own: xorshift64*.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    /// Bytes of code: prefixes and common opcodes more often than chance has them.
+    fn code(&mut self, buf: &mut [u8]) {
+        const COMMON: &[u8] = &[
+            0x48, 0x4c, 0x66, 0x67, 0x0f, 0xc5, 0xc4, 0xf3, 0x81, 0x83, 0x8b, 0x89, 0x8d, 0xc7,
+            0xe8, 0xeb, 0x74, 0xa1, 0xb8, 0xd9, 0xc1, 0xd1, 0x05, 0x3d, 0x80, 0x00, 0xff, 0x7f,
+            0x24, 0x85, 0xf7,
+        ];
+        for b in buf {
+            let r = self.next();
+            *b = match r >> 62 {
+                0 | 1 => COMMON[(r >> 8) as usize % COMMON.len()],
+                _ => r as u8,
+            };
+        }
+    }
+}
+
+/// All of a block but the names of its neighbours.
+fn text(b: &Block) -> String {
+    let mut t = format!("{:x} {:?} {:?} {:?}", b.off, b.bytes, b.ends, b.second);
+    for i in &b.insns {
+        t += &format!(
+            "\n{:x} imm {:x} disp {:x} off {} code {} r {} {} {} {} mem {} {} {} {} {} len {} idx {} pfx {}",
+            i.run as usize,
+            i.imm,
+            i.disp,
+            i.off,
+            i.code,
+            i.r0,
+            i.r1,
+            i.r2,
+            i.r3,
+            i.base,
+            i.index,
+            i.scale,
+            i.akind,
+            i.seg,
+            i.len,
+            i.idx,
+            i.pfx
+        );
+    }
+    t
+}
+
+fn build(with: &mut Builder, cpu: &mut Vcpu, rip: u64, off: u64) -> String {
+    text(
+        &with
+            .build(cpu, rip, CODE + (off & 0xfff), off)
+            .expect("mapped"),
+    )
+}
+
+#[test]
+fn what_was_learned_decodes_as_the_decoder_does() {
+    let (mut b, page) = bench();
+    let keys = [
+        b.cpu.key,
+        ModeKey::LONG | ModeKey::PROTECTED | ModeKey::CODE32 | ModeKey::STACK32 | ModeKey::FLAT,
+        ModeKey::PROTECTED | ModeKey::CODE32 | ModeKey::TS,
+        ModeKey::AVX_UD,
+    ];
+    let mut learned = Builder::default();
+    let mut random = Random(0x9e37_79b9_7f4a_7c15);
+    let mut instructions = 0;
+    for round in 0..60_000 {
+        let mut code = [0; 64];
+        random.code(&mut code);
+        b.write(CODE + 0x100, &code);
+        let key = keys[round % keys.len()];
+        b.cpu.key = key;
+        // Where branches wrap around, too.
+        let rip = match (round / 8 % 3, key.contains(ModeKey::CODE64)) {
+            (0, _) => CODE + 0x100,
+            (1, true) => 0xffff_ffff_ffff_ffd0,
+            (1, false) => 0xffff_ffd0,
+            _ => 0xffd0,
+        };
+        let full = build(&mut Builder::default(), &mut b.cpu, rip, page + 0x100);
+        let quick = build(&mut learned, &mut b.cpu, rip, page + 0x100);
+        assert_eq!(quick, full, "{key:?} {rip:x}: {code:02x?}");
+        instructions += full.lines().count() - 1;
+        b.cpu.key = keys[0];
+    }
+    assert!(instructions > 60_000, "{instructions}");
+}
+
+#[test]
+fn a_page_written_as_data_loses_its_code_at_once() {
+    let (mut b, page) = bench();
+    // INC EAX; JMP to the next of them.
+    for at in (0..0x1000).step_by(4) {
+        b.write(CODE + at, &[0xff, 0xc0, 0xeb, 0]);
+    }
+    let ram = &b.cpu.machine.clone().ram;
+    let mut cache = Cache::default();
+    let mut decode = |cache: &mut Cache, at: u64| {
+        let block = cache
+            .builder
+            .build(&mut b.cpu, CODE + at, CODE + at, page + at);
+        let block = block.unwrap();
+        ram.add_code(block.off, u64::from(block.bytes));
+        cache.insert(block, ram)
+    };
+    let names: Vec<u32> = (0..64).map(|n| decode(&mut cache, n * 0x40)).collect();
+    let key = cache.get(names[0]).key;
+    // A write and a new block, over and over: nothing else dies, and the name stays.
+    for _ in 0..20 {
+        cache.invalidate(ram, page + 0x41, 1);
+        assert_eq!(cache.find(page + 0x40, key), None);
+        assert!(!ram.has_code(page + 0x40, 4) && ram.is_code_page(page));
+        assert_eq!(decode(&mut cache, 0x40), names[1]);
+    }
+    assert_eq!(cache.find(page + 0x80, key), Some(names[2]));
+    // Writes alone: the page is data after the fourth.
+    for n in 0..4 {
+        assert!(ram.is_code_page(page) && cache.alive(names[63]));
+        cache.invalidate(ram, page + n * 0x40, 4);
+    }
+    assert!(!ram.is_code_page(page) && !ram.has_code(page, 0x1000));
+    assert!(names.iter().all(|&n| !cache.alive(n)));
+    assert_eq!(decode(&mut cache, 0xfc0), names[63]);
+    assert_eq!(cache.stats.blocks_invalidated_by_write, 20 + 64);
+}
