@@ -12,10 +12,14 @@ use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 
 const CODE: u64 = 0x1000_0000;
-const DATA: u64 = 0x2000_0000;
-const STACK: u64 = 0x3000_0000;
+/// Not a multiple of the shadow TLB's reach away from the code.
+const DATA: u64 = 0x2004_0000;
+const STACK: u64 = 0x3010_0000;
 /// Data pages: more than a first-level data cache, fewer than the shadow TLB has entries.
 const PAGES: u64 = 64;
+/// Pages that programs write code to.
+const FRESH: u64 = 0x2020_0000;
+const FRESH_PAGES: u64 = 4;
 /// Instructions of one measured run.
 const RUN: u64 = 200_000;
 
@@ -113,6 +117,35 @@ fn self_modifying(a: &mut CodeAssembler) -> Result<(), IcedError> {
     a.jmp(top)
 }
 
+/// Code that is written and then runs once: blocks of eight instructions.
+fn fresh(a: &mut CodeAssembler) -> Result<(), IcedError> {
+    let (mut top, mut next) = (a.create_label(), a.create_label());
+    a.set_label(&mut top)?;
+    a.add(r12d, 12345)?;
+    a.mov(rdi, FRESH)?;
+    a.mov(ecx, FRESH_PAGES as i32 * 128)?;
+    a.set_label(&mut next)?;
+    // ADD EAX, imm32; XOR EAX, imm32, twice; SUB EAX, imm32; ADD EAX, imm8; ROL EAX, 1; XOR EAX, imm8; JMP to the next.
+    a.mov(byte_ptr(rdi), 5)?;
+    a.mov(dword_ptr(rdi + 1), r12d)?;
+    a.mov(byte_ptr(rdi + 5), 0x35)?;
+    a.mov(dword_ptr(rdi + 6), ecx)?;
+    a.mov(byte_ptr(rdi + 10), 0x35)?;
+    a.mov(dword_ptr(rdi + 11), ecx)?;
+    a.mov(byte_ptr(rdi + 15), 0x2d)?;
+    a.mov(dword_ptr(rdi + 16), r12d)?;
+    a.mov(dword_ptr(rdi + 20), 0xd111_c083_u32)?;
+    a.mov(dword_ptr(rdi + 24), 0x11f0_83c0)?;
+    a.mov(dword_ptr(rdi + 28), 0xcccc_02eb_u32)?;
+    a.add(rdi, 32)?;
+    a.dec(ecx)?;
+    a.jne(next)?;
+    a.mov(byte_ptr(rdi - 4), 0xc3)?;
+    a.mov(rdi, FRESH)?;
+    a.call(rdi)?;
+    a.jmp(top)
+}
+
 /// Scalar and packed double arithmetic: no moves, nothing ever overflows or becomes denormal.
 fn sse(a: &mut CodeAssembler) -> Result<(), IcedError> {
     let mut top = a.create_label();
@@ -163,6 +196,9 @@ fn bench(make: Program) -> UserBench {
     for p in 0..PAGES {
         b.map(DATA + (p << 12), Page::ReadWrite);
     }
+    for p in 0..FRESH_PAGES {
+        b.map(FRESH + (p << 12), Page::Code);
+    }
     b.map(STACK, Page::ReadWrite);
     b.cpu.gpr[4] = STACK + 0xff0;
     b.cpu.gpr[6] = DATA;
@@ -171,7 +207,7 @@ fn bench(make: Program) -> UserBench {
 }
 
 fn programs(c: &mut Criterion) {
-    let all: [(&str, Program); 9] = [
+    let all: [(&str, Program); 10] = [
         ("alu", alu),
         ("branches", branches),
         ("memory", memory),
@@ -179,6 +215,7 @@ fn programs(c: &mut Criterion) {
         ("calls", calls),
         ("string", string),
         ("self_modifying", self_modifying),
+        ("fresh", fresh),
         ("sse", sse),
         ("x87", x87),
     ];
