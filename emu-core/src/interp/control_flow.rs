@@ -211,10 +211,10 @@ impl<W: Width> TwoSpeed for Ret<W> {
     }
 }
 
-/// JMP near; far forms are in `system`.
+/// JMP near; far forms are in `far`.
 pub fn pick_jmp(x: &Instruction, c: &Ctx) -> Option<Handler> {
     if x.is_jmp_far() || x.is_jmp_far_indirect() {
-        return crate::interp::system::pick_far(x, c);
+        return crate::interp::far::pick_far(x, c);
     }
     match x.op0_kind() {
         OpKind::Register => by_width!(width(x), |W| quick::<JmpIndirect<W, Reg0>>),
@@ -223,10 +223,10 @@ pub fn pick_jmp(x: &Instruction, c: &Ctx) -> Option<Handler> {
     }
 }
 
-/// CALL near; far forms are in `system`.
+/// CALL near; far forms are in `far`.
 pub fn pick_call(x: &Instruction, c: &Ctx) -> Option<Handler> {
     if x.is_call_far() || x.is_call_far_indirect() {
-        return crate::interp::system::pick_far(x, c);
+        return crate::interp::far::pick_far(x, c);
     }
     match x.op0_kind() {
         OpKind::Register => by_width!(width(x), |W| quick::<CallIndirect<W, Reg0>>),

@@ -11,6 +11,7 @@
 pub mod alu;
 pub mod control_flow;
 pub mod ea;
+pub mod far;
 pub mod fpu;
 pub mod misc;
 pub mod muldiv;
@@ -21,6 +22,7 @@ mod probe;
 pub mod rows;
 pub mod selectors;
 pub mod shift;
+pub mod special_regs;
 pub mod stack;
 pub mod state_save;
 pub mod string;

@@ -177,7 +177,7 @@ pub fn pick_push(x: &Instruction, c: &Ctx) -> Option<Handler> {
     let bits = stack_bits(x);
     match x.op0_kind() {
         OpKind::Register if x.op0_register().is_segment_register() => {
-            crate::interp::system::pick_push_segment(bits)
+            crate::interp::special_regs::pick_push_segment(bits)
         }
         OpKind::Register => by_width!(bits, |W| quick::<Push<W, Reg0>>),
         OpKind::Memory => by_width!(bits, |W| quick::<Push<W, Mem>>),
@@ -192,7 +192,7 @@ pub fn pick_pop(x: &Instruction, _: &Ctx) -> Option<Handler> {
     let bits = stack_bits(x);
     match x.op0_kind() {
         OpKind::Register if x.op0_register().is_segment_register() => {
-            crate::interp::system::pick_pop_segment(bits)
+            crate::interp::special_regs::pick_pop_segment(bits)
         }
         OpKind::Register => by_width!(bits, |W| quick::<Pop<W>>),
         _ => by_width!(bits, |W| quick::<PopMem<W>>),

@@ -24,7 +24,7 @@ impl<W: Width, D: Dst, S: Src> TwoSpeed for Mov<W, D, S> {
     }
 }
 
-/// MOV between general registers, memory and immediates (segment, control and debug registers: `system`).
+/// MOV between general registers, memory and immediates (segment, control and debug registers: `special_regs`).
 pub fn pick_mov(x: &Instruction, c: &Ctx) -> Option<Handler> {
     fn forms<W: Width>(x: &Instruction) -> Handler {
         match form(x) {
@@ -37,7 +37,7 @@ pub fn pick_mov(x: &Instruction, c: &Ctx) -> Option<Handler> {
     }
     let special = |n: u32| x.op_kind(n) == OpKind::Register && !x.op_register(n).is_gpr();
     if special(0) || special(1) {
-        return crate::interp::system::pick_mov_special(x, c);
+        return crate::interp::special_regs::pick_mov_special(x, c);
     }
     by_width!(width(x), |W| forms::<W>(x))
 }
