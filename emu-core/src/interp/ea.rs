@@ -134,10 +134,11 @@ pub trait Dst: 'static {
 pub struct Reg0;
 /// Register operand 1.
 pub struct Reg1;
-/// The memory operand.
-pub struct Mem;
-/// The memory operand under LOCK (or XCHG, which always locks).
-pub struct Locked;
+/// The memory operand; `LOCK` makes a change of it atomic.
+pub struct Memory<const LOCK: bool>;
+pub type Mem = Memory<false>;
+/// Under LOCK (or XCHG, which always locks).
+pub type Locked = Memory<true>;
 /// The immediate.
 pub struct Imm;
 
@@ -193,7 +194,7 @@ impl Dst for Reg0 {
     }
 }
 
-impl Dst for Mem {
+impl<const LOCK: bool> Dst for Memory<LOCK> {
     const MEMORY: bool = true;
     #[inline(always)]
     fn get<W: Width, const QUICK: bool>(cpu: &mut Vcpu, i: &Insn) -> R<W> {
@@ -219,43 +220,18 @@ impl Dst for Mem {
     ) -> R<T> {
         if QUICK {
             let at = lin_quick(cpu, i)?;
-            return cpu.rmw_quick(at, f);
+            return if LOCK {
+                cpu.rmw_locked_quick(at, f)
+            } else {
+                cpu.rmw_quick(at, f)
+            };
         }
         let at = lin::<true>(cpu, i, W::BYTES)?;
-        cpu.rmw(at, f)
-    }
-}
-
-impl Dst for Locked {
-    const MEMORY: bool = true;
-    #[inline(always)]
-    fn get<W: Width, const QUICK: bool>(cpu: &mut Vcpu, i: &Insn) -> R<W> {
-        if QUICK {
-            let at = lin_quick(cpu, i)?;
-            return cpu.read_quick(at);
+        if LOCK {
+            cpu.rmw_locked(at, f)
+        } else {
+            cpu.rmw(at, f)
         }
-        load(cpu, i)
-    }
-    #[inline(always)]
-    fn set<W: Width, const QUICK: bool>(cpu: &mut Vcpu, i: &Insn, v: W) -> R {
-        if QUICK {
-            let at = lin_quick(cpu, i)?;
-            return cpu.write_quick(at, v);
-        }
-        store(cpu, i, v)
-    }
-    #[inline(always)]
-    fn change<W: Width, T, const QUICK: bool>(
-        cpu: &mut Vcpu,
-        i: &Insn,
-        f: impl Fn(W) -> (W, T),
-    ) -> R<T> {
-        if QUICK {
-            let at = lin_quick(cpu, i)?;
-            return cpu.rmw_locked_quick(at, f);
-        }
-        let at = lin::<true>(cpu, i, W::BYTES)?;
-        cpu.rmw_locked(at, f)
     }
 }
 

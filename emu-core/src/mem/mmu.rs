@@ -325,17 +325,26 @@ impl Vcpu {
             && self.cr0 & cr0::AM != 0
     }
 
+    /// The same with data breakpoints noted; what needs exact time is run alone.
+    fn ready(
+        &mut self,
+        lin: u64,
+        size: u64,
+        access: Access,
+        who: Who,
+    ) -> R<[(Place, u64, u64); 2]> {
+        let places = self.places(lin, size, access, who)?;
+        self.watch(lin, size, access == Access::Write)?;
+        let device = |p: &(Place, u64, u64)| matches!(p.0, Place::Mmio(_)) && p.2 > 0;
+        if places.iter().any(device) {
+            self.need_exact()?;
+        }
+        Ok(places)
+    }
+
     /// Reads up to 64 bytes with all checks before the first.
     pub fn read_bytes(&mut self, lin: u64, buf: &mut [u8], who: Who) -> R {
-        let places = self.places(lin, buf.len() as u64, Access::Read, who)?;
-        self.watch(lin, buf.len() as u64, false)?;
-        if !self.exact
-            && places
-                .iter()
-                .any(|p| matches!(p.0, Place::Mmio(_)) && p.2 > 0)
-        {
-            return Err(self.retry());
-        }
+        let places = self.ready(lin, buf.len() as u64, Access::Read, who)?;
         let mut rest = buf;
         for (place, _, n) in places {
             let (part, after) = rest.split_at_mut(n as usize);
@@ -353,15 +362,7 @@ impl Vcpu {
 
     /// Writes up to 64 bytes with all checks before the first.
     pub fn write_bytes(&mut self, lin: u64, data: &[u8], who: Who) -> R {
-        let places = self.places(lin, data.len() as u64, Access::Write, who)?;
-        self.watch(lin, data.len() as u64, true)?;
-        if !self.exact
-            && places
-                .iter()
-                .any(|p| matches!(p.0, Place::Mmio(_)) && p.2 > 0)
-        {
-            return Err(self.retry());
-        }
+        let places = self.ready(lin, data.len() as u64, Access::Write, who)?;
         let mut rest = data;
         for (place, lin, n) in places {
             let (part, after) = rest.split_at(n as usize);

@@ -245,29 +245,16 @@ pub fn pick_to_half(x: &Instruction, _: &Ctx) -> Option<Handler> {
 
 // ---- MMX operands ----
 
-/// TOP to 0, all tags valid (SDM Vol. 3A, 13.2).
-fn enter_mmx(cpu: &mut Vcpu) {
-    cpu.fpu.top = 0;
-    cpu.fpu.valid = 0xff;
-}
-
-fn put_mmx(cpu: &mut Vcpu, n: u8, v: u64) {
-    enter_mmx(cpu);
-    cpu.fpu.mant[(n & 7) as usize] = v;
-    cpu.fpu.se[(n & 7) as usize] = 0xffff;
-}
-
 /// CVTPI2PS, CVTPI2PD: from an MMX register or memory.
 fn from_mmx(cpu: &mut Vcpu, i: &Insn, double: bool, memory: bool) -> R {
     // A memory operand has nothing to do with MMX registers (AMD APM Vol. 5, CVTPI2PS; the SDM says so for CVTPI2PD only).
-    let mmx = !memory;
-    if mmx {
+    if !memory {
         x87::wait(cpu)?;
     }
     let v: u64 = if memory {
         ea::load(cpu, i)?
     } else {
-        cpu.fpu.mant[(i.r1 & 7) as usize]
+        mmx::mm(cpu, i.r1)
     };
     let mut mx = Mx::new(cpu.mxcsr);
     let old = xmm(cpu, i.r0);
@@ -276,8 +263,8 @@ fn from_mmx(cpu: &mut Vcpu, i: &Insn, double: bool, memory: bool) -> R {
     } else {
         [two::<I32ToF32>(v, &mut mx), old[1]]
     };
-    if mmx {
-        enter_mmx(cpu);
+    if !memory {
+        mmx::enter(cpu);
     }
     finish(cpu, mx.raised())?;
     set_low(cpu, i.r0, r);
@@ -299,9 +286,9 @@ fn singles_to_mmx<C: Conversion<From = u32, To = u32>>(
     let mut mx = Mx::new(cpu.mxcsr);
     let r = two::<C>(v, &mut mx);
     // The x87 state is MMX's even when the conversion raises #XM.
-    enter_mmx(cpu);
+    mmx::enter(cpu);
     finish(cpu, mx.raised())?;
-    put_mmx(cpu, i.r0, r);
+    mmx::set_mm(cpu, i.r0, r);
     Ok(())
 }
 
@@ -320,9 +307,9 @@ fn doubles_to_mmx<C: Conversion<From = u64, To = u32>>(
     let mut mx = Mx::new(cpu.mxcsr);
     let [l, h] = v.map(|v| C::go(v, &mut mx));
     // The x87 state is MMX's even when the conversion raises #XM.
-    enter_mmx(cpu);
+    mmx::enter(cpu);
     finish(cpu, mx.raised())?;
-    put_mmx(cpu, i.r0, u64::from(l) | u64::from(h) << 32);
+    mmx::set_mm(cpu, i.r0, u64::from(l) | u64::from(h) << 32);
     Ok(())
 }
 
