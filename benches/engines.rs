@@ -1,15 +1,29 @@
-//! The interpreter on small guest programs of our own: guest instructions per second by kind of work.
+//! The engines on small programs and on the guests of `emu bench`: guest instructions per second by kind of work.
 //!
-//! `cargo bench --bench interp` runs all of them. Each program is an endless loop of user code in long mode on the test
-//! bench (`emu_core::testing`), run for a fixed number of retired instructions; criterion's throughput is then guest
-//! instructions a second. Absolute figures belong to the machine that made them: compare two commits on one machine.
+//! `cargo bench --bench engines` runs all of them, `-- interp/branches` one. A *program* is an endless loop of user code in long mode
+//! on the test bench (`emu_core::testing`); a *workload* is a guest of `benches/workloads` on the whole board. Each runs for a fixed
+//! number of retired instructions with a warm engine, and criterion's throughput is then guest instructions a second;
+//! `cold` starts the guest and the engine anew every time. `programs/ENGINE/pages` is what the shadow TLB's probe and its misses cost,
+//! `programs/ENGINE/branches` what a link between blocks costs. Absolute figures belong to the machine that made them:
+//! compare two commits on one machine.
 
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use emu_core::cpu::cpuid::CpuModel;
 use emu_core::engine::Engine;
 use emu_core::interp::Interp;
+use emu_core::machine::{Clock, Machine};
+use emu_core::mem::phys::Ram;
+use emu_core::runner::{Runner, Step};
 use emu_core::testing::{Page, UserBench};
+use emu_core::vcpu::Vcpu;
+use emu_devices::loader::{self, Boot, File};
+use emu_devices::pc::{DebugExit, Pc, PcConfig};
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
+use std::sync::Arc;
+
+/// What is measured, by name.
+const ENGINES: [(&str, fn() -> Box<dyn Engine>); 1] = [("interp", || Box::new(Interp::default()))];
 
 const CODE: u64 = 0x1000_0000;
 /// Not a multiple of the shadow TLB's reach away from the code.
@@ -219,15 +233,90 @@ fn programs(c: &mut Criterion) {
         ("sse", sse),
         ("x87", x87),
     ];
-    let mut g = c.benchmark_group("interp");
-    g.throughput(Throughput::Elements(RUN)).sample_size(20);
-    for (name, make) in all {
-        let mut b = bench(make);
-        let mut engine = Interp::default();
-        g.bench_function(name, |t| t.iter(|| engine.run(&mut b.cpu, RUN)));
+    for (engine, new) in ENGINES {
+        let mut g = c.benchmark_group(format!("programs/{engine}"));
+        g.throughput(Throughput::Elements(RUN)).sample_size(20);
+        for (name, make) in all {
+            let mut b = bench(make);
+            let mut engine = new();
+            g.bench_function(name, |t| t.iter(|| engine.run(&mut b.cpu, RUN)));
+        }
+        g.finish();
     }
-    g.finish();
 }
 
-criterion_group!(benches, programs);
+/// A machine with a workload in memory that does this many units.
+fn guest(w: &emu_workloads::Workload, units: u64, engine: Box<dyn Engine>) -> Runner {
+    const RAM: u64 = 64 << 20;
+    let model = Arc::new(CpuModel::parse("max").expect("a model"));
+    let ram = Ram::new(RAM).expect("64 MiB");
+    let bytes = (w.image)();
+    let boot = Boot {
+        kernel: File {
+            name: w.name,
+            bytes: &bytes,
+        },
+        modules: Vec::new(),
+        cmdline: &format!("n={units}"),
+        raw: None,
+        cpus: 1,
+    };
+    let start = loader::load(&ram, &model, &boot).expect("an image of ours");
+    let config = PcConfig {
+        debug_exit: Some(DebugExit {
+            iobase: 0xf4,
+            iosize: 1,
+        }),
+        ..PcConfig::new(RAM)
+    };
+    let pc = Pc::new(config).expect("a board");
+    let machine = Machine::new(ram, Clock::new_virtual(), Box::new(pc));
+    let mut cpu = Vcpu::new(Arc::new(machine), model, 0);
+    start.apply(&mut cpu);
+    Runner::new(cpu, engine)
+}
+
+fn workloads(c: &mut Criterion) {
+    for (engine, new) in ENGINES {
+        let mut g = c.benchmark_group(format!("workloads/{engine}"));
+        g.throughput(Throughput::Elements(RUN)).sample_size(20);
+        for w in &emu_workloads::ALL {
+            let mut runner = guest(w, u64::MAX >> 1, new());
+            let go = |runner: &mut Runner| {
+                let end = runner.cpu.retired + RUN;
+                while runner.cpu.retired < end {
+                    assert_eq!(runner.step(end), Step::Ran, "{}", w.name);
+                }
+            };
+            go(&mut runner);
+            g.bench_function(w.name, |t| t.iter(|| go(&mut runner)));
+        }
+        g.finish();
+    }
+}
+
+/// From nothing: what a guest of a few milliseconds costs.
+fn cold(c: &mut Criterion) {
+    for (engine, new) in ENGINES {
+        let mut g = c.benchmark_group(format!("cold/{engine}"));
+        g.sample_size(20);
+        for w in &emu_workloads::ALL {
+            let run = |mut runner: Runner| loop {
+                match runner.step(u64::MAX) {
+                    Step::Ran => {}
+                    Step::DebugExit(0) => break runner,
+                    other => panic!("{}: {other:?}", w.name),
+                }
+            };
+            let retired = run(guest(w, 1, new())).cpu.retired;
+            g.throughput(Throughput::Elements(retired));
+            g.bench_function(w.name, |t| {
+                t.iter_batched(|| guest(w, 1, new()), run, BatchSize::PerIteration)
+            });
+        }
+        g.finish();
+    }
+}
+
+criterion_group!(benches, programs, workloads, cold);
 criterion_main!(benches);
