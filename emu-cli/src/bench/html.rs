@@ -168,7 +168,8 @@ fn table(report: &Report) -> String {
                 escape(&m.engine),
                 figure(m.mips.median),
                 seconds(m.compile_seconds),
-                escape(&tiers(m)),
+                // A figure and its unit stay on one line.
+                escape(&tiers(m).replace(" %", "\u{a0}%")),
             );
         }
     }
@@ -180,6 +181,8 @@ fn table(report: &Report) -> String {
 }
 
 fn ablation(report: &Report, engine: &str) -> String {
+    let index = report.engines.iter().position(|e| e == engine);
+    let class = plots::engine_class(index.unwrap_or(0));
     let sentences: Vec<String> = report
         .ablation
         .iter()
@@ -200,10 +203,46 @@ fn ablation(report: &Report, engine: &str) -> String {
             report.ablation_rounds
         ),
         &format!(
-            "{}<dl>\n{}</dl>\n",
-            plots::ablation(&report.ablation),
+            "{}{}<dl>\n{}</dl>\n",
+            plots::ablation(&report.ablation, &class),
+            slowdowns(report),
             sentences.concat()
         ),
+    )
+}
+
+/// The figures behind the ablation's dots, shaded by how much time an optimisation saves.
+fn slowdowns(report: &Report) -> String {
+    let names: Vec<&str> = report.ablation.first().map_or(Vec::new(), |a| {
+        a.slowdown.iter().map(|p| &p.name[..]).collect()
+    });
+    let head: Vec<String> = names
+        .iter()
+        .map(|n| format!("<th class=\"n\">{}</th>", escape(n)))
+        .collect();
+    let mut rows = String::new();
+    for a in &report.ablation {
+        let cells: Vec<String> = names
+            .iter()
+            .map(|n| match a.slowdown.iter().find(|p| p.name == *n) {
+                Some(p) => format!(
+                    "<td class=\"n heat\" style=\"--h:{:.0}%\">{}</td>",
+                    // Full colour at ten times the time.
+                    p.value.max(1.0).log10().min(1.0) * 70.0,
+                    figure(p.value)
+                ),
+                None => "<td></td>".into(),
+            })
+            .collect();
+        rows += &format!(
+            "<tr><td><b>{}</b></td>{}</tr>\n",
+            escape(&a.name),
+            cells.concat()
+        );
+    }
+    format!(
+        "<div class=\"scroll\"><table>\n<thead><tr><th>time without</th>{}</tr></thead>\n<tbody>\n{rows}</tbody></table></div>\n",
+        head.concat()
     )
 }
 
@@ -229,9 +268,14 @@ fn rivals(report: &Report) -> String {
             );
         }
     }
+    // Each rival's command once, as it was for its first workload.
+    let mut names: Vec<&str> = Vec::new();
     let mut commands: Vec<String> = Vec::new();
-    for r in report.workloads.iter().filter_map(|w| w.rivals.first()) {
-        commands.push(escape(&r.command));
+    for r in report.workloads.iter().flat_map(|w| &w.rivals) {
+        if !names.contains(&&r.name[..]) {
+            names.push(&r.name);
+            commands.push(format!("{}: {}", escape(&r.name), escape(&r.command)));
+        }
     }
     section(
         "Side by side",
@@ -249,6 +293,19 @@ fn rivals(report: &Report) -> String {
     )
 }
 
+/// 1 234 567, with thin spaces.
+fn grouped(n: u64) -> String {
+    let digits = n.to_string();
+    let mut out = String::new();
+    for (i, d) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push('\u{202f}');
+        }
+        out.push(d);
+    }
+    out
+}
+
 fn method(report: &Report) -> String {
     let mut body = String::from("<dl>\n");
     for w in &report.workloads {
@@ -256,7 +313,7 @@ fn method(report: &Report) -> String {
             "<dt>{}</dt><dd>{}; {} instructions, final state {}</dd>\n",
             escape(&w.name),
             escape(&w.about),
-            w.retired,
+            grouped(w.retired),
             escape(&w.state_hash)
         );
     }

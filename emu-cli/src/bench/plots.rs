@@ -18,10 +18,19 @@ pub fn engine_class(i: usize) -> String {
     format!("e{}", i % 6)
 }
 
-/// Colour class of a part: the three uses of time first, tiers in the order of their coming.
+/// Colour class of a part: the uses of time have their own, and interpreting is the same thing as a tier; the other tiers
+/// follow in the order of their coming.
 fn part_class(names: &[String], name: &str) -> String {
-    let i = names.iter().position(|n| n == name).unwrap_or(0);
-    format!("p{}", i % 6)
+    let i = match name {
+        "interpreting" | "interpreted" => 0,
+        "compiling" => 1,
+        "translated code" => 2,
+        _ => {
+            let others = names.iter().filter(|n| *n != "interpreted");
+            [3, 2, 4, 5][others.take_while(|n| *n != name).count() % 4]
+        }
+    };
+    format!("p{i}")
 }
 
 /// A row of coloured squares with names.
@@ -277,8 +286,8 @@ fn timeline(w: &WorkloadReport) -> String {
     s.finish()
 }
 
-/// What the time becomes without each optimisation: the mean as a bar, workloads as dots.
-pub fn ablation(list: &[Ablation]) -> String {
+/// What the time becomes without each optimisation: the mean as a bar, workloads as dots, the one that loses most by name.
+pub fn ablation(list: &[Ablation], class: &str) -> String {
     let row = 30.0;
     let left = LEFT + 20.0;
     let top = 8.0;
@@ -287,31 +296,32 @@ pub fn ablation(list: &[Ablation]) -> String {
     let low = values().fold(1.0, f64::min);
     let high = values().fold(1.0, f64::max);
     let mut s = Svg::new(WIDTH, bottom + 44.0, "What each optimisation contributes");
-    let axis = Axis::log(low / 1.05, high * 1.08, left, WIDTH - 64.0);
+    let axis = Axis::log(low / 1.05, high * 1.08, left, WIDTH - 130.0);
     grid(&mut s, &axis, top, bottom, 9, times);
     let one = axis.at(1.0);
     for (i, a) in list.iter().enumerate() {
         let y = top + row * i as f64 + row / 2.0;
         s.text((left - 12.0, y + 4.0), Anchor::End, "name", &a.name);
         let x = axis.at(a.geomean);
-        let title = format!(
-            "without {}: {} the time. {}",
-            a.name,
-            times(a.geomean),
-            a.sentence
-        );
+        let mean = times(a.geomean);
+        let title = format!("without {}: {mean} the time. {}", a.name, a.sentence);
         let size = ((x - one).abs().max(1.0), BAR);
-        s.rect((one.min(x), y - BAR / 2.0), size, "e0", &title);
+        s.rect((one.min(x), y - BAR / 2.0), size, class, &title);
         for p in &a.slowdown {
             let title = format!("{} without {}: {} the time", p.name, a.name, times(p.value));
             s.circle((axis.at(p.value), y), 3.5, "dot", &title);
         }
+        let most = a.slowdown.iter().max_by(|p, q| p.value.total_cmp(&q.value));
+        if let Some(p) = most {
+            let at = (axis.at(p.value).max(x) + 8.0, y + 4.0);
+            s.text(at, Anchor::Start, "tick", &p.name);
+        }
         let value = format!("{}×", figure(a.geomean));
-        s.text((WIDTH - 56.0, y + 4.0), Anchor::Start, "value", &value);
+        s.text((WIDTH, y + 4.0), Anchor::End, "value", &value);
     }
     s.line((one, top), (one, bottom), "base");
     s.text(
-        ((left + WIDTH - 64.0) / 2.0, bottom + 38.0),
+        ((left + WIDTH - 130.0) / 2.0, bottom + 38.0),
         Anchor::Middle,
         "axis",
         "time without it (times, logarithmic): bar = geometric mean, dots = workloads",
