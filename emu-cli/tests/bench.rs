@@ -163,6 +163,36 @@ fn a_rival_is_timed_and_has_to_give_the_same_answer() {
 }
 
 #[test]
+fn a_signal_ends_the_rival_too() {
+    let dir = Dir::new("signal");
+    let (mark, pid) = (Dir::new("mark"), Dir::new("pid"));
+    let vs = format!(
+        "slow=echo $$ >{}; mv {0} {}; exec sleep 100",
+        pid.path(),
+        mark.path()
+    );
+    let mut child = Command::new(env!("CARGO_BIN_EXE_emu"))
+        .args(["bench", "--quick", "--only", "calls", "--engines", "interp"])
+        .args(["--out", dir.path(), "--vs", &vs])
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    while !mark.0.exists() {
+        assert!(child.try_wait().unwrap().is_none(), "it ended by itself");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let rival = std::fs::read_to_string(&mark.0).unwrap();
+    let _ = std::fs::remove_file(&mark.0);
+    let emu = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(emu, rustix::process::Signal::INT).unwrap();
+    let out = child.wait_with_output().unwrap();
+    assert_eq!(common::status(&out), 130);
+    assert!(common::stderr(&out).contains("interrupted (SIGINT)"));
+    let rival = std::path::Path::new("/proc").join(rival.trim());
+    assert!(!rival.exists(), "{} still runs", rival.display());
+}
+
+#[test]
 fn mistakes_are_one_line() {
     for (args, words) in [
         (&["--only", "intger"][..], "known: integer, float"),

@@ -6,6 +6,7 @@
 use super::plan::{Engine, Guest};
 use super::report::{Ablation, Part, Spread, geomean};
 use super::{BenchError, BenchOptions, agree, check, measure};
+use crate::signals::Control;
 use indicatif::ProgressBar;
 
 /// Every optimisation's name, as `--dbt-off` takes it, and what it does.
@@ -51,6 +52,7 @@ impl Plan {
         &self,
         guest: &Guest,
         bar: &ProgressBar,
+        control: &Control,
         into: &mut Ablated,
     ) -> Result<(), BenchError> {
         let Some(engine) = &self.engine else {
@@ -59,7 +61,7 @@ impl Plan {
         let mut ratios: Vec<Vec<f64>> = switches().iter().map(|_| Vec::new()).collect();
         for _ in 0..self.rounds {
             bar.set_message(format!("{} ablation", guest.name));
-            let whole = measure::run(guest, engine)?;
+            let whole = measure::run(guest, engine, control)?;
             bar.inc(1);
             for ((name, _), ratios) in switches().iter().zip(&mut ratios) {
                 bar.set_message(format!("{} without {name}", guest.name));
@@ -68,7 +70,7 @@ impl Plan {
                     label: format!("{} without {name}", engine.label),
                     ..engine.clone()
                 };
-                let run = measure::run(guest, &without)?;
+                let run = measure::run(guest, &without, control)?;
                 check(guest, &without, &run)?;
                 agree(guest, (&engine.label, &whole), (&without.label, &run))?;
                 ratios.push(run.wall.as_secs_f64() / whole.wall.as_secs_f64());

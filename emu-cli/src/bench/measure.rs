@@ -6,6 +6,7 @@
 
 use super::BenchError;
 use super::plan::{self, Engine, Guest};
+use crate::signals::Control;
 use crate::stats;
 use crate::vm::Vm;
 use emu_core::runner::Step;
@@ -94,7 +95,7 @@ impl Write for Marks {
 }
 
 /// Runs the guest to its end.
-pub fn run(guest: &Guest, engine: &Engine) -> Result<Run, BenchError> {
+pub fn run(guest: &Guest, engine: &Engine, control: &Control) -> Result<Run, BenchError> {
     let options = plan::options(guest, engine)?;
     let input = Arc::new(InputQueue::announced());
     input.close();
@@ -115,6 +116,9 @@ pub fn run(guest: &Guest, engine: &Engine) -> Result<Run, BenchError> {
     marks.0.lock().unwrap_or_else(|e| e.into_inner()).start = start;
     let mut due = SLICE;
     let exit = loop {
+        if let Some(status) = control.stop() {
+            return Err(BenchError::Stopped(status));
+        }
         if vm.runner.cpu.retired >= limit {
             break "max-insns".to_string();
         }

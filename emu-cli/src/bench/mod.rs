@@ -17,6 +17,7 @@ mod svg;
 mod table;
 
 use crate::console;
+use crate::signals::{self, Control};
 use crate::status::Status;
 use crate::vm;
 use clap::Args;
@@ -26,6 +27,7 @@ use plan::{BEGIN, END, Engine, Guest};
 use report::{LeftOut, Report, Rival, Spread, WorkloadReport, measured};
 use rival::{ImageFile, Vs};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 const AFTER: &str = "\
 Workloads: integer float memory branches calls syscalls pagefaults selfmod boot
@@ -136,16 +138,27 @@ pub enum BenchError {
     },
     #[error("--vs '{command}': {why}")]
     Rival { command: String, why: String },
+    #[error("{}", stopped(*.0))]
+    Stopped(Status),
 }
 
 impl BenchError {
     pub fn status(&self) -> Status {
         match self {
             Self::Machine(e) => e.status(),
+            Self::Stopped(status) => *status,
             Self::Write { .. } | Self::Rival { .. } => Status::HostError,
             Self::Differ { .. } | Self::Check { .. } => Status::Different,
             _ => Status::Usage,
         }
+    }
+}
+
+/// Why nothing was finished.
+fn stopped(status: Status) -> &'static str {
+    match status {
+        Status::Signal(n) => signals::message(n),
+        _ => "stopped",
     }
 }
 
@@ -217,11 +230,14 @@ fn measure_all(o: &BenchOptions) -> Result<Report, BenchError> {
     steps += guests.iter().map(|g| ablation.steps(g)).sum::<usize>();
     let bar = progress(steps as u64);
 
+    let control = Arc::new(Control::default());
+    signals::watch(control.clone())
+        .map_err(|e| BenchError::Machine(Box::new(vm::Error::Signals(e))))?;
     let mut workloads = Vec::new();
     let mut ablated = ablation.start();
     for guest in &guests {
-        workloads.push(compare(guest, &engines, &rivals, rounds, &bar)?);
-        ablation.run(guest, &bar, &mut ablated)?;
+        workloads.push(compare(guest, &engines, &rivals, rounds, &bar, &control)?);
+        ablation.run(guest, &bar, &control, &mut ablated)?;
     }
     bar.finish_and_clear();
     Ok(Report {
@@ -263,6 +279,7 @@ fn compare(
     rivals: &[Vs],
     rounds: usize,
     bar: &ProgressBar,
+    control: &Control,
 ) -> Result<WorkloadReport, BenchError> {
     let mut runs: Vec<Vec<Run>> = engines.iter().map(|_| Vec::new()).collect();
     let mut rival_seconds: Vec<Vec<f64>> = rivals.iter().map(|_| Vec::new()).collect();
@@ -282,7 +299,7 @@ fn compare(
     for round in 0..rounds {
         for (i, engine) in engines.iter().enumerate() {
             bar.set_message(format!("{} {}", guest.name, engine.label));
-            let run = measure::run(guest, engine)?;
+            let run = measure::run(guest, engine, control)?;
             check(guest, engine, &run)?;
             if let Some(first) = runs[0].first() {
                 agree(guest, (&engines[0].label, first), (&engine.label, &run))?;
@@ -297,7 +314,7 @@ fn compare(
                 rival.name,
                 round + 1
             ));
-            let (time, line) = rival::run(&rival.command(guest, &kernel), from, to)?;
+            let (time, line) = rival::run(&rival.command(guest, &kernel), from, to, control)?;
             if guest.ours.is_some() && runs[0][0].line(END) != Some(&line) {
                 return Err(BenchError::Differ {
                     workload: guest.name.clone(),

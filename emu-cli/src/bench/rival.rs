@@ -6,14 +6,17 @@
 use super::BenchError;
 use super::measure::between;
 use super::plan::{Guest, quoted};
+use crate::signals::Control;
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::sync::mpsc;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-/// How long a rival may take for one run, at least.
+/// How often a signal is looked for: the rival's own process group does not get the terminal's.
+const LOOK: Duration = Duration::from_millis(50);
+/// How long a rival may take for one run.
 const PATIENCE: Duration = Duration::from_secs(600);
 
 /// A rival as the command line gives it.
@@ -73,7 +76,12 @@ impl Drop for ImageFile {
 }
 
 /// A run's time between the markers, and the line that ended it.
-pub fn run(command: &str, from: Option<&str>, to: &str) -> Result<(Duration, String), BenchError> {
+pub fn run(
+    command: &str,
+    from: Option<&str>,
+    to: &str,
+    control: &Control,
+) -> Result<(Duration, String), BenchError> {
     let fail = |why: String| BenchError::Rival {
         command: command.into(),
         why,
@@ -102,7 +110,7 @@ pub fn run(command: &str, from: Option<&str>, to: &str) -> Result<(Duration, Str
     });
     let mut marks: Vec<(String, Duration)> = Vec::new();
     let found = loop {
-        match lines.recv_timeout(PATIENCE.saturating_sub(start.elapsed())) {
+        match lines.recv_timeout(LOOK) {
             Ok(mark) => {
                 let last = mark.0.starts_with(to);
                 marks.push(mark);
@@ -110,6 +118,8 @@ pub fn run(command: &str, from: Option<&str>, to: &str) -> Result<(Duration, Str
                     break true;
                 }
             }
+            Err(RecvTimeoutError::Timeout)
+                if start.elapsed() < PATIENCE && control.stop().is_none() => {}
             Err(_) => break false,
         }
     };
@@ -117,6 +127,9 @@ pub fn run(command: &str, from: Option<&str>, to: &str) -> Result<(Duration, Str
     // It may have ended by itself.
     let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
     let _ = child.wait();
+    if let Some(status) = control.stop() {
+        return Err(BenchError::Stopped(status));
+    }
     let seen = || match &marks[..] {
         [] => "no marker line on its standard output".to_string(),
         list => format!("it ended after \"{}\"", list[list.len() - 1].0),
@@ -145,10 +158,12 @@ mod tests {
     #[test]
     fn markers_are_timed_and_what_is_missing_is_said() {
         let command = "echo @init x; sleep 0.05; echo @done x 12; sleep 60";
-        let (time, line) = run(command, Some("@init"), "@done").unwrap();
+        let (time, line) = run(command, Some("@init"), "@done", &Control::default()).unwrap();
         assert!((50..5000).contains(&time.as_millis()), "{time:?}");
         assert_eq!(line, "@done x 12");
-        let error = run("echo @init x", None, "@done").unwrap_err().to_string();
+        let error = run("echo @init x", None, "@done", &Control::default())
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("@init x"), "{error}");
     }
 }
