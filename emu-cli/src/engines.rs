@@ -3,7 +3,10 @@
 use clap::ValueEnum;
 use emu_core::engine::{Engine, Exit};
 use emu_core::interp::Interp;
+use emu_core::mem::tlb::Who;
+use emu_core::state::CpuState;
 use emu_core::vcpu::{Vcpu, reg};
+use iced_x86::{Decoder, DecoderOptions, FlowControl};
 
 /// How guest code is executed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -90,5 +93,70 @@ impl Engine for Broken {
     }
     fn describe_unit(&mut self, cpu: &mut Vcpu, rip: u64) -> Option<String> {
         self.inner.describe_unit(cpu, rip)
+    }
+}
+
+/// A translator with a fault, to test what looks for faults: a unit (up to a branch, whole) with this instruction in it
+/// leaves a bit of RBX wrong; a unit that the fuel cuts is right.
+pub struct BrokenUnit {
+    pub inner: Box<dyn Engine>,
+    pub insn: Vec<u8>,
+}
+
+impl BrokenUnit {
+    /// How many instructions the unit at RIP has, and whether it is a wrong one.
+    fn unit(&self, cpu: &mut Vcpu) -> (u64, bool) {
+        let state = CpuState::of(cpu);
+        let mut bytes = [0; 128];
+        if cpu
+            .read_bytes(state.code_address(state.rip), &mut bytes, Who::Supervisor)
+            .is_err()
+        {
+            cpu.stop = Default::default();
+            return (1, false);
+        }
+        let mut decoder =
+            Decoder::with_ip(state.code_bits(), &bytes, state.rip, DecoderOptions::NONE);
+        let (mut count, mut wrong) = (0, false);
+        while decoder.position() < 112 {
+            let from = decoder.position();
+            let insn = decoder.decode();
+            count += 1;
+            wrong |= bytes[from..decoder.position()] == self.insn;
+            if insn.flow_control() != FlowControl::Next {
+                break;
+            }
+        }
+        (count, wrong)
+    }
+}
+
+impl Engine for BrokenUnit {
+    fn run(&mut self, cpu: &mut Vcpu, fuel: u64) -> Exit {
+        let end = cpu.retired.saturating_add(fuel);
+        loop {
+            let (count, wrong) = self.unit(cpu);
+            let left = end.saturating_sub(cpu.retired);
+            let stop = cpu.retired + count.min(left);
+            let exit = self.inner.run(cpu, count.min(left));
+            if wrong && count <= left && cpu.retired == stop {
+                cpu.gpr[reg::RBX] ^= 1 << 4;
+            }
+            if exit != Exit::Fuel || cpu.retired < stop || cpu.retired >= end {
+                return exit;
+            }
+        }
+    }
+    fn name(&self) -> &'static str {
+        self.inner.name()
+    }
+    fn stats(&self) -> Vec<(&'static str, u64)> {
+        self.inner.stats()
+    }
+    fn recent(&self) -> Vec<(u64, u32)> {
+        self.inner.recent()
+    }
+    fn describe_unit(&mut self, _: &mut Vcpu, rip: u64) -> Option<String> {
+        Some(format!("wrong on purpose, at {rip:#x}"))
     }
 }

@@ -87,6 +87,31 @@ fn the_search_names_the_very_instruction() {
 }
 
 #[test]
+fn within_a_unit_the_search_names_the_instruction_too() {
+    let guest = counting();
+    // XOR, MOV, MOV, ADD CX, 1, CMP, JNZ: shows after the sixth, and the fourth is it.
+    let out = lockstep(&[
+        guest.path(),
+        "--max-insns",
+        "5000",
+        "--break-unit",
+        "83c101",
+    ]);
+    let said = stderr(&out);
+    assert_eq!(status(&out), 1, "{said}");
+    for words in [
+        "differ after instruction 4 (alike after 3)",
+        "(in a unit whose end is instruction 6: the states after it are compared)",
+        "83c101                add cx,1",
+        "\n* RBX ",
+        "\ntranslation unit at 0x7c",
+        "wrong on purpose",
+    ] {
+        assert!(said.contains(words), "{words} is missing in:\n{said}");
+    }
+}
+
+#[test]
 fn what_it_does_not_take_is_said_in_a_line() {
     for (args, words) in [
         (&["demo", "--engine", "interp"][..], "give --engines A,B"),

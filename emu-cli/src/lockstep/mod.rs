@@ -13,11 +13,12 @@ mod report;
 
 use crate::args::{self, count};
 use crate::console;
-use crate::engines::EngineKind;
+use crate::engines::{self, BrokenUnit, EngineKind};
 use crate::signals::{self, Control};
 use crate::status::Status;
 use crate::vm::Error;
 use clap::{Args, ValueEnum};
+use emu_core::engine::Engine;
 use pair::{Pair, Stopped};
 use std::io::{IsTerminal, Write};
 use std::sync::Arc;
@@ -46,7 +47,7 @@ pub struct Options {
     #[command(flatten)]
     pub machine: args::Options,
     /// The two engines; the same one twice runs in slices of different lengths
-    #[arg(long, value_name = "A,B", default_value = "interp,interp", value_parser = engines)]
+    #[arg(long, value_name = "A,B", default_value = "interp,interp", value_parser = two)]
     pub engines: [EngineKind; 2],
     /// Compare after every N instructions
     #[arg(long, value_name = "N", default_value = "100000", value_parser = count)]
@@ -54,9 +55,25 @@ pub struct Options {
     /// Make the second machine go wrong after this many instructions (a test of the search)
     #[arg(long, value_name = "N", value_parser = count, hide = true)]
     pub break_at: Option<u64>,
+    /// Make the second machine go wrong in each unit with this instruction (a test of the search)
+    #[arg(long, value_name = "HEX", value_parser = hex, hide = true)]
+    pub break_unit: Option<Bytes>,
 }
 
-fn engines(s: &str) -> Result<[EngineKind; 2], String> {
+/// The bytes of an instruction.
+#[derive(Clone, Debug)]
+pub struct Bytes(pub Vec<u8>);
+
+fn hex(s: &str) -> Result<Bytes, String> {
+    (0..s.len())
+        .step_by(2)
+        .map(|n| s.get(n..n + 2).and_then(|b| u8::from_str_radix(b, 16).ok()))
+        .collect::<Option<_>>()
+        .map(Bytes)
+        .ok_or_else(|| "give bytes such as 83c101".into())
+}
+
+fn two(s: &str) -> Result<[EngineKind; 2], String> {
     let names: Vec<_> = EngineKind::value_variants()
         .iter()
         .filter_map(|k| Some(k.to_possible_value()?.get_name().to_string()))
@@ -160,6 +177,26 @@ fn clear(live: bool) {
     }
 }
 
+/// Makes the engine that `narrow` runs units with.
+type Make = Box<dyn Fn() -> Box<dyn Engine>>;
+
+fn eager(options: &Options) -> Option<Make> {
+    let second = options.engines[1];
+    match &options.break_unit {
+        Some(Bytes(insn)) => {
+            let insn = insn.clone();
+            Some(Box::new(move || {
+                let (inner, insn) = (engines::make(second), insn.clone());
+                Box::new(BrokenUnit { inner, insn })
+            }))
+        }
+        None => {
+            let kind = second.eager()?;
+            Some(Box::new(move || engines::make(kind)))
+        }
+    }
+}
+
 /// Finds the first instruction after which the machines differ, and tells.
 fn search(
     pair: &mut Pair,
@@ -171,8 +208,8 @@ fn search(
     let alike = pair.kept();
     let wrong = alike.max(pair.furthest());
     let outcome = bisect(pair, alike, wrong);
-    let outcome = outcome.and_then(|at| match (at, options.engines[1].eager()) {
-        (Some(at), Some(kind)) => narrow(pair, at, kind).map(|n| (Some(n.unwrap_or(at)), at)),
+    let outcome = outcome.and_then(|at| match (at, eager(options)) {
+        (Some(at), Some(make)) => narrow(pair, at, &make).map(|n| (Some(n.unwrap_or(at)), at)),
         (at, _) => Ok((at, at.unwrap_or(0))),
     });
     let [a, b] = pair.names();
@@ -220,10 +257,10 @@ fn bisect(pair: &mut Pair, alike: u64, wrong: u64) -> Result<Option<u64>, Stoppe
 
 /// The unit that ends with instruction `before + 1` is wrong: runs its last instruction as a unit, its last two, and so on, until
 /// the result is wrong, and gives the retired count before the instruction that has just been added.
-fn narrow(pair: &mut Pair, before: u64, kind: EngineKind) -> Result<Option<u64>, Stopped> {
+fn narrow(pair: &mut Pair, before: u64, make: &Make) -> Result<Option<u64>, Stopped> {
     let end = before + 1;
     for n in 1..=LONGEST.min(end - pair.kept()) {
-        if !pair.probe_end(end - n, end, kind)?.is_empty() {
+        if !pair.probe_end(end - n, end, make())?.is_empty() {
             return Ok(Some(end - n));
         }
     }

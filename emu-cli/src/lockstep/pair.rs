@@ -4,9 +4,9 @@
 //! follows by the pages that either machine may have written since; the same pages are all that is compared, and all that is put
 //! back. Pages compared and not kept are remembered in `stray`.
 
-use super::Options;
+use super::{Bytes, Options};
 use crate::args;
-use crate::engines::{self, Broken, EngineKind, Sliced};
+use crate::engines::{self, Broken, BrokenUnit, EngineKind, Sliced};
 use crate::output::Output;
 use crate::signals::Control;
 use crate::status::Status;
@@ -90,6 +90,10 @@ impl Pair {
         if let Some(at) = options.break_at {
             let inner = std::mem::replace(&mut vms[1].runner.engine, engines::make(a));
             vms[1].runner.engine = Box::new(Broken { inner, at });
+        }
+        if let Some(Bytes(insn)) = options.break_unit.clone() {
+            let inner = engines::make(b);
+            vms[1].runner.engine = Box::new(BrokenUnit { inner, insn });
         }
         let kept = Kept {
             at: vms[0].runner.checkpoint(),
@@ -295,13 +299,13 @@ impl Pair {
         &mut self,
         from: u64,
         target: u64,
-        kind: EngineKind,
+        engine: Box<dyn Engine>,
     ) -> Result<Vec<Difference>, Stopped> {
         self.go_back();
         self.advance_one(0, target)?;
         self.replace(engines::make(EngineKind::Interp));
         self.advance_one(1, from)?;
-        self.replace(engines::make(kind));
+        self.replace(engine);
         self.advance_one(1, target)?;
         Ok(self.compare())
     }
