@@ -13,6 +13,7 @@ mod paging_pae;
 mod privilege;
 mod segments;
 mod smoke;
+mod stress;
 mod strings;
 mod system;
 mod tasks;
@@ -34,4 +35,5 @@ pub const ALL: &[(&str, crate::Maker)] = &[
     ("long64", long64::image),
     ("fpu", fpu::image),
     ("modes", modes::image),
+    ("stress", stress::image),
 ];
