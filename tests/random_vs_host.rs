@@ -4,11 +4,12 @@
 //! `EMU_SEED=n` repeats a run, `EMU_ONLY=text` takes only mnemonics that contain the text, `EMU_SOAK=n` runs n times as long.
 
 use emu_tests::compare::{Difference, differences, story};
+use emu_tests::engines;
 use emu_tests::generate::{Candidate, candidates, case};
 use emu_tests::native::Native;
 use emu_tests::ours::Ours;
 use emu_tests::shrink::shrink;
-use emu_tests::state::{Bits, Case};
+use emu_tests::state::{Bits, Case, Outcome};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -35,14 +36,30 @@ struct Failed {
 }
 
 struct Pair {
-    ours: Ours,
+    /// Each engine alone and going on ([`Ours::ahead`]), by name.
+    ours: Vec<(String, Ours)>,
     host: Native,
 }
 
 impl Pair {
     fn differences(&mut self, c: &Case) -> Option<Vec<Difference>> {
         let host = self.host.run(std::slice::from_ref(c)).pop().flatten()?;
-        Some(differences(c, &self.ours.run(c), &host))
+        Some(self.against(c, &host, None))
+    }
+
+    /// How the engines differ from the host; only the one of this number, if one is given, else the first that does.
+    fn against(&mut self, c: &Case, host: &Outcome, only: Option<usize>) -> Vec<Difference> {
+        for (n, (name, ours)) in self.ours.iter_mut().enumerate() {
+            if only.is_some_and(|o| o != n) {
+                continue;
+            }
+            let mut d = differences(c, &ours.run(c), host);
+            if let Some(first) = d.first_mut() {
+                first.field = format!("{} ({name})", first.field);
+                return d;
+            }
+        }
+        Vec::new()
     }
 
     fn test(&mut self, seed: u64, c: Candidate, count: u64) -> (Failed, u64) {
@@ -54,7 +71,9 @@ impl Pair {
         };
         for (n, (case, host)) in cases.iter().zip(results).enumerate() {
             if n % 8 == 0 {
-                self.ours.flush_tlb();
+                for (_, ours) in &mut self.ours {
+                    ours.flush_tlb();
+                }
             }
             let Some(host) = host else {
                 failed.count += 1;
@@ -66,7 +85,8 @@ impl Pair {
                 failed.first.get_or_insert((case.clone(), vec![died]));
                 continue;
             };
-            let d = differences(case, &self.ours.run(case), &host);
+            // The engines take turns: each has its share of every encoding.
+            let d = self.against(case, &host, Some(n % self.ours.len()));
             if !d.is_empty() {
                 failed.count += 1;
                 failed.first.get_or_insert((case.clone(), d));
@@ -84,6 +104,20 @@ impl Pair {
         }
         (failed, cases.len() as u64)
     }
+}
+
+fn all_engines() -> Vec<(String, Ours)> {
+    engines::ALL
+        .iter()
+        .flat_map(|v| {
+            [false, true].map(|ahead| {
+                let mut ours = Ours::new("max", (v.make)());
+                ours.ahead = ahead;
+                let name = format!("{}{}", v.name, if ahead { ", going on" } else { "" });
+                (name, ours)
+            })
+        })
+        .collect()
 }
 
 #[test]
@@ -114,7 +148,7 @@ fn every_instruction_agrees_with_the_host() {
             s.spawn(|| {
                 let Some(host) = Native::start() else { return };
                 let mut pair = Pair {
-                    ours: Ours::interp("max"),
+                    ours: all_engines(),
                     host,
                 };
                 loop {

@@ -7,6 +7,7 @@ use emu_core::decode::table;
 use emu_core::interp::rows;
 use emu_tests::allowed::excluded;
 use emu_tests::compare::{differences, story};
+use emu_tests::engines;
 use emu_tests::generate::{candidates, case, decode};
 use emu_tests::native::Native;
 use emu_tests::ours::Ours;
@@ -72,14 +73,17 @@ fn check(name: &str, vectors: &[Vector], outcomes: impl Iterator<Item = Outcome>
 }
 
 #[test]
-fn the_interpreter_does_what_the_vectors_say() {
+fn every_engine_does_what_the_vectors_say() {
     let vectors = all();
-    let mut ours = Ours::interp("max");
-    check(
-        "interp",
-        &vectors,
-        vectors.iter().map(|v| ours.run(&v.case)),
-    );
+    for variant in engines::ALL {
+        // Alone, and with what follows in one go.
+        for ahead in [false, true] {
+            let mut ours = Ours::new("max", (variant.make)());
+            ours.ahead = ahead;
+            let name = format!("{}{}", variant.name, if ahead { ", going on" } else { "" });
+            check(&name, &vectors, vectors.iter().map(|v| ours.run(&v.case)));
+        }
+    }
 }
 
 #[test]

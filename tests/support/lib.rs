@@ -4,12 +4,17 @@
 //! the state after and the exception, if any: [`native`] on the host's own CPU (the oracle), [`ours`] on emu-core. Random cases
 //! come from [`generate`] (which instructions: [`allowed`]; which numbers: [`values`]); [`compare`] tells how two outcomes
 //! differ, and [`shrink`](mod@shrink) makes a failing case readable. [`vectors`] reads and writes the files of `tests/vectors/`.
+//!
+//! Whole machines: [`machines`] makes random ones. [`engines`] lists the engines that all of this runs on.
 
 pub mod allowed;
 pub mod compare;
+pub mod engines;
 pub mod generate;
+pub mod machines;
 pub mod native;
 pub mod ours;
+pub mod program;
 pub mod shrink;
 pub mod state;
 pub mod values;

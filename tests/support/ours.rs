@@ -7,7 +7,7 @@ use crate::state::{
 use emu_core::cpu::flags;
 use emu_core::engine::Engine;
 use emu_core::interp::Interp;
-use emu_core::testing::{Page, UserBench};
+use emu_core::testing::{Page, Trap, UserBench};
 
 /// Chunks of one repeated string instruction at most.
 const CHUNKS: u32 = 10_000;
@@ -16,6 +16,9 @@ const CHUNKS: u32 = 10_000;
 pub struct Ours {
     pub bench: UserBench,
     engine: Box<dyn Engine>,
+    /// Runs on into the filler behind the instruction, so that an engine sees more than one instruction at a time; where
+    /// something else comes next, the case is run again without.
+    pub ahead: bool,
     /// The code pages hold filler and nothing else.
     clean: bool,
 }
@@ -42,6 +45,7 @@ impl Ours {
         Self {
             bench,
             engine,
+            ahead: false,
             clean: true,
         }
     }
@@ -49,14 +53,14 @@ impl Ours {
     /// Executes the case once.
     pub fn run(&mut self, case: &Case) -> Outcome {
         let s = &case.before;
-        self.load(case);
-        let mut trap = self.bench.run(&mut *self.engine, 1);
-        // A repeated string instruction retires once per chunk.
-        let mut chunks = 0;
-        while trap.is_none() && self.bench.cpu.rip == s.rip && chunks < CHUNKS && repeats(case) {
-            trap = self.bench.run(&mut *self.engine, 1);
-            chunks += 1;
-        }
+        let ended = if self.ahead { self.run_on(case) } else { None };
+        let trap = match ended {
+            Some(trap) => trap,
+            None => {
+                self.clean &= !self.ahead;
+                self.run_alone(case)
+            }
+        };
         let cpu = &mut self.bench.cpu;
         let mut after = Box::new(State {
             rip: cpu.rip,
@@ -92,6 +96,57 @@ impl Ours {
         self.bench.read(CODE, &mut code);
         self.clean = code == [INT3; CODE_BYTES];
         Outcome { after, fault }
+    }
+
+    fn run_alone(&mut self, case: &Case) -> Option<Trap> {
+        self.load(case);
+        let mut trap = self.bench.run(&mut *self.engine, 1);
+        // A repeated string instruction retires once per chunk.
+        let mut chunks = 0;
+        while trap.is_none()
+            && self.bench.cpu.rip == case.before.rip
+            && chunks < CHUNKS
+            && repeats(case)
+        {
+            trap = self.bench.run(&mut *self.engine, 1);
+            chunks += 1;
+        }
+        trap
+    }
+
+    /// The instruction and the filler's INT3; `None`: something else came after it.
+    fn run_on(&mut self, case: &Case) -> Option<Option<Trap>> {
+        let start = case.before.rip;
+        let end = start + case.code.len() as u64;
+        self.load(case);
+        let mut trap = self.bench.run(&mut *self.engine, 2);
+        let mut chunks = 0;
+        while trap.is_none() && self.bench.cpu.rip == start && chunks < CHUNKS && repeats(case) {
+            trap = self.bench.run(&mut *self.engine, 2);
+            chunks += 1;
+        }
+        let t = trap?;
+        if t.rip == start {
+            return Some(Some(t));
+        }
+        let at = t.rip.wrapping_sub(1);
+        let mut byte = [0];
+        let filler = t.vector == 3
+            && (CODE..CODE + CODE_BYTES as u64).contains(&at)
+            && !(start..end).contains(&at);
+        if filler {
+            self.bench.read(at, &mut byte);
+        }
+        // INT 3 by its two-byte form ends where a byte of filler would.
+        if byte != [INT3] || case.code.contains(&0xcd) {
+            return None;
+        }
+        // As if the filler had not run.
+        let cpu = &mut self.bench.cpu;
+        cpu.rip = at;
+        cpu.set_rflags(t.rflags);
+        cpu.gpr[4] = t.rsp;
+        Some(None)
     }
 
     fn load(&mut self, case: &Case) {
