@@ -97,7 +97,7 @@ impl Engine for Broken {
 }
 
 /// A translator with a fault, to test what looks for faults: a unit (up to a branch, whole) with this instruction in it
-/// leaves a bit of RBX wrong; a unit that the fuel cuts is right.
+/// leaves a bit of RBX set; a unit that the fuel cuts is right.
 pub struct BrokenUnit {
     pub inner: Box<dyn Engine>,
     pub insn: Vec<u8>,
@@ -140,7 +140,7 @@ impl Engine for BrokenUnit {
             let stop = cpu.retired + count.min(left);
             let exit = self.inner.run(cpu, count.min(left));
             if wrong && count <= left && cpu.retired == stop {
-                cpu.gpr[reg::RBX] ^= 1 << 4;
+                cpu.gpr[reg::RBX] |= 1 << 4;
             }
             if exit != Exit::Fuel || cpu.retired < stop || cpu.retired >= end {
                 return exit;
