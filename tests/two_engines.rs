@@ -53,7 +53,7 @@ struct Case {
 
 impl Case {
     fn is_program(&self) -> bool {
-        self.number % 3 != 0
+        !self.number.is_multiple_of(3)
     }
 
     fn sides(&self) -> [Side; 2] {

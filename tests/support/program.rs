@@ -258,7 +258,7 @@ pub fn program(r: &mut Noise, model: &Arc<CpuModel>) -> Vcpu {
         put(0x4000 + 8 * page, page << 12 | 3);
     }
     put(0x4000 + 8 * (HOLES >> 12), 0);
-    put(0x4008 + 8 * (HOLES >> 12), HOLES + 0x1000 | 1);
+    put(0x4008 + 8 * (HOLES >> 12), (HOLES + 0x1000) | 1);
     put(GDT + 8, 0x00af_9b00_0000_ffff);
     put(GDT + 16, 0x00cf_9300_0000_ffff);
     for vector in 0..256 {
