@@ -10,7 +10,6 @@
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use emu_core::cpu::cpuid::CpuModel;
 use emu_core::engine::Engine;
-use emu_core::interp::Interp;
 use emu_core::machine::{Clock, Machine};
 use emu_core::mem::phys::Ram;
 use emu_core::runner::{Runner, Step};
@@ -18,12 +17,10 @@ use emu_core::testing::{Page, UserBench};
 use emu_core::vcpu::Vcpu;
 use emu_devices::loader::{self, Boot, File};
 use emu_devices::pc::{DebugExit, Pc, PcConfig};
+use emu_tests::engines::{self, Variant};
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 use std::sync::Arc;
-
-/// What is measured, by name.
-const ENGINES: [(&str, fn() -> Box<dyn Engine>); 1] = [("interp", || Box::new(Interp::default()))];
 
 const CODE: u64 = 0x1000_0000;
 /// Not a multiple of the shadow TLB's reach away from the code.
@@ -233,7 +230,11 @@ fn programs(c: &mut Criterion) {
         ("sse", sse),
         ("x87", x87),
     ];
-    for (engine, new) in ENGINES {
+    for Variant {
+        name: engine,
+        make: new,
+    } in engines::ALL
+    {
         let mut g = c.benchmark_group(format!("programs/{engine}"));
         g.throughput(Throughput::Elements(RUN)).sample_size(20);
         for (name, make) in all {
@@ -277,7 +278,11 @@ fn guest(w: &emu_workloads::Workload, units: u64, engine: Box<dyn Engine>) -> Ru
 }
 
 fn workloads(c: &mut Criterion) {
-    for (engine, new) in ENGINES {
+    for Variant {
+        name: engine,
+        make: new,
+    } in engines::ALL
+    {
         let mut g = c.benchmark_group(format!("workloads/{engine}"));
         g.throughput(Throughput::Elements(RUN)).sample_size(20);
         for w in &emu_workloads::ALL {
@@ -297,7 +302,11 @@ fn workloads(c: &mut Criterion) {
 
 /// From nothing: what a guest of a few milliseconds costs.
 fn cold(c: &mut Criterion) {
-    for (engine, new) in ENGINES {
+    for Variant {
+        name: engine,
+        make: new,
+    } in engines::ALL
+    {
         let mut g = c.benchmark_group(format!("cold/{engine}"));
         g.sample_size(20);
         for w in &emu_workloads::ALL {
