@@ -1,7 +1,7 @@
 //! The command line: what each option takes, and how a value is read.
 
 use crate::bench::BenchOptions;
-use crate::engines::EngineKind;
+use crate::engines::{EngineKind, Translator};
 use crate::lockstep;
 use crate::output::Output;
 use crate::status::{Status, TABLE};
@@ -63,6 +63,8 @@ pub struct Options {
     /// How guest code is executed
     #[arg(long, value_name = "ENGINE", value_enum, default_value = "interp")]
     pub engine: EngineKind,
+    #[command(flatten)]
+    pub translator: Translator,
     /// Guest time: the host's clock, or retired instructions (deterministic)
     #[arg(long, value_name = "CLOCK", default_value = "host", value_parser = ["host", "virtual"])]
     pub clock: String,
@@ -127,6 +129,25 @@ pub fn count(s: &str) -> Result<u64, String> {
     match number(s)? {
         0 => Err("give at least 1".into()),
         n => Ok(n),
+    }
+}
+
+/// A size of translated code: 4K to 2G, since code must reach code.
+pub fn code_size(s: &str) -> Result<u64, String> {
+    let wrong = || "give a size such as 64M, from 4K to 2G".to_string();
+    let split = s.len() - usize::from(s.ends_with(|c: char| c.is_ascii_alphabetic()));
+    let (digits, unit) = s.split_at(split);
+    let shift = match unit.to_ascii_uppercase().as_str() {
+        "" => 0,
+        "K" => 10,
+        "M" => 20,
+        "G" => 30,
+        _ => return Err(wrong()),
+    };
+    let n: u64 = digits.parse().map_err(|_| wrong())?;
+    match n.checked_mul(1 << shift) {
+        Some(size) if (4 << 10..=2 << 30).contains(&size) => Ok(size),
+        _ => Err(wrong()),
     }
 }
 

@@ -13,6 +13,48 @@ use iced_x86::{Decoder, DecoderOptions, FlowControl};
 pub enum EngineKind {
     /// Interpreted
     Interp,
+    /// Everything is translated at first sight (slow to start; for tests)
+    Dbt,
+    /// Interpreted while cold, translated where hot
+    Tiered,
+}
+
+/// What the translating engines may do.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Translator {
+    /// Translator: switch these optimisations off (`help` lists them)
+    #[arg(long, value_name = "SWITCH,…", value_delimiter = ',')]
+    pub dbt_off: Vec<String>,
+    /// Translator: leave only these optimisations on
+    #[arg(long, value_name = "SWITCH,…", value_delimiter = ',')]
+    pub dbt_only: Vec<String>,
+    /// Translator: host memory for translated code: bytes, or with K, M, G
+    #[arg(long, value_name = "SIZE", default_value = "128M", value_parser = crate::args::code_size)]
+    pub code_cache: u64,
+    /// Translator: executions of a block until it counts as hot
+    #[arg(long, value_name = "N", hide = true)]
+    pub dbt_threshold: Option<u32>,
+}
+
+/// Why there is no engine.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    #[error(transparent)]
+    Switch(#[from] emu_dbt::options::UnknownSwitch),
+    #[error(transparent)]
+    Translator(#[from] emu_dbt::engine::DbtError),
+}
+
+impl Translator {
+    fn options(&self, mut o: emu_dbt::Options) -> Result<emu_dbt::Options, EngineError> {
+        if !self.dbt_only.is_empty() {
+            o.only(self.dbt_only.iter().map(String::as_str))?;
+        }
+        o.off(self.dbt_off.iter().map(String::as_str))?;
+        o.code_cache = self.code_cache as usize;
+        o.threshold = self.dbt_threshold.unwrap_or(o.threshold);
+        Ok(o)
+    }
 }
 
 impl EngineKind {
@@ -20,16 +62,20 @@ impl EngineKind {
     /// looks for the instruction within a unit that is wrong.
     pub fn eager(self) -> Option<Self> {
         match self {
-            Self::Interp => None,
+            Self::Interp | Self::Dbt => None,
+            Self::Tiered => Some(Self::Dbt),
         }
     }
 }
 
 /// A new engine.
-pub fn make(kind: EngineKind) -> Box<dyn Engine> {
-    match kind {
-        EngineKind::Interp => Box::new(Interp::default()),
-    }
+pub fn make(kind: EngineKind, t: &Translator) -> Result<Box<dyn Engine>, EngineError> {
+    let options = match kind {
+        EngineKind::Interp => return Ok(Box::new(Interp::default())),
+        EngineKind::Dbt => emu_dbt::Options::everything(),
+        EngineKind::Tiered => emu_dbt::Options::tiered(),
+    };
+    Ok(Box::new(emu_dbt::Dbt::new(t.options(options)?)?))
 }
 
 /// Runs its engine a few instructions at a time: the same machine must come out.

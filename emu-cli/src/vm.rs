@@ -21,6 +21,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 /// What is wrong with the host or the command line.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    #[error(transparent)]
+    Engine(#[from] engines::EngineError),
     #[error("nothing to boot: give --kernel FILE, or `emu run demo`")]
     NoGuest,
     #[error("{name}: {source}")]
@@ -190,7 +192,7 @@ impl Vm {
         }
         start.apply(&mut cpu);
         Ok(Self {
-            runner: Runner::new(cpu, engines::make(options.engine)),
+            runner: Runner::new(cpu, engines::make(options.engine, &options.translator)?),
             model,
             kernel,
             initrd: options.initrd.clone(),

@@ -8,6 +8,7 @@ pub mod decode;
 pub mod engine;
 pub mod fault;
 pub mod interp;
+pub mod layout;
 pub mod machine;
 pub mod mem;
 pub mod runner;

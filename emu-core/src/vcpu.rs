@@ -86,6 +86,8 @@ pub struct Vcpu {
     pub tlb: Tlb,
     /// Instructions retired before the running block.
     pub retired: u64,
+    /// Words that a translating engine keeps where its code reaches them; they mean nothing to anyone else.
+    pub scratch: [u64; 16],
 
     /// YMM0 to YMM15 as four 64-bit lanes.
     pub vec: [[u64; 4]; 16],
@@ -168,6 +170,7 @@ impl Vcpu {
             key: ModeKey::empty(),
             tlb: Tlb::default(),
             retired: 0,
+            scratch: [0; 16],
             vec: [[0; 4]; 16],
             mxcsr: 0x1f80,
             fpu: Fpu::default(),

@@ -79,7 +79,7 @@ impl Pair {
         ];
         let names = if a == b {
             vms[1].runner.engine = Box::new(Sliced {
-                inner: engines::make(b),
+                inner: engines::make(b, &options.machine.translator)?,
                 slice: SLICE,
             });
             let name = vms[0].runner.engine.name();
@@ -88,7 +88,7 @@ impl Pair {
             [0, 1].map(|n| vms[n].runner.engine.name().to_string())
         };
         if let Some(at) = options.break_at {
-            let inner = std::mem::replace(&mut vms[1].runner.engine, engines::make(a));
+            let inner = std::mem::replace(&mut vms[1].runner.engine, engines::make(a, &options.machine.translator)?);
             vms[1].runner.engine = Box::new(Broken { inner, at });
         }
         if let Some(Bytes(insn)) = options.break_unit.clone() {
@@ -303,7 +303,7 @@ impl Pair {
     ) -> Result<Vec<Difference>, Stopped> {
         self.go_back();
         self.advance_one(0, target)?;
-        self.replace(engines::make(EngineKind::Interp));
+        self.replace(Box::new(emu_core::interp::Interp::default()));
         self.advance_one(1, from)?;
         self.replace(engine);
         self.advance_one(1, target)?;

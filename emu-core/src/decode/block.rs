@@ -7,7 +7,7 @@
 //!
 //! What has been decoded before is not decoded again: see [`memo`](super::memo).
 //!
-//! The same blocks will feed the translator.
+//! The same blocks feed the translator.
 
 use super::insn::{Insn, akind, pfx};
 use super::memo::{self, Known, Memo};
@@ -19,6 +19,7 @@ use crate::fault::{Fault, R, vector};
 use crate::interp::string::repeated;
 use crate::op;
 use crate::vcpu::{Vcpu, reg};
+use std::cell::Cell;
 use iced_x86::{
     Decoder, DecoderError, DecoderOptions, EncodingKind, Instruction, Mnemonic, OpKind,
 };
@@ -42,6 +43,18 @@ pub struct Block {
     pub links: [Link; 2],
     /// The cache's: the next block in the same chunk of the page.
     pub(super) next: u32,
+    pub profile: Profile,
+}
+
+/// What a translating engine keeps with a block.
+#[derive(Default)]
+pub struct Profile {
+    /// Executions until the engine wants to hear of it; counts only in a profiled run.
+    pub heat: Cell<u32>,
+    /// The name of the translation that begins here, 0: none.
+    pub unit: Cell<u32>,
+    /// Some translation holds this block: whoever drops the block must say so.
+    pub translated: Cell<bool>,
 }
 
 /// A remembered successor.
@@ -124,6 +137,7 @@ impl Builder {
             second: None,
             links: [Link::NONE; 2],
             next: 0,
+            profile: Profile::default(),
         })
     }
 
@@ -251,6 +265,7 @@ fn across(cpu: &mut Vcpu, rip: u64, lin: u64, page: &Fetched) -> R<Block> {
         second: Some(second),
         links: [Link::NONE; 2],
         next: 0,
+        profile: Profile::default(),
     })
 }
 
@@ -293,6 +308,7 @@ fn undefined(at: usize, too_long: bool) -> (Insn, Ends) {
     (
         Insn {
             off: at as u16,
+            pfx: pfx::REFUSED,
             ..blank(run)
         },
         Ends::Far,
@@ -418,8 +434,12 @@ fn predecode_into(
         code: x.code() as u16,
         ..i
     };
+    let refuse = |run| Insn {
+        pfx: pfx::REFUSED,
+        ..place(blank(run))
+    };
     let Some(row) = known(x, ctx) else {
-        *i = place(blank(ud));
+        *i = refuse(ud);
         return Ends::Far;
     };
     let unit = unit(x);
@@ -438,17 +458,18 @@ fn predecode_into(
         Unit::Sse | Unit::Avx => key.contains(ModeKey::TS).then_some(nm),
     };
     if let Some(run) = blocked {
-        *i = place(blank(run));
+        *i = refuse(run);
         return Ends::Far;
     }
     let Some(run) = (row.pick)(x, ctx) else {
-        *i = place(blank(ud));
+        *i = refuse(ud);
         return Ends::Far;
     };
     *i = place(blank(run));
     i.pfx = (u8::from(x.has_rep_prefix()) * pfx::REP)
         | (u8::from(x.has_repne_prefix()) * pfx::REPNE)
-        | (u8::from(x.has_lock_prefix()) * pfx::LOCK);
+        | (u8::from(x.has_lock_prefix()) * pfx::LOCK)
+        | (u8::from(row.mnemonic != x.mnemonic()) * pfx::AS_OLDER);
     if unit == Unit::X87 {
         // None of them has an immediate.
         i.imm = x87_opcode(bytes);

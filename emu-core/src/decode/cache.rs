@@ -79,6 +79,10 @@ pub struct Cache {
     fast: Box<[u32]>,
     bytes: usize,
     generation: u64,
+    /// Executions of a new block until a translating engine hears of it.
+    pub threshold: u32,
+    /// Translated blocks that died since the engine looked: (RAM offset, mode).
+    pub untranslate: Vec<(u64, ModeKey)>,
     pub stats: CacheStats,
 }
 
@@ -100,6 +104,8 @@ impl Default for Cache {
             fast: vec![NONE; FAST].into_boxed_slice(),
             bytes: 0,
             generation: 0,
+            threshold: u32::MAX,
+            untranslate: Vec::new(),
             stats: CacheStats::default(),
         }
     }
@@ -119,6 +125,11 @@ impl Cache {
             Some(b) if b.off == off && b.key == key && !b.insns.is_empty() => Some(n),
             _ => self.find_slow(off, key),
         }
+    }
+
+    /// The same, changing nothing.
+    pub fn peek(&self, off: u64, key: ModeKey) -> Option<u32> {
+        self.name(off, key).filter(|&n| self.alive(n))
     }
 
     fn find_slow(&mut self, off: u64, key: ModeKey) -> Option<u32> {
@@ -156,6 +167,11 @@ impl Cache {
         &self.blocks[n as usize]
     }
 
+    /// How often a block ran in profiled runs.
+    pub fn executions(&self, n: u32) -> u32 {
+        self.threshold.wrapping_sub(self.get(n).profile.heat.get())
+    }
+
     /// Remembers that `from` was followed by `to`.
     pub fn link(&mut self, from: u32, link: Link) {
         let links = &mut self.blocks[from as usize].links;
@@ -177,6 +193,7 @@ impl Cache {
         self.stats.blocks_built += 1;
         self.stats.instructions_decoded += b.insns.len() as u64;
         let (off, key) = (b.off, b.key);
+        b.profile.heat.set(self.threshold);
         let chunk = PageIndex::chunk(off);
         let last = ((off & 0xfff) + u64::from(b.bytes)).clamp(1, 0x1000) - 1;
         let known = self.fast[Self::slot(off, key)];
@@ -188,6 +205,9 @@ impl Cache {
         let n = match known {
             Some(n) => {
                 let old = &mut self.blocks[n as usize];
+                if old.profile.translated.get() {
+                    self.untranslate.push((off, key));
+                }
                 self.bytes -= Self::size(old);
                 let mut insns = std::mem::take(&mut old.insns);
                 insns.clear();
@@ -243,7 +263,11 @@ impl Cache {
         Some((s & !0xfff, (u64::from(b.bytes) - first).max(1)))
     }
 
-    fn kill(b: &mut Block) {
+    fn kill(b: &mut Block, untranslate: &mut Vec<(u64, ModeKey)>) {
+        if b.profile.translated.replace(false) {
+            b.profile.unit.set(0);
+            untranslate.push((b.off, b.key));
+        }
         b.insns.clear();
         b.links = [Link::NONE; 2];
     }
@@ -254,13 +278,13 @@ impl Cache {
         let Some(index) = self.pages.get_mut(&page) else {
             return;
         };
-        let blocks = &mut self.blocks;
+        let (blocks, untranslate) = (&mut self.blocks, &mut self.untranslate);
         let mut dead = 0;
         index.hits += 1;
         if index.hits >= PATIENCE {
             index.near(blocks, page << 12, page << 12 | 0xfff, |b| {
                 if Self::extent(b, page).is_some() {
-                    Self::kill(b);
+                    Self::kill(b, untranslate);
                     dead += 1;
                 }
             });
@@ -275,7 +299,7 @@ impl Cache {
                 && o < off + len
                 && off < o + l
             {
-                Self::kill(b);
+                Self::kill(b, untranslate);
                 dead += 1;
                 hit = (hit.0.min(o), hit.1.max(o + l));
             }
@@ -296,6 +320,11 @@ impl Cache {
     pub fn flush(&mut self, ram: &Ram) {
         self.stats.cache_flushes += 1;
         self.generation = self.generation.wrapping_add(1 << 40);
+        for b in &self.blocks {
+            if b.profile.translated.get() {
+                self.untranslate.push((b.off, b.key));
+            }
+        }
         for page in self.pages.keys() {
             ram.clear_code(page << 12, 0x1000);
         }

@@ -37,8 +37,10 @@ pub mod pfx {
     pub const REP: u8 = 1;
     pub const REPNE: u8 = 2;
     pub const LOCK: u8 = 4;
-    /// A 66h, F2h, F3h or LOCK form that only some CPUs accept was seen.
-    pub const OPSIZE: u8 = 8;
+    /// The CPU model lacks the instruction, and runs the one that had its encoding before.
+    pub const AS_OLDER: u8 = 8;
+    /// Decoding refused the instruction: its handler raises the fault and does nothing else.
+    pub const REFUSED: u8 = 0x80;
 }
 
 /// One predecoded instruction.

@@ -45,9 +45,12 @@ use crate::vcpu::{Events, Vcpu, reg};
 const RECENT: usize = 32;
 
 /// The interpreting engine of one vCPU.
+///
+/// A translating engine owns one too: its cold code runs here ([`Interp::chain`] tells it what has become hot), and so does
+/// every instruction that must run alone.
 #[derive(Default)]
 pub struct Interp {
-    cache: Cache,
+    pub cache: Cache,
     recent: [(u64, u32); RECENT],
     next_recent: usize,
     lookups: u64,
@@ -67,7 +70,9 @@ impl Engine for Interp {
             }
             if cpu.events.is_empty() {
                 match self.lookup(cpu) {
-                    Ok(n) => self.chain(cpu, n, end),
+                    Ok(n) => {
+                        self.chain::<false>(cpu, n, end);
+                    }
                     Err(_) => self.fault_at_rip(cpu),
                 }
             }
@@ -101,7 +106,7 @@ impl Engine for Interp {
 
 impl Interp {
     /// The block at RIP, built if need be.
-    fn lookup(&mut self, cpu: &mut Vcpu) -> R<u32> {
+    pub fn lookup(&mut self, cpu: &mut Vcpu) -> R<u32> {
         self.lookups += 1;
         let lin = cpu.fetch_address()?;
         let rip = cpu.rip;
@@ -134,31 +139,46 @@ impl Interp {
     }
 
     /// Runs block `n` and its successors until something is pending or `end` is reached.
-    fn chain(&mut self, cpu: &mut Vcpu, mut n: u32, end: u64) {
+    ///
+    /// With `PROFILE` it also comes back, with the block's name and nothing of it executed, before a block that has a
+    /// translation or whose heat is used up.
+    pub fn chain<const PROFILE: bool>(
+        &mut self,
+        cpu: &mut Vcpu,
+        mut n: u32,
+        end: u64,
+    ) -> Option<u32> {
         let limited = !cpu.key.intersects(ModeKey::CODE64 | ModeKey::FLAT);
         loop {
             let b = self.cache.get(n);
+            if PROFILE {
+                let heat = b.profile.heat.get().wrapping_sub(1);
+                b.profile.heat.set(heat);
+                if heat == 0 || b.profile.unit.get() != 0 {
+                    return Some(n);
+                }
+            }
             let rip = cpu.rip;
             let mut count = (b.insns.len() as u64).min(end - cpu.retired) as usize;
             if limited && !within_limit(cpu, b, &mut count) {
                 let _ = cpu.raise(Fault::GP0);
-                return self.fault_at_rip(cpu);
+                self.fault_at_rip(cpu);
+                return None;
             }
             let part = &b.insns[..count];
-            let Some((first, rest)) = part.split_first() else {
-                return;
-            };
+            let (first, rest) = part.split_first()?;
             cpu.gpr[reg::BLOCK] = rip;
             let flow = (first.run)(cpu, first, rest);
             if flow != Flow::Done {
                 self.note(rip, n);
-                return self.stopped(cpu, n, flow);
+                self.stopped(cpu, n, flow);
+                return None;
             }
             cpu.retired += count as u64;
             let whole = count == b.insns.len();
             if !whole {
                 cpu.rip = cut(cpu, rip.wrapping_add(u64::from(b.insns[count].off)));
-                return;
+                return None;
             }
             if b.ends != Ends::Branch {
                 if b.ends != Ends::Far {
@@ -171,11 +191,13 @@ impl Interp {
                     };
                 }
                 if b.ends != Ends::No {
-                    return self.note(rip, n);
+                    self.note(rip, n);
+                    return None;
                 }
             }
             if !cpu.events.is_empty() || cpu.retired >= end {
-                return self.note(rip, n);
+                self.note(rip, n);
+                return None;
             }
             let epoch = cpu.tlb.epoch().wrapping_add(self.cache.generation());
             let next = cpu.rip;
@@ -201,7 +223,10 @@ impl Interp {
                     }
                     n = to;
                 }
-                Err(_) => return self.fault_at_rip(cpu),
+                Err(_) => {
+                    self.fault_at_rip(cpu);
+                    return None;
+                }
             }
         }
     }
@@ -232,10 +257,15 @@ impl Interp {
         if flow == Flow::Left {
             return;
         }
+        let stack = b.insns.get(idx).is_some_and(ea::faults_as_stack);
+        self.deliver(cpu, stack);
+    }
+
+    /// Acts on why the instruction at RIP did not complete; `stack`: its operand belongs to the stack segment.
+    pub fn deliver(&mut self, cpu: &mut Vcpu, stack: bool) {
         match std::mem::take(&mut cpu.stop) {
             Stop::Fault(f) => cpu.exception(f),
             Stop::NonCanonical => {
-                let stack = b.insns.get(idx).is_some_and(ea::faults_as_stack);
                 cpu.exception(Fault::coded(if stack { vector::SS } else { vector::GP }, 0));
             }
             Stop::Retry => {
@@ -248,7 +278,7 @@ impl Interp {
 
     /// A fault of the fetch itself.
     #[cold]
-    fn fault_at_rip(&mut self, cpu: &mut Vcpu) {
+    pub fn fault_at_rip(&mut self, cpu: &mut Vcpu) {
         match std::mem::take(&mut cpu.stop) {
             Stop::Fault(f) => cpu.exception(f),
             _ => cpu.exception(Fault::GP0),
@@ -304,7 +334,7 @@ impl Interp {
 
     /// Everything that happens between two instructions, in the order of SDM Vol. 3A, table 6-2.
     #[cold]
-    fn events(&mut self, cpu: &mut Vcpu, end: u64) -> Option<Exit> {
+    pub fn events(&mut self, cpu: &mut Vcpu, end: u64) -> Option<Exit> {
         if cpu.events.contains(Events::CODE) {
             cpu.events.remove(Events::CODE);
             for &(off, len) in &cpu.code_hits {

@@ -398,6 +398,24 @@ impl Vcpu {
         }
     }
 
+    /// Whether a write here, which would not fault, would touch bytes of decoded blocks.
+    pub fn would_hit_code(&self, lin: u64, size: u64) -> bool {
+        let first = (0x1000 - (lin & 0xfff)).min(size);
+        [(lin, first), (self.wrap(lin.wrapping_add(first)), size - first)]
+            .into_iter()
+            .any(|(at, n)| {
+                let e = self.tlb.probe(at);
+                let base = self.machine.ram.base() as u64;
+                n > 0
+                    && e.write & !0xfff == at & !0xfff
+                    && (e.write & 0xfff == CODE)
+                    && self
+                        .machine
+                        .ram
+                        .has_code(at.wrapping_add(e.addend).wrapping_sub(base), n)
+            })
+    }
+
     /// Blocks decoded from these bytes are stale; the running block ends behind the instruction.
     pub fn note_code_write(&mut self, off: u64, n: u64) {
         self.code_hits.push((off, n as u32));
@@ -557,6 +575,15 @@ impl Vcpu {
         self.fetch_slow(lin)
     }
 
+    /// The same from the TLB alone: nothing is walked, nothing faults; `None`: unknown here.
+    pub fn known_fetch_offset(&self, lin: u64) -> Option<u64> {
+        let e = self.tlb.probe(lin);
+        (lin | 0xfff == e.exec).then(|| {
+            lin.wrapping_add(e.addend)
+                .wrapping_sub(self.machine.ram.base() as u64)
+        })
+    }
+
     #[cold]
     fn fetch_slow(&mut self, lin: u64) -> R<Option<u64>> {
         Ok(match self.resolve(lin, Access::Exec, self.tlb.who())? {
@@ -569,6 +596,12 @@ impl Vcpu {
     pub fn protect_code_page(&mut self, off: u64) {
         let host = (self.machine.ram.base() as u64).wrapping_add(off & !0xfff);
         self.tlb.protect(host, off);
+    }
+
+    /// The host address behind `size` bytes at `lin` if they may be written directly.
+    pub fn direct_host(&self, lin: u64, size: u64) -> Option<u64> {
+        let e = self.tlb.probe(lin);
+        (lin.wrapping_add(size - 1) | 0xfff == e.write).then(|| lin.wrapping_add(e.addend))
     }
 
     /// For string instructions: the bytes from `lin` that one direct read entry serves, as a raw pointer (0: none).

@@ -209,6 +209,9 @@ impl Default for Tlb {
     }
 }
 
+/// Where translated code finds the entries in force, from the [`Tlb`]'s start.
+pub const LIVE_OFFSET: usize = std::mem::offset_of!(Tlb, live);
+
 impl Tlb {
     fn aim(&mut self) {
         let space = &mut self.spaces[self.cur];

@@ -1,0 +1,39 @@
+//! Where translated code finds a vCPU's state: byte offsets from the start of [`Vcpu`].
+//!
+//! Compiled code reads and writes these places directly, so the types behind them are asserted here: a change that would
+//! break it does not compile.
+
+use crate::cpu::flags::Lazy;
+use crate::mem::tlb::{self, Entry};
+use crate::vcpu::Vcpu;
+use std::mem::offset_of;
+
+/// RAX to R15, then the interpreter's own two; 8 bytes each.
+pub const GPR: usize = offset_of!(Vcpu, gpr);
+/// The lazy flags' result word.
+pub const FLAGS_RES: usize = offset_of!(Vcpu, flags) + offset_of!(Lazy, res);
+/// The lazy flags' carry word.
+pub const FLAGS_AUX: usize = offset_of!(Vcpu, flags) + offset_of!(Lazy, aux);
+/// RFLAGS without the arithmetic flags, 8 bytes.
+pub const SYS: usize = offset_of!(Vcpu, sys);
+pub const RIP: usize = offset_of!(Vcpu, rip);
+/// Segment bases by segment number, 8 bytes each.
+pub const SEG_BASE: usize = offset_of!(Vcpu, seg_base);
+/// A pointer to the TLB entries in force.
+pub const TLB_LIVE: usize = offset_of!(Vcpu, tlb) + tlb::LIVE_OFFSET;
+pub const RETIRED: usize = offset_of!(Vcpu, retired);
+/// [`Vcpu::scratch`], 8 bytes each.
+pub const SCRATCH: usize = offset_of!(Vcpu, scratch);
+/// YMM0 to YMM15, 32 bytes each.
+pub const VEC: usize = offset_of!(Vcpu, vec);
+pub const MXCSR: usize = offset_of!(Vcpu, mxcsr);
+
+/// Within a TLB entry.
+pub const ENTRY_READ: usize = offset_of!(Entry, read);
+pub const ENTRY_WRITE: usize = offset_of!(Entry, write);
+pub const ENTRY_ADDEND: usize = offset_of!(Entry, addend);
+
+const _: () = {
+    assert!(size_of::<Entry>() == 32 && tlb::ENTRIES == 4096);
+    assert!(VEC < i32::MAX as usize);
+};

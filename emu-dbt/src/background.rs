@@ -1,0 +1,109 @@
+//! The compiler's thread: regions in, units out, in order.
+//!
+//! The guest never waits for it, and whatever happens to it (slow, or gone with a panic) costs only speed: regions that do
+//! not come back stay interpreted.
+
+use crate::codegen::{CompileError, Compiler};
+use crate::options::Options;
+use crate::region::Region;
+use crate::unit::Compiled;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+
+/// Regions that may wait.
+const QUEUE: usize = 64;
+
+/// A region and what became of it.
+pub struct Finished {
+    pub region: Region,
+    pub compiled: Result<Compiled, CompileError>,
+}
+
+/// The way to the thread and back.
+pub struct Background {
+    jobs: Option<SyncSender<Region>>,
+    done: Receiver<Finished>,
+    ready: Arc<AtomicBool>,
+    waiting: Arc<AtomicUsize>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Background {
+    /// Starts the thread.
+    pub fn new(options: Options) -> Result<Self, CompileError> {
+        let mut compiler = Compiler::new(options)?;
+        let (jobs, inbox) = sync_channel::<Region>(QUEUE);
+        let (outbox, done) = sync_channel(QUEUE + 2);
+        let ready = Arc::new(AtomicBool::new(false));
+        let flag = ready.clone();
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let left = waiting.clone();
+        let thread = std::thread::Builder::new()
+            .name("translator".to_owned())
+            .spawn(move || {
+                for region in inbox {
+                    let compiled = compiler.compile(&region);
+                    if outbox.send(Finished { region, compiled }).is_err() {
+                        break;
+                    }
+                    left.fetch_sub(1, Relaxed);
+                    flag.store(true, Relaxed);
+                }
+            })
+            .map_err(|e| CompileError::Host(e.to_string()))?;
+        Ok(Self {
+            jobs: Some(jobs),
+            done,
+            ready,
+            waiting,
+            thread: Some(thread),
+        })
+    }
+
+    /// Whether there is room for a region.
+    pub fn has_room(&self) -> bool {
+        self.waiting.load(Relaxed) < QUEUE
+    }
+
+    /// Hands a region over; gives it back when the queue is full or the thread is gone.
+    pub fn submit(&self, region: Region) -> Result<(), Region> {
+        match &self.jobs {
+            None => Err(region),
+            Some(jobs) => {
+                jobs.try_send(region).map_err(|e| match e {
+                    TrySendError::Full(r) | TrySendError::Disconnected(r) => r,
+                })?;
+                self.waiting.fetch_add(1, Relaxed);
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether something may have come back.
+    #[inline]
+    pub fn ready(&self) -> bool {
+        self.ready.load(Relaxed)
+    }
+
+    /// What has come back.
+    pub fn take(&self) -> Vec<Finished> {
+        self.ready.store(false, Relaxed);
+        self.done.try_iter().collect()
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        self.jobs = None;
+        // It may wait for room in its outbox.
+        while self.thread.as_ref().is_some_and(|t| !t.is_finished()) {
+            for _ in self.done.try_iter() {}
+            std::thread::yield_now();
+        }
+        if let Some(t) = self.thread.take() {
+            // A panic over there was printed over there.
+            let _ = t.join();
+        }
+    }
+}

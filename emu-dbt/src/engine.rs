@@ -1,0 +1,563 @@
+//! The translating engine: interprets while cold, runs units while hot.
+//!
+//! ```text
+//! dispatcher: events -> fuel -> block at RIP -> has a unit?  yes: check its pages, enter it
+//!      ^                                        no: interpret and count; hot: gather a region, compile
+//!      |                                                                       |
+//!      +--- exit (link missing, indirect, stopped, look up, fuel) <--- unit <--+ publish
+//! ```
+//!
+//! *Tag.* Links and jump-cache entries hold while the vCPU's tag does: TLB epoch and mode key in one word. A unit whose pages
+//! were found where they were compiled from is good for the tag under which that was checked; the check uses the TLB alone, so that
+//! it sets no accessed bit that the architecture would not.
+//!
+//! *Death.* When a block that a unit was made from is dropped, so is the unit: its links are cut, its code is freed. That happens
+//! in the dispatcher only, when no unit runs.
+//!
+//! `unsafe`: entering compiled code, and writing the slots that it reads. A slot's address is known to the unit that owns it and to
+//! the `incoming` list of the unit that it leads to; both are kept exact by `link` and `kill`.
+#![allow(unsafe_code)]
+
+use crate::background::{Background, Finished};
+use crate::code_cache::{Arena, ArenaError};
+use crate::codegen::{CompileError, Compiler, Trampoline};
+use crate::options::Options;
+use crate::region::Region;
+use crate::unit::{Compiled, JUMPS, Jump, Slot, Unit, UnitId, exit, scratch};
+use emu_core::cpu::mode::ModeKey;
+use emu_core::engine::{Engine, Exit};
+use emu_core::interp::Interp;
+use emu_core::vcpu::Vcpu;
+use rustc_hash::FxHashMap;
+
+/// Why there is no translating engine.
+#[derive(Debug, thiserror::Error)]
+pub enum DbtError {
+    #[error(transparent)]
+    Arena(#[from] ArenaError),
+    #[error(transparent)]
+    Compile(#[from] CompileError),
+}
+
+/// What the engine did.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counters {
+    pub retired_translated: u64,
+    pub regions_requested: u64,
+    pub regions_refused: u64,
+    pub regions_postponed: u64,
+    pub units_published: u64,
+    pub units_stale_before_use: u64,
+    pub units_killed: u64,
+    pub cache_flushes: u64,
+    pub guest_insns_compiled: u64,
+    pub guest_insns_lowered: u64,
+    pub compile_ns_foreground: u64,
+    pub compile_ns_background: u64,
+    pub entries: u64,
+    pub exits_link: u64,
+    pub exits_indirect: u64,
+    pub exits_stopped: u64,
+    pub exits_look_up: u64,
+    pub exits_fuel: u64,
+    pub links_made: u64,
+    pub pages_not_where_they_were: u64,
+}
+
+enum Worker {
+    Here(Box<Compiler>),
+    There(Background),
+}
+
+/// The engine behind `--engine tiered` and `--engine dbt`.
+pub struct Dbt {
+    pub interp: Interp,
+    options: Options,
+    name: &'static str,
+    worker: Worker,
+    arena: Arena,
+    trampoline: Trampoline,
+    units: Vec<Option<Unit>>,
+    free: Vec<UnitId>,
+    /// Units by the blocks that they were made from.
+    members: FxHashMap<(u64, ModeKey), Vec<UnitId>>,
+    /// Units by root.
+    roots: FxHashMap<(u64, ModeKey), UnitId>,
+    jumps: Box<[Jump; JUMPS]>,
+    /// Counts deaths of translated blocks.
+    deaths: u64,
+    pub counters: Counters,
+}
+
+// SAFETY: the raw pointers in units point into boxes that other units of the same engine own; they move together.
+unsafe impl Send for Dbt {}
+
+impl Dbt {
+    /// `--engine tiered`, or with [`Options::everything`] `--engine dbt`.
+    pub fn new(options: Options) -> Result<Self, DbtError> {
+        let worker = if options.background() {
+            Worker::There(Background::new(options)?)
+        } else {
+            Worker::Here(Box::new(Compiler::new(options)?))
+        };
+        let mut interp = Interp::default();
+        interp.cache.threshold = options.threshold;
+        let jumps = vec![Jump::default(); JUMPS].into_boxed_slice();
+        Ok(Self {
+            interp,
+            options,
+            name: if options.threshold <= 1 { "dbt" } else { "tiered" },
+            worker,
+            arena: Arena::new(options.code_cache)?,
+            trampoline: Trampoline::new()?,
+            units: vec![None],
+            free: Vec::new(),
+            members: FxHashMap::default(),
+            roots: FxHashMap::default(),
+            jumps: jumps.try_into().unwrap_or_else(|_| unreachable!("JUMPS entries")),
+            deaths: 0,
+            counters: Counters::default(),
+        })
+    }
+
+    fn tag(cpu: &Vcpu) -> u64 {
+        cpu.tlb.epoch() << 16 | u64::from(cpu.key.bits())
+    }
+
+    /// One round of the dispatcher: from block `n` at RIP on, until there is something to look at.
+    fn dispatch(&mut self, cpu: &mut Vcpu, mut n: u32, end: u64) {
+        // The slot that the last unit left by, to be linked to the next.
+        let mut from: Option<*mut Slot> = None;
+        let mut indirect = false;
+        loop {
+            let mut unit = self.interp.cache.get(n).profile.unit.get();
+            if unit == 0 {
+                unit = self.adopt(cpu, n);
+            }
+            if unit != 0 && self.usable(cpu, unit) {
+                let tag = Self::tag(cpu);
+                if let Some(slot) = from.take() {
+                    self.link(slot, unit, tag);
+                } else if indirect {
+                    self.remember(cpu.rip, unit, tag);
+                }
+                indirect = false;
+                let code = self.enter(cpu, unit, end, tag);
+                match code & 7 {
+                    exit::LINK => {
+                        self.counters.exits_link += 1;
+                        from = Some((code & !7) as *mut Slot);
+                    }
+                    exit::INDIRECT => {
+                        self.counters.exits_indirect += 1;
+                        indirect = true;
+                    }
+                    exit::STOPPED => {
+                        self.counters.exits_stopped += 1;
+                        self.interp.deliver(cpu, false);
+                        return;
+                    }
+                    exit::FUEL => {
+                        self.counters.exits_fuel += 1;
+                        if let Ok(n) = self.interp.lookup(cpu) {
+                            self.interp.chain::<false>(cpu, n, end);
+                        } else {
+                            self.interp.fault_at_rip(cpu);
+                        }
+                        return;
+                    }
+                    _ => {
+                        self.counters.exits_look_up += 1;
+                        return;
+                    }
+                }
+                if cpu.retired >= end || !cpu.events.is_empty() {
+                    return;
+                }
+                match self.interp.lookup(cpu) {
+                    Ok(to) => n = to,
+                    Err(_) => return self.interp.fault_at_rip(cpu),
+                }
+                let deaths = self.deaths;
+                self.bury();
+                if self.deaths != deaths {
+                    // The slot may have died with its unit.
+                    from = None;
+                }
+                continue;
+            }
+            from = None;
+            indirect = false;
+            match self.interp.chain::<true>(cpu, n, end) {
+                None => return,
+                Some(next) => {
+                    n = next;
+                    let p = &self.interp.cache.get(n).profile;
+                    if p.heat.get() == 0 {
+                        self.translate(cpu, n);
+                    }
+                    let p = &self.interp.cache.get(n).profile;
+                    if p.unit.get() == 0 || !self.usable(cpu, p.unit.get()) {
+                        // Nothing to enter (yet, or its pages are not known): this block once by the interpreter.
+                        self.step_over(cpu, n, end);
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Runs one block by the interpreter, whatever its profile says.
+    fn step_over(&mut self, cpu: &mut Vcpu, n: u32, end: u64) {
+        let len = self.interp.cache.get(n).insns.len() as u64;
+        let end = end.min(cpu.retired + len);
+        self.interp.chain::<false>(cpu, n, end);
+    }
+
+    /// A block that was decoded anew may have its unit still.
+    fn adopt(&mut self, cpu: &Vcpu, n: u32) -> UnitId {
+        let b = self.interp.cache.get(n);
+        let unit = self.roots.get(&(b.off, cpu.key)).copied().unwrap_or(0);
+        if unit != 0 {
+            b.profile.unit.set(unit);
+            b.profile.translated.set(true);
+        }
+        unit
+    }
+
+    /// Whether a unit's pages are where it was compiled from.
+    fn usable(&mut self, cpu: &Vcpu, id: UnitId) -> bool {
+        let tag = Self::tag(cpu);
+        let Some(u) = self.units[id as usize].as_mut() else {
+            return false;
+        };
+        if u.checked == tag {
+            return true;
+        }
+        let root = cpu.rip & !0xfff;
+        let good = u.pages.iter().all(|p| {
+            cpu.known_fetch_offset(root.wrapping_add(p.delta as u64)) == Some(p.off)
+        });
+        if good {
+            u.checked = tag;
+        } else {
+            self.counters.pages_not_where_they_were += 1;
+        }
+        good
+    }
+
+    fn enter(&mut self, cpu: &mut Vcpu, id: UnitId, end: u64, tag: u64) -> u64 {
+        self.counters.entries += 1;
+        let code = self.units[id as usize].as_ref().map_or(0, |u| u.code);
+        cpu.scratch[scratch::END] = end;
+        cpu.scratch[scratch::TAG] = tag;
+        cpu.scratch[scratch::JUMPS] = self.jumps.as_ptr() as u64;
+        let before = cpu.retired;
+        // SAFETY: the trampoline has this signature; `code` is the entry of a live unit, compiled for this vCPU's mode, whose
+        // pages are where it expects them. The vCPU is not touched from here until it comes back.
+        let result = unsafe {
+            let f: extern "C" fn(*mut Vcpu, u64) -> u64 =
+                std::mem::transmute(self.trampoline.address());
+            f(cpu, code)
+        };
+        self.counters.retired_translated += cpu.retired - before;
+        result
+    }
+
+    fn link(&mut self, slot: *mut Slot, id: UnitId, tag: u64) {
+        let Some(u) = self.units[id as usize].as_mut() else {
+            return;
+        };
+        self.counters.links_made += 1;
+        // SAFETY: the slot belongs to the unit that has just returned its address, which lives: nothing was killed since.
+        let s = unsafe { &mut *slot };
+        let old = s.to;
+        (s.tag, s.code, s.to) = (tag, u.code, id);
+        if old != id {
+            u.incoming.push(slot);
+            if let Some(Some(o)) = self.units.get_mut(old as usize) {
+                o.incoming.retain(|&p| p != slot);
+            }
+        }
+    }
+
+    fn remember(&mut self, rip: u64, id: UnitId, tag: u64) {
+        let Some(u) = self.units[id as usize].as_mut() else {
+            return;
+        };
+        let at = rip as usize & (JUMPS - 1);
+        self.jumps[at] = Jump {
+            rip,
+            tag,
+            code: u.code,
+        };
+        if !u.jumps.contains(&(at as u16)) {
+            u.jumps.push(at as u16);
+        }
+    }
+
+    /// Has the region around a hot block compiled.
+    fn translate(&mut self, cpu: &mut Vcpu, n: u32) {
+        if let Worker::There(b) = &self.worker
+            && !b.has_room()
+        {
+            // Ask again when it has run as often once more.
+            let p = &self.interp.cache.get(n).profile;
+            p.heat.set(self.options.threshold);
+            self.counters.regions_postponed += 1;
+            return;
+        }
+        self.counters.regions_requested += 1;
+        let Some(region) = Region::gather(cpu, &self.interp.cache, n, self.options) else {
+            self.counters.regions_refused += 1;
+            return;
+        };
+        // From now on the death of any of its blocks must be known.
+        for node in &region.nodes {
+            if let Some(b) = self.interp.cache.peek(node.off, region.key) {
+                self.interp.cache.get(b).profile.translated.set(true);
+            }
+        }
+        match &mut self.worker {
+            Worker::Here(c) => {
+                let compiled = c.compile(&region);
+                if let Ok(c) = &compiled {
+                    self.counters.compile_ns_foreground += c.ns;
+                }
+                self.publish(cpu, Finished { region, compiled });
+            }
+            Worker::There(b) => {
+                if b.submit(region).is_err() {
+                    self.counters.regions_refused += 1;
+                }
+            }
+        }
+    }
+
+    /// Takes over what the thread has finished.
+    fn collect(&mut self, cpu: &mut Vcpu) {
+        let Worker::There(b) = &self.worker else {
+            return;
+        };
+        if !b.ready() {
+            return;
+        }
+        for f in b.take() {
+            if let Ok(c) = &f.compiled {
+                self.counters.compile_ns_background += c.ns;
+            }
+            self.publish(cpu, f);
+        }
+    }
+
+    fn publish(&mut self, cpu: &mut Vcpu, f: Finished) {
+        self.bury();
+        let Finished { region, compiled } = f;
+        let compiled = match compiled {
+            Ok(c) => c,
+            Err(e) => {
+                if self.options.verify {
+                    panic!("region at {:#x}: {e}", region.root().rip);
+                }
+                self.counters.regions_refused += 1;
+                return;
+            }
+        };
+        // Every block must still be what it was: the code map has kept track of each since it was gathered.
+        let alive = region.nodes.iter().all(|node| {
+            self.interp
+                .cache
+                .peek(node.off, region.key)
+                .is_some_and(|b| {
+                    let b = self.interp.cache.get(b);
+                    b.profile.translated.get() && same(&b.insns, &node.insns)
+                })
+        });
+        if !alive {
+            self.counters.units_stale_before_use += 1;
+            return;
+        }
+        let Some(at) = self.arena.place(&compiled.code).or_else(|| {
+            self.flush(cpu);
+            None
+        }) else {
+            return;
+        };
+        self.counters.units_published += 1;
+        self.counters.guest_insns_compiled += u64::from(compiled.guest_insns);
+        self.counters.guest_insns_lowered += u64::from(compiled.lowered);
+        let Compiled {
+            code, slots, insns, ..
+        } = compiled;
+        let root = region.root().off;
+        if let Some(&old) = self.roots.get(&(root, region.key)) {
+            self.kill(old);
+        }
+        let mut blocks: Vec<u64> = region.nodes.iter().map(|n| n.off).collect();
+        blocks.sort_unstable();
+        blocks.dedup();
+        let unit = Unit {
+            off: root,
+            key: region.key,
+            pages: region.pages,
+            blocks,
+            at,
+            size: code.len(),
+            code: self.arena.address(at),
+            checked: 0,
+            slots,
+            incoming: Vec::new(),
+            jumps: Vec::new(),
+            insns,
+        };
+        let id = self.free.pop().unwrap_or_else(|| {
+            self.units.push(None);
+            self.units.len() as UnitId - 1
+        });
+        for &b in &unit.blocks {
+            self.members.entry((b, unit.key)).or_default().push(id);
+        }
+        self.roots.insert((root, unit.key), id);
+        if let Some(b) = self.interp.cache.peek(root, unit.key) {
+            self.interp.cache.get(b).profile.unit.set(id);
+        }
+        self.units[id as usize] = Some(unit);
+    }
+
+    /// Drops the units whose blocks have died.
+    fn bury(&mut self) {
+        if self.interp.cache.untranslate.is_empty() {
+            return;
+        }
+        for block in std::mem::take(&mut self.interp.cache.untranslate) {
+            self.deaths += 1;
+            for id in self.members.remove(&block).unwrap_or_default() {
+                self.kill(id);
+            }
+        }
+    }
+
+    fn kill(&mut self, id: UnitId) {
+        let Some(u) = self.units[id as usize].take() else {
+            return;
+        };
+        self.counters.units_killed += 1;
+        for &slot in &u.incoming {
+            // SAFETY: the slot's owner is alive, or it would have taken the slot off this list.
+            let s = unsafe { &mut *slot };
+            (s.tag, s.to) = (0, 0);
+        }
+        for slot in &u.slots {
+            let address = (&raw const **slot).cast_mut();
+            if let Some(Some(to)) = self.units.get_mut(slot.to as usize) {
+                to.incoming.retain(|&p| p != address);
+            }
+        }
+        for &at in &u.jumps {
+            let j = &mut self.jumps[usize::from(at)];
+            if j.code == u.code {
+                *j = Jump::default();
+            }
+        }
+        for b in &u.blocks {
+            if let Some(v) = self.members.get_mut(&(*b, u.key)) {
+                v.retain(|&n| n != id);
+                if v.is_empty() {
+                    self.members.remove(&(*b, u.key));
+                }
+            }
+        }
+        if self.roots.get(&(u.off, u.key)) == Some(&id) {
+            self.roots.remove(&(u.off, u.key));
+            if let Some(b) = self.interp.cache.peek(u.off, u.key) {
+                let p = &self.interp.cache.get(b).profile;
+                p.unit.set(0);
+                p.heat.set(self.options.threshold);
+            }
+        }
+        self.arena.release(u.at, u.size);
+        self.free.push(id);
+    }
+
+    /// Drops every unit: the code cache is full.
+    fn flush(&mut self, _: &mut Vcpu) {
+        self.counters.cache_flushes += 1;
+        for id in 1..self.units.len() as UnitId {
+            self.kill(id);
+        }
+    }
+}
+
+/// Whether a block still holds the instructions that it was translated from.
+fn same(a: &[emu_core::decode::insn::Insn], b: &[emu_core::decode::insn::Insn]) -> bool {
+    a.len() == b.len()
+        && a.iter().zip(b).all(|(a, b)| {
+            (a.code, a.off, a.len, a.imm, a.disp, a.r0, a.r1, a.base, a.index)
+                == (b.code, b.off, b.len, b.imm, b.disp, b.r0, b.r1, b.base, b.index)
+        })
+}
+
+impl Engine for Dbt {
+    fn run(&mut self, cpu: &mut Vcpu, fuel: u64) -> Exit {
+        let end = cpu.retired.saturating_add(fuel);
+        loop {
+            if !cpu.events.is_empty()
+                && let Some(exit) = self.interp.events(cpu, end)
+            {
+                self.bury();
+                return exit;
+            }
+            self.bury();
+            self.collect(cpu);
+            if cpu.retired >= end {
+                return Exit::Fuel;
+            }
+            if cpu.events.is_empty() {
+                match self.interp.lookup(cpu) {
+                    Ok(n) => {
+                        self.bury();
+                        self.dispatch(cpu, n, end);
+                    }
+                    Err(_) => self.interp.fault_at_rip(cpu),
+                }
+            }
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn stats(&self) -> Vec<(&'static str, u64)> {
+        let c = &self.counters;
+        let mut v = self.interp.stats();
+        v.extend([
+            ("retired_translated", c.retired_translated),
+            ("regions_requested", c.regions_requested),
+            ("regions_refused", c.regions_refused),
+            ("regions_postponed", c.regions_postponed),
+            ("units_published", c.units_published),
+            ("units_stale_before_use", c.units_stale_before_use),
+            ("units_killed", c.units_killed),
+            ("code_cache_flushes", c.cache_flushes),
+            ("code_bytes", self.arena.used() as u64),
+            ("guest_insns_compiled", c.guest_insns_compiled),
+            ("guest_insns_lowered", c.guest_insns_lowered),
+            ("compile_ns_foreground", c.compile_ns_foreground),
+            ("compile_ns_background", c.compile_ns_background),
+            ("unit_entries", c.entries),
+            ("unit_exits_link", c.exits_link),
+            ("unit_exits_indirect", c.exits_indirect),
+            ("unit_exits_stopped", c.exits_stopped),
+            ("unit_exits_look_up", c.exits_look_up),
+            ("unit_exits_fuel", c.exits_fuel),
+            ("links_made", c.links_made),
+            ("pages_not_where_they_were", c.pages_not_where_they_were),
+        ]);
+        v
+    }
+
+    fn recent(&self) -> Vec<(u64, u32)> {
+        self.interp.recent()
+    }
+}

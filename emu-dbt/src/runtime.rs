@@ -1,0 +1,272 @@
+//! What compiled code calls: memory accesses that the inline probe did not serve, and handlers of the interpreter.
+//!
+//! Compiled code keeps guest registers in host registers. Before a call it writes those that changed back to the vCPU and
+//! passes what else the architecture's state depends on: its clock (instructions retired before the running block, counted
+//! from the slice's end) and an [`Info`] constant that says which instruction this is and how its flags are kept. Only when
+//! something goes wrong is the rest made exact.
+//!
+//! `unsafe`: the functions get the vCPU as the pointer that the engine entered with. While compiled code runs, nobody else
+//! has a reference to the vCPU; the instructions are those that the running unit owns.
+#![allow(unsafe_code)]
+
+use crate::unit::{exit, scratch};
+use emu_core::cpu::flags::Lazy;
+use emu_core::cpu::mode::ModeKey;
+use emu_core::cpu::width::Width;
+use emu_core::decode::insn::{Flow, Insn};
+use emu_core::fault::{Fault, R, Stop, vector};
+use emu_core::vcpu::{Vcpu, reg};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// How the arithmetic flags are kept at one place of a unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum FlagKind {
+    /// In the vCPU.
+    Mem,
+    /// The lazy record's two words.
+    Pair,
+    /// Operands of SUB or CMP.
+    Sub,
+    /// Operands of ADD.
+    Add,
+    /// Result of AND, OR, XOR, TEST.
+    Logic,
+    /// Result of INC, and the word whose bit 63 is CF.
+    Inc,
+    /// Result of DEC, and the same.
+    Dec,
+}
+
+/// An instruction of a unit, as one constant.
+///
+/// Bits 31:0 distance of its RIP from the root's, 39:32 its number in its block, 43:40 [`FlagKind`], 45:44 log2 of the flags'
+/// width in bytes, 51:46 size of the access, 52 the operand is in the stack segment, 53 the instruction ends its
+/// block, 54 it leaves RIP in the vCPU.
+#[derive(Clone, Copy, Debug)]
+pub struct Info(pub u64);
+
+impl Info {
+    pub fn new(delta: i32, idx: u8, kind: FlagKind, width: u8) -> Self {
+        Self(u64::from(delta as u32) | u64::from(idx) << 32 | (kind as u64) << 40 | u64::from(width) << 44)
+    }
+    pub fn size(self, bytes: u8) -> Self {
+        Self(self.0 | u64::from(bytes) << 46)
+    }
+    pub fn stack(self, yes: bool) -> Self {
+        Self(self.0 | u64::from(yes) << 52)
+    }
+    pub fn last(self, leaves_rip: bool) -> Self {
+        Self(self.0 | 1 << 53 | u64::from(leaves_rip) << 54)
+    }
+    fn delta(self) -> u64 {
+        self.0 as i32 as u64
+    }
+    fn idx(self) -> u64 {
+        self.0 >> 32 & 0xff
+    }
+    fn bytes(self) -> u64 {
+        self.0 >> 46 & 63
+    }
+    fn is_stack(self) -> bool {
+        self.0 >> 52 & 1 != 0
+    }
+    fn is_last(self) -> bool {
+        self.0 >> 53 & 1 != 0
+    }
+    fn leaves_rip(self) -> bool {
+        self.0 >> 54 & 1 != 0
+    }
+}
+
+/// How often handlers were called from compiled code, by iced-x86's code number.
+static CALLS: [AtomicU64; 5000] = [const { AtomicU64::new(0) }; 5000];
+
+/// (iced-x86 code number, calls) of every handler that compiled code called in this process.
+pub fn calls() -> Vec<(usize, u64)> {
+    CALLS
+        .iter()
+        .enumerate()
+        .map(|(n, c)| (n, c.load(Relaxed)))
+        .filter(|c| c.1 != 0)
+        .collect()
+}
+
+fn cut(key: ModeKey, rip: u64) -> u64 {
+    if key.contains(ModeKey::CODE64) {
+        rip
+    } else {
+        rip & 0xffff_ffff
+    }
+}
+
+/// Brings the flags that compiled code kept as operands into the vCPU.
+fn settle_flags(cpu: &mut Vcpu, info: Info) {
+    let (a, b) = (cpu.scratch[scratch::F0], cpu.scratch[scratch::F1]);
+    fn of<W: Width>(kind: u64, a: u64, b: u64) -> Lazy {
+        let (x, y) = (W::from_u64(a), W::from_u64(b));
+        let one = W::from_u64(1);
+        let keep_cf = |l: Lazy| l.with_cf(b >> 63 != 0);
+        match kind {
+            2 => Lazy::sub(x, y, W::from_u64(a.wrapping_sub(b))),
+            3 => Lazy::add(x, y, W::from_u64(a.wrapping_add(b))),
+            4 => Lazy::logic(x),
+            5 => keep_cf(Lazy::add(W::from_u64(a.wrapping_sub(1)), one, x)),
+            _ => keep_cf(Lazy::sub(W::from_u64(a.wrapping_add(1)), one, x)),
+        }
+    }
+    cpu.flags = match info.0 >> 40 & 15 {
+        0 => return,
+        1 => Lazy { res: a, aux: b },
+        kind => match info.0 >> 44 & 3 {
+            0 => of::<u8>(kind, a, b),
+            1 => of::<u16>(kind, a, b),
+            2 => of::<u32>(kind, a, b),
+            _ => of::<u64>(kind, a, b),
+        },
+    };
+}
+
+/// The instruction did not complete: state as before it, and why in `Vcpu::stop`.
+#[cold]
+fn stop(cpu: &mut Vcpu, clock: u64, info: Info) {
+    settle_flags(cpu, info);
+    cpu.retired = clock.wrapping_add(cpu.scratch[scratch::END]) + info.idx();
+    cpu.rip = cut(cpu.key, cpu.scratch[scratch::BASE].wrapping_add(info.delta()));
+    if cpu.stop == Stop::NonCanonical {
+        let v = if info.is_stack() { vector::SS } else { vector::GP };
+        cpu.stop = Stop::Fault(Fault::coded(v, 0));
+    }
+}
+
+/// Reads into [`scratch::VALUE`]; its address, or 0 when the instruction did not complete.
+///
+/// # Safety
+/// `cpu` is the vCPU that the engine entered with (also for the other functions here).
+pub unsafe extern "C" fn read(cpu: *mut Vcpu, lin: u64, clock: u64, info: u64) -> u64 {
+    // SAFETY: the caller's promise; nobody else refers to the vCPU while compiled code runs.
+    let cpu = unsafe { &mut *cpu };
+    let info = Info(info);
+    let lin = cpu.wrap(lin);
+    let value: R<[u64; 4]> = match info.bytes() {
+        1 => cpu.read::<u8>(lin).map(|v| [v.into(), 0, 0, 0]),
+        2 => cpu.read::<u16>(lin).map(|v| [v.into(), 0, 0, 0]),
+        4 => cpu.read::<u32>(lin).map(|v| [v.into(), 0, 0, 0]),
+        8 => cpu.read::<u64>(lin).map(|v| [v, 0, 0, 0]),
+        16 => cpu.read_lanes::<2>(lin).map(|v| [v[0], v[1], 0, 0]),
+        _ => cpu.read_lanes::<4>(lin),
+    };
+    match value {
+        Ok(v) => {
+            cpu.scratch[scratch::VALUE..scratch::VALUE + 4].copy_from_slice(&v);
+            (&raw const cpu.scratch[scratch::VALUE]) as u64
+        }
+        Err(_) => {
+            stop(cpu, clock, info);
+            0
+        }
+    }
+}
+
+/// Writes what stands in [`scratch::VALUE`]; 0 when the instruction did not complete.
+///
+/// # Safety
+/// As [`read`].
+pub unsafe extern "C" fn write(cpu: *mut Vcpu, lin: u64, clock: u64, info: u64) -> u64 {
+    // SAFETY: as `read`.
+    let cpu = unsafe { &mut *cpu };
+    let info = Info(info);
+    let lin = cpu.wrap(lin);
+    // A write that hits decoded code is the interpreter's: the unit may not go on behind it.
+    if cpu.prepare_write(lin, info.bytes()).is_err() || cpu.would_hit_code(lin, info.bytes()) {
+        if cpu.stop == Stop::None {
+            cpu.stop = Stop::Retry;
+        }
+        stop(cpu, clock, info);
+        return 0;
+    }
+    let v = cpu.scratch[scratch::VALUE];
+    let done = match info.bytes() {
+        1 => cpu.write(lin, v as u8),
+        2 => cpu.write(lin, v as u16),
+        4 => cpu.write(lin, v as u32),
+        8 => cpu.write(lin, v),
+        16 => cpu.write_lanes(lin, [v, cpu.scratch[scratch::VALUE + 1]]),
+        _ => {
+            let at = scratch::VALUE;
+            let v: [u64; 4] = std::array::from_fn(|k| cpu.scratch[at + k]);
+            cpu.write_lanes(lin, v)
+        }
+    };
+    if done.is_err() {
+        stop(cpu, clock, info);
+        return 0;
+    }
+    1
+}
+
+/// The host address of bytes to be read, changed and written back; 0 when the instruction did not complete.
+///
+/// # Safety
+/// As [`read`].
+pub unsafe extern "C" fn claim(cpu: *mut Vcpu, lin: u64, clock: u64, info: u64) -> u64 {
+    // SAFETY: as `read`.
+    let cpu = unsafe { &mut *cpu };
+    let info = Info(info);
+    let lin = cpu.wrap(lin);
+    if cpu.prepare_write(lin, info.bytes()).is_ok() {
+        if let Some(host) = cpu.direct_host(lin, info.bytes()) {
+            return host;
+        }
+        cpu.stop = Stop::Retry;
+    }
+    stop(cpu, clock, info);
+    0
+}
+
+/// Runs an instruction by its handler; 0, or how the unit is to return ([`exit`]).
+///
+/// # Safety
+/// As [`read`]; `insn` is owned by the running unit.
+pub unsafe extern "C" fn call(cpu: *mut Vcpu, insn: *const Insn, clock: u64, info: u64) -> u64 {
+    // SAFETY: the caller's promise.
+    let (cpu, insn) = unsafe { (&mut *cpu, &*insn) };
+    let info = Info(info);
+    let count = &CALLS[usize::from(insn.code) % CALLS.len()];
+    count.store(count.load(Relaxed) + 1, Relaxed);
+    settle_flags(cpu, info);
+    cpu.retired = clock.wrapping_add(cpu.scratch[scratch::END]);
+    cpu.scratch[scratch::CALLED] += 1;
+    let key = cpu.key;
+    let at = cpu.scratch[scratch::BASE].wrapping_add(info.delta());
+    let block = cut(key, at.wrapping_sub(u64::from(insn.off)));
+    cpu.gpr[reg::BLOCK] = block;
+    cpu.rip = block;
+    let flow = (insn.run)(cpu, insn, &[]);
+    match flow {
+        Flow::Done if !info.is_last() => 0,
+        Flow::Done | Flow::Left => {
+            cpu.leave = false;
+            cpu.retired += info.idx() + 1;
+            if !info.leaves_rip() {
+                cpu.rip = cut(key, at.wrapping_add(u64::from(insn.len)));
+            }
+            if flow == Flow::Done && cpu.events.is_empty() {
+                exit::DONE
+            } else {
+                exit::LOOK_UP
+            }
+        }
+        Flow::Stopped => {
+            cpu.leave = false;
+            cpu.retired += info.idx();
+            cpu.rip = cut(key, at);
+            if cpu.stop == Stop::NonCanonical {
+                let stack = emu_core::interp::ea::faults_as_stack(insn);
+                let v = if stack { vector::SS } else { vector::GP };
+                cpu.stop = Stop::Fault(Fault::coded(v, 0));
+            }
+            exit::STOPPED
+        }
+    }
+}

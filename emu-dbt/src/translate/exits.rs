@@ -1,0 +1,120 @@
+//! Ways out of a unit: write back what changed, set RIP and the count of retired instructions, and go on elsewhere.
+//!
+//! A direct exit has a link ([`Slot`]): if it holds, the next unit begins at once. An indirect one asks the jump cache.
+//! Otherwise the unit returns to the dispatcher, which finds the next block and fills the link.
+
+use super::Translator;
+use crate::unit::{JUMPS, Jump, Slot, exit, scratch};
+use cranelift_codegen::ir::condcodes::IntCC;
+use cranelift_codegen::ir::types::I64;
+use cranelift_codegen::ir::{InstBuilder, Value};
+use emu_core::layout;
+use std::mem::offset_of;
+
+impl Translator<'_, '_> {
+    /// Returns to the dispatcher with the vCPU's state exact already.
+    pub fn return_code(&mut self, code: u64) {
+        let v = self.iconst(code);
+        self.b.ins().return_(&[v]);
+    }
+
+    /// Registers, flags and the retired count.
+    pub fn write_state(&mut self) {
+        self.write_back();
+        self.store_flags();
+        let clock = self.b.use_var(self.clock);
+        let end = self.load_scratch(scratch::END);
+        let retired = self.b.ins().iadd(clock, end);
+        self.store_own(retired, layout::RETIRED);
+    }
+
+    /// RIP of a place in the region, from where the root really is.
+    pub fn rip_value(&mut self, rip: u64) -> Value {
+        let delta = rip.wrapping_sub(self.region.nodes[0].rip);
+        let v = self.b.ins().iadd_imm_s(self.base, delta as i64);
+        if self.long() {
+            v
+        } else {
+            self.b.ins().band_imm_u(v, 0xffff_ffff)
+        }
+    }
+
+    /// Leaves for a known RIP, the clock advanced already.
+    pub fn exit_to(&mut self, rip: u64) {
+        self.write_state();
+        let at = self.rip_value(rip);
+        self.store_own(at, layout::RIP);
+        let slot = Box::new(Slot::default());
+        let address = (&raw const *slot) as u64;
+        self.out.slots.push(slot);
+        let code = self.iconst(address | exit::LINK);
+        if self.options.link() {
+            let (on, miss) = (self.b.create_block(), self.b.create_block());
+            self.b.set_cold_block(miss);
+            let tag = self.load_scratch(scratch::TAG);
+            let at = self.iconst(address);
+            let seen = self
+                .b
+                .ins()
+                .load(I64, self.own, at, offset_of!(Slot, tag) as i32);
+            let holds = self.b.ins().icmp(IntCC::Equal, tag, seen);
+            self.b.ins().brif(holds, on, &[], miss, &[]);
+            self.b.switch_to_block(on);
+            let target = self
+                .b
+                .ins()
+                .load(I64, self.own, at, offset_of!(Slot, code) as i32);
+            self.b.ins().return_call_indirect(self.unit, target, &[self.cpu]);
+            self.b.switch_to_block(miss);
+        }
+        self.b.ins().return_(&[code]);
+    }
+
+    /// Leaves before a block that the fuel does not cover.
+    pub fn exit_short(&mut self, rip: u64) {
+        self.write_state();
+        let at = self.rip_value(rip);
+        self.store_own(at, layout::RIP);
+        self.return_code(exit::FUEL);
+    }
+
+    /// Leaves for an address that only the guest knew.
+    pub fn exit_indirect(&mut self, rip: Value) {
+        self.write_state();
+        self.store_own(rip, layout::RIP);
+        if self.options.jump_cache() {
+            let (on, miss) = (self.b.create_block(), self.b.create_block());
+            let check = self.b.create_block();
+            self.b.set_cold_block(miss);
+            let table = self.load_scratch(scratch::JUMPS);
+            let at = self.b.ins().ishl_imm_u(rip, 5);
+            let at = self
+                .b
+                .ins()
+                .band_imm_u(at, ((JUMPS - 1) * size_of::<Jump>()) as i64);
+            let at = self.b.ins().iadd(table, at);
+            let seen = self
+                .b
+                .ins()
+                .load(I64, self.own, at, offset_of!(Jump, rip) as i32);
+            let same = self.b.ins().icmp(IntCC::Equal, rip, seen);
+            self.b.ins().brif(same, check, &[], miss, &[]);
+            self.b.switch_to_block(check);
+            let tag = self.load_scratch(scratch::TAG);
+            let seen = self
+                .b
+                .ins()
+                .load(I64, self.own, at, offset_of!(Jump, tag) as i32);
+            let holds = self.b.ins().icmp(IntCC::Equal, tag, seen);
+            self.b.ins().brif(holds, on, &[], miss, &[]);
+            self.b.switch_to_block(on);
+            let target = self
+                .b
+                .ins()
+                .load(I64, self.own, at, offset_of!(Jump, code) as i32);
+            self.b.ins().return_call_indirect(self.unit, target, &[self.cpu]);
+            self.b.switch_to_block(miss);
+        }
+        self.return_code(exit::INDIRECT);
+    }
+}

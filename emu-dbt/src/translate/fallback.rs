@@ -1,0 +1,107 @@
+//! Instructions that are not lowered: compiled code calls the interpreter's handler ([`runtime::call`]).
+
+use super::Translator;
+use super::flags::Flags;
+use super::guest::written;
+use crate::region::Tail;
+use crate::runtime;
+use cranelift_codegen::ir::condcodes::IntCC;
+use cranelift_codegen::ir::types::I64;
+use cranelift_codegen::ir::{AbiParam, InstBuilder, Signature, Value};
+use cranelift_codegen::isa::CallConv;
+use emu_core::decode::insn::Insn;
+use emu_core::layout;
+use iced_x86::{Instruction, InstructionInfoFactory};
+
+/// Every helper is `extern "C" fn(vcpu, u64, clock, info) -> u64`.
+pub fn helper_signature(convention: CallConv) -> Signature {
+    let mut s = Signature::new(convention);
+    s.params = vec![AbiParam::new(I64); 4];
+    s.returns = vec![AbiParam::new(I64)];
+    s
+}
+
+impl Translator<'_, '_> {
+    /// Calls a helper with the vCPU, `arg`, the clock and the info word.
+    pub fn call_helper(&mut self, helper: usize, arg: Value, info: runtime::Info) -> Value {
+        let f = self.iconst(helper as u64);
+        let clock = self.b.use_var(self.clock);
+        let info = self.iconst(info.0);
+        let call = self
+            .b
+            .ins()
+            .call_indirect(self.helper, f, &[self.cpu, arg, clock, info]);
+        self.b.inst_results(call)[0]
+    }
+
+    pub fn owned_insn(&mut self, i: &Insn) -> Value {
+        let insn = Box::new(*i);
+        let address = (&raw const *insn) as u64;
+        self.out.insns.push(insn);
+        self.iconst(address)
+    }
+
+    /// Runs one instruction within its block by its handler.
+    pub fn call_handler(&mut self, x: &Instruction, i: &Insn) {
+        self.write_back();
+        self.pass_flags();
+        let info = self.info();
+        let insn = self.owned_insn(i);
+        let code = self.call_helper(runtime::call as *const () as usize, insn, info);
+        let (out, on) = (self.b.create_block(), self.b.create_block());
+        self.b.set_cold_block(out);
+        self.b.ins().brif(code, out, &[], on, &[]);
+        self.b.switch_to_block(out);
+        self.b.ins().return_(&[code]);
+        self.b.switch_to_block(on);
+        // The helper has brought the flags into the vCPU; where the handler leaves them alone, their operands are still good.
+        if x.rflags_modified() != iced_x86::RflagsBits::NONE {
+            self.flags = Flags::Mem;
+        }
+        let mask = if x.is_invalid() {
+            0
+        } else {
+            written(x, &mut InstructionInfoFactory::new())
+        };
+        self.reload(mask);
+    }
+
+    /// Runs the instruction that ends a block by its handler.
+    pub fn call_last(&mut self, x: &Instruction, i: &Insn) {
+        self.write_back();
+        self.pass_flags();
+        let tail = self.region.nodes[self.node].tail;
+        let falls = matches!(tail, Tail::Barrier);
+        let info = self.info().last(!falls);
+        let insn = self.owned_insn(i);
+        let code = self.call_helper(runtime::call as *const () as usize, insn, info);
+        let Tail::Repeat(next, _) = tail else {
+            self.b.ins().return_(&[code]);
+            return;
+        };
+        // A repeated string instruction that is finished goes on in the region.
+        let (on, out) = (self.b.create_block(), self.b.create_block());
+        let check = self.b.create_block();
+        let ran = self
+            .b
+            .ins()
+            .icmp_imm_s(IntCC::Equal, code, crate::unit::exit::DONE as i64);
+        self.b.ins().brif(ran, check, &[], out, &[]);
+        self.b.switch_to_block(check);
+        let rip = self.load_own(I64, layout::RIP);
+        let node = &self.region.nodes[self.node];
+        let after = node.rip.wrapping_add(u64::from(node.bytes));
+        let after = self.rip_value(after);
+        let done = self.b.ins().icmp(IntCC::Equal, rip, after);
+        self.b.ins().brif(done, on, &[], out, &[]);
+        self.b.switch_to_block(out);
+        self.b.ins().return_(&[code]);
+        self.b.switch_to_block(on);
+        if x.rflags_modified() != iced_x86::RflagsBits::NONE {
+            self.flags = Flags::Mem;
+        }
+        self.reload(written(x, &mut InstructionInfoFactory::new()));
+        self.advance_clock();
+        self.go(next);
+    }
+}

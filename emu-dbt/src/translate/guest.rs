@@ -1,0 +1,141 @@
+//! The guest's general registers as SSA variables.
+
+use super::Translator;
+use crate::region::Region;
+use cranelift_codegen::ir::types::{I8, I16, I32, I64};
+use cranelift_codegen::ir::{InstBuilder, Type, Value};
+use emu_core::cpu::width::HIGH_BYTE;
+use emu_core::layout;
+use iced_x86::{InstructionInfoFactory, OpAccess, Register};
+
+/// The integer type of a width in bits.
+pub fn int(bits: u32) -> Type {
+    match bits {
+        8 => I8,
+        16 => I16,
+        32 => I32,
+        _ => I64,
+    }
+}
+
+/// General registers that an instruction writes, as a mask.
+pub fn written(x: &iced_x86::Instruction, info: &mut InstructionInfoFactory) -> u16 {
+    info.info(x)
+        .used_registers()
+        .iter()
+        .filter(|u| {
+            matches!(
+                u.access(),
+                OpAccess::Write | OpAccess::CondWrite | OpAccess::ReadWrite | OpAccess::ReadCondWrite
+            )
+        })
+        .fold(0, |m, u| m | bit(u.register()))
+}
+
+fn bit(r: Register) -> u16 {
+    if r.is_gpr() {
+        1 << (r.full_register().number() & 15)
+    } else {
+        0
+    }
+}
+
+/// Registers whose variable may differ from the vCPU when a block begins.
+pub fn dirty_at_entry(region: &Region) -> Vec<u16> {
+    let mut info = InstructionInfoFactory::new();
+    let own: Vec<u16> = region
+        .nodes
+        .iter()
+        .map(|n| n.code.iter().fold(0, |m, x| m | written(x, &mut info)))
+        .collect();
+    let mut at = vec![0u16; region.nodes.len()];
+    let order = region.order();
+    loop {
+        let mut changed = false;
+        for &n in &order {
+            let out = at[n] | own[n];
+            for s in region.successors(n) {
+                changed |= at[s] | out != at[s];
+                at[s] |= out;
+            }
+        }
+        if !changed {
+            return at;
+        }
+    }
+}
+
+impl Translator<'_, '_> {
+    /// A register whole.
+    pub fn get64(&mut self, r: u8) -> Value {
+        self.b.use_var(self.gpr[(r & 15) as usize])
+    }
+
+    pub fn set64(&mut self, r: u8, v: Value) {
+        self.dirty |= 1 << (r & 15);
+        self.b.def_var(self.gpr[(r & 15) as usize], v);
+    }
+
+    /// A register operand of 8 to 64 bits, as the decoder numbers it.
+    pub fn get(&mut self, r: u8, bits: u32) -> Value {
+        let v = self.get64(r);
+        match bits {
+            8 if r & HIGH_BYTE != 0 => {
+                let v = self.b.ins().ushr_imm_u(v, 8);
+                self.b.ins().ireduce(I8, v)
+            }
+            64 => v,
+            _ => self.b.ins().ireduce(int(bits), v),
+        }
+    }
+
+    /// Writes a register operand: 8 and 16 bits keep the rest, 32 bits clear the upper half.
+    pub fn set(&mut self, r: u8, bits: u32, v: Value) {
+        let new = match bits {
+            64 => v,
+            32 => self.b.ins().uextend(I64, v),
+            _ => {
+                let shift = if r & HIGH_BYTE != 0 { 8 } else { 0 };
+                let mask = ((1u64 << bits) - 1) << shift;
+                let old = self.get64(r);
+                let keep = self.b.ins().band_imm_s(old, !mask as i64);
+                let v = self.b.ins().uextend(I64, v);
+                let v = if shift != 0 {
+                    self.b.ins().ishl_imm_u(v, 8)
+                } else {
+                    v
+                };
+                self.b.ins().bor(keep, v)
+            }
+        };
+        self.set64(r, new);
+    }
+
+    /// Zero-extends to 64 bits.
+    pub fn zext(&mut self, v: Value) -> Value {
+        match self.b.func.dfg.value_type(v) {
+            I64 => v,
+            _ => self.b.ins().uextend(I64, v),
+        }
+    }
+
+    /// Writes changed registers to the vCPU. They stay in `dirty`: other ways out must do it too.
+    pub fn write_back(&mut self) {
+        for r in 0..16 {
+            if self.dirty >> r & 1 != 0 {
+                let v = self.b.use_var(self.gpr[r]);
+                self.store_own(v, layout::GPR + 8 * r);
+            }
+        }
+    }
+
+    /// Takes registers over that a handler wrote.
+    pub fn reload(&mut self, mask: u16) {
+        for r in 0..16 {
+            if mask >> r & 1 != 0 {
+                let v = self.load_own(I64, layout::GPR + 8 * r);
+                self.b.def_var(self.gpr[r], v);
+            }
+        }
+    }
+}

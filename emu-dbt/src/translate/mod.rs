@@ -1,0 +1,273 @@
+//! From a region to Cranelift IR.
+//!
+//! The function is `tail fn(vcpu) -> exit`. At its entry the guest's registers are loaded into SSA variables; blocks become
+//! Cranelift blocks, edges jumps; what leaves the region writes back what changed ([`exits`]). A family of instructions has a
+//! file, named as in emu-core's interpreter: [`alu`], [`shift`], … Each lowering says `true`, or `false` for a form that it
+//! leaves to the handler ([`fallback`]).
+//!
+//! Invariants at every instruction boundary: each guest register's variable holds its value; registers not in `dirty` have it in
+//! the vCPU too; `flags` says where the arithmetic flags are; the variable `clock` is the number of instructions retired before
+//! this block, minus the slice's end. An instruction's lowering makes all its memory accesses before it changes any of these.
+
+mod alu;
+mod bits;
+mod control_flow;
+mod exits;
+mod fallback;
+mod flags;
+mod guest;
+mod mem;
+mod muldiv;
+mod shift;
+mod stack;
+mod table;
+mod transfer;
+
+use crate::options::Options;
+use crate::region::{Edge, Region, Tail};
+use crate::runtime::Info;
+use crate::unit::{Compiled, scratch};
+use cranelift_codegen::ir::types::I64;
+use cranelift_codegen::ir::{Block, InstBuilder, MemFlagsData, SigRef, Value, condcodes::IntCC};
+use cranelift_codegen::isa::TargetFrontendConfig;
+use cranelift_frontend::{FunctionBuilder, Variable};
+use emu_core::cpu::mode::ModeKey;
+use emu_core::decode::insn::{Insn, pfx};
+use emu_core::layout;
+use flags::{Flags, Shape};
+use iced_x86::Instruction;
+
+/// What is known while a unit is translated.
+pub struct Translator<'a, 'b> {
+    b: &'a mut FunctionBuilder<'b>,
+    region: &'a Region,
+    options: Options,
+    out: &'a mut Compiled,
+    cpu: Value,
+    /// RIP of the root.
+    base: Value,
+    gpr: [Variable; 16],
+    f0: Variable,
+    f1: Variable,
+    clock: Variable,
+    /// Registers whose variable may differ from the vCPU.
+    dirty: u16,
+    flags: Flags,
+    /// How each block finds the flags.
+    shapes: Vec<Shape>,
+    blocks: Vec<Block>,
+    node: usize,
+    idx: usize,
+    /// Accesses to the vCPU and the TLB; to guest RAM.
+    own: MemFlagsData,
+    guest: MemFlagsData,
+    helper: SigRef,
+    unit: SigRef,
+    failed: Option<&'static str>,
+}
+
+/// Builds the IR of a region.
+pub fn translate(
+    mut b: FunctionBuilder,
+    region: &Region,
+    options: Options,
+    config: TargetFrontendConfig,
+    out: &mut Compiled,
+) -> Result<(), &'static str> {
+    let entry = b.create_block();
+    b.append_block_params_for_function_params(entry);
+    b.switch_to_block(entry);
+    b.seal_block(entry);
+    let cpu = b.block_params(entry)[0];
+    let own = MemFlagsData::trusted();
+    let guest = MemFlagsData::new().with_notrap();
+    let helper = b.import_signature(fallback::helper_signature(config.default_call_conv));
+    let unit = b.import_signature(crate::codegen::unit_signature());
+    let gpr = std::array::from_fn(|_| b.declare_var(I64));
+    let (f0, f1, clock) = (b.declare_var(I64), b.declare_var(I64), b.declare_var(I64));
+    let base = b.ins().load(I64, own, cpu, layout::RIP as i32);
+    let blocks = region.nodes.iter().map(|_| b.create_block()).collect();
+    let shapes = flags::shapes(region, options);
+    out.guest_insns = region.insns;
+    let mut t = Translator {
+        b: &mut b,
+        region,
+        options,
+        out,
+        cpu,
+        base,
+        gpr,
+        f0,
+        f1,
+        clock,
+        dirty: 0,
+        flags: Flags::Mem,
+        shapes,
+        blocks,
+        node: 0,
+        idx: 0,
+        own,
+        guest,
+        helper,
+        unit,
+        failed: None,
+    };
+    t.enter();
+    let dirty = guest::dirty_at_entry(region);
+    for n in region.order() {
+        t.begin(n, dirty[n]);
+        t.body();
+        t.tail();
+    }
+    if let Some(why) = t.failed {
+        return Err(why);
+    }
+    b.seal_all_blocks();
+    b.finalize(config);
+    Ok(())
+}
+
+impl Translator<'_, '_> {
+    /// The entry: registers, clock, the root's fuel check.
+    fn enter(&mut self) {
+        self.store_scratch(scratch::BASE, self.base);
+        for r in 0..16 {
+            let v = self.load_own(I64, layout::GPR + 8 * r);
+            self.b.def_var(self.gpr[r], v);
+        }
+        let retired = self.load_own(I64, layout::RETIRED);
+        let end = self.load_scratch(scratch::END);
+        let clock = self.b.ins().isub(retired, end);
+        self.b.def_var(self.clock, clock);
+        self.set_shape_vars(self.shapes[0]);
+        let zero = self.b.ins().iconst(I64, 0);
+        if self.shapes[0] == Shape::Mem {
+            self.b.def_var(self.f0, zero);
+            self.b.def_var(self.f1, zero);
+        }
+        let need = self.region.nodes[0].check.unwrap_or(1);
+        let (out, go) = (self.b.create_block(), self.blocks[0]);
+        self.b.set_cold_block(out);
+        let short = self
+            .b
+            .ins()
+            .icmp_imm_s(IntCC::SignedGreaterThan, clock, -i64::from(need));
+        self.b.ins().brif(short, out, &[], go, &[]);
+        self.b.switch_to_block(out);
+        self.return_code(crate::unit::exit::FUEL);
+    }
+
+    fn begin(&mut self, n: usize, dirty: u16) {
+        self.node = n;
+        self.idx = 0;
+        self.dirty = dirty;
+        self.b.switch_to_block(self.blocks[n]);
+        self.flags = self.flags_of_shape(self.shapes[n]);
+    }
+
+    /// The block's instructions, all but one that its tail is.
+    fn body(&mut self) {
+        let node = &self.region.nodes[self.node];
+        let count = node.insns.len();
+        let own = usize::from(!matches!(node.tail, Tail::Next(_)));
+        for k in 0..count - own {
+            self.idx = k;
+            let (x, i) = (&node.code[k], &node.insns[k]);
+            if !self.lower(x, i) {
+                self.call_handler(x, i);
+            }
+        }
+        self.idx = count - 1;
+    }
+
+    fn lower(&mut self, x: &Instruction, i: &Insn) -> bool {
+        if i.pfx & (pfx::REFUSED | pfx::AS_OLDER) != 0 || !self.options.lower() {
+            return false;
+        }
+        let lowered = table::lowering(x.mnemonic()).is_some_and(|f| f(self, x, i));
+        self.out.lowered += u32::from(lowered);
+        lowered
+    }
+
+    /// What ends the block.
+    fn tail(&mut self) {
+        let node = &self.region.nodes[self.node];
+        let last = node.insns.len() - 1;
+        let (x, i) = (&node.code[last], &node.insns[last]);
+        if let Tail::Next(e) = node.tail {
+            self.advance_clock();
+            self.go(e);
+            return;
+        }
+        let refused = i.pfx & (pfx::REFUSED | pfx::AS_OLDER) != 0 || !self.options.lower();
+        if !refused && self.lower_tail(x, i) {
+            self.out.lowered += 1;
+            return;
+        }
+        self.call_last(x, i);
+    }
+
+    /// The block's instructions count as retired.
+    fn advance_clock(&mut self) {
+        let n = self.region.nodes[self.node].insns.len() as i64;
+        let c = self.b.use_var(self.clock);
+        let c = self.b.ins().iadd_imm_s(c, n);
+        self.b.def_var(self.clock, c);
+    }
+
+    /// Goes along an edge, the clock advanced already; the current Cranelift block is filled afterwards.
+    fn go(&mut self, e: Edge) {
+        match e {
+            Edge::Exit(rip) => self.exit_to(rip),
+            Edge::Node(n) => {
+                if let Some(need) = self.region.nodes[n].check {
+                    let (out, on) = (self.b.create_block(), self.b.create_block());
+                    self.b.set_cold_block(out);
+                    let c = self.b.use_var(self.clock);
+                    let short = self.b.ins().icmp_imm_s(
+                        IntCC::SignedGreaterThan,
+                        c,
+                        -i64::from(need),
+                    );
+                    self.b.ins().brif(short, out, &[], on, &[]);
+                    let (flags, dirty) = (self.flags, self.dirty);
+                    self.b.switch_to_block(out);
+                    self.exit_short(self.region.nodes[n].rip);
+                    (self.flags, self.dirty) = (flags, dirty);
+                    self.b.switch_to_block(on);
+                }
+                self.set_shape_vars(self.shapes[n]);
+                self.b.ins().jump(self.blocks[n], &[]);
+            }
+        }
+    }
+
+    fn long(&self) -> bool {
+        self.region.key.contains(ModeKey::CODE64)
+    }
+
+    /// The constant that names the current instruction for a helper.
+    fn info(&self) -> Info {
+        let node = &self.region.nodes[self.node];
+        let at = node.rip.wrapping_add(u64::from(node.insns[self.idx].off));
+        let delta = at.wrapping_sub(self.region.nodes[0].rip) as i32;
+        let (kind, width) = self.flags.kind();
+        Info::new(delta, self.idx as u8, kind, width)
+    }
+
+    fn load_own(&mut self, ty: cranelift_codegen::ir::Type, at: usize) -> Value {
+        self.b.ins().load(ty, self.own, self.cpu, at as i32)
+    }
+    fn store_own(&mut self, v: Value, at: usize) {
+        self.b.ins().store(self.own, v, self.cpu, at as i32);
+    }
+    fn load_scratch(&mut self, word: usize) -> Value {
+        self.load_own(I64, layout::SCRATCH + 8 * word)
+    }
+    fn store_scratch(&mut self, word: usize, v: Value) {
+        self.store_own(v, layout::SCRATCH + 8 * word);
+    }
+    fn iconst(&mut self, v: u64) -> Value {
+        self.b.ins().iconst(I64, v as i64)
+    }
+}

@@ -1,0 +1,385 @@
+//! Shifts, rotates, bit tests, scans and counts (SDM Vol. 1, 5.1.5 and 5.1.6).
+//!
+//! Undefined flags are what emu-core's `interp::shift` makes of them: OF as for a count of 1, others kept by scans.
+
+use super::Translator;
+use super::flags::Flags;
+use super::guest::int;
+use cranelift_codegen::ir::condcodes::IntCC;
+use cranelift_codegen::ir::types::I64;
+use cranelift_codegen::ir::{InstBuilder, Value};
+use emu_core::decode::insn::Insn;
+use emu_core::decode::table::width;
+use emu_core::vcpu::reg;
+use iced_x86::{Instruction, Mnemonic, OpKind};
+
+/// A shift count: known, or in a 64-bit value that may be zero.
+#[derive(Clone, Copy)]
+enum Count {
+    Known(u32),
+    Value(Value),
+}
+
+impl Translator<'_, '_> {
+    fn count(&mut self, x: &Instruction, i: &Insn, n: u32, bits: u32) -> Count {
+        let mask = if bits == 64 { 63 } else { 31 };
+        if x.op_kind(n) == OpKind::Register {
+            let v = self.get64(reg::RCX as u8);
+            Count::Value(self.b.ins().band_imm_u(v, mask))
+        } else {
+            let _ = i;
+            Count::Known(x.immediate(n) as u32 & mask as u32)
+        }
+    }
+
+    fn count_value(&mut self, c: Count) -> Value {
+        match c {
+            Count::Known(n) => self.iconst(u64::from(n)),
+            Count::Value(v) => v,
+        }
+    }
+
+    /// Sets the flags to (res, aux), or leaves them if the count is zero.
+    fn flags_if(&mut self, c: Count, old: Flags, res: Value, aux: Value) {
+        self.flags = match c {
+            Count::Known(_) => Flags::Pair { res, aux },
+            Count::Value(n) => {
+                self.flags = old;
+                let (r0, a0) = self.pair();
+                let some = self.b.ins().icmp_imm_s(IntCC::NotEqual, n, 0);
+                Flags::Pair {
+                    res: self.b.ins().select(some, res, r0),
+                    aux: self.b.ins().select(some, aux, a0),
+                }
+            }
+        };
+    }
+
+    /// The carry word of the old flags with CF and OF taken out.
+    fn other_flags(&mut self) -> (Value, Value) {
+        let (res, aux) = self.pair();
+        let aux = self.b.ins().band_imm_s(aux, !(3u64 << 62) as i64);
+        (res, aux)
+    }
+
+    /// Old SF, ZF, AF, PF; CF and OF as given (bit 0 of any width).
+    pub fn set_cf_of(&mut self, cf: Value, of: Value) {
+        let (res, aux) = self.other_flags();
+        let top = self.cf_of_word(cf, of);
+        let aux = self.b.ins().bor(aux, top);
+        self.flags = Flags::Pair { res, aux };
+    }
+
+    /// Replaces CF (bit 0 of a 64-bit value); OF and the others stay.
+    fn set_cf(&mut self, cf: Value) {
+        let (res, aux) = self.pair();
+        let want = self.b.ins().ishl_imm_u(cf, 63);
+        let x = self.b.ins().bxor(aux, want);
+        let flip = self.b.ins().sshr_imm_u(x, 63);
+        let flip = self.b.ins().band_imm_s(flip, (3u64 << 62) as i64);
+        let aux = self.b.ins().bxor(aux, flip);
+        self.flags = Flags::Pair { res, aux };
+    }
+}
+
+/// SHL, SHR, SAR, ROL, ROR.
+pub fn shift(t: &mut Translator, x: &Instruction, i: &Insn) -> bool {
+    if !Translator::reachable(x, i) {
+        return false;
+    }
+    let bits = width(x);
+    let c = t.count(x, i, 1, bits);
+    if let Count::Known(0) = c {
+        // A 32-bit register is zero-extended all the same, a memory operand is claimed for writing.
+        t.change(x, i, bits, |_, a| a);
+        return true;
+    }
+    let old = t.flags;
+    let m = x.mnemonic();
+    let n = t.count_value(c);
+    let wide = i64::from(bits);
+    // CF and, for the rotates, OF, in bit 0.
+    let mut cf = n;
+    let (a, r) = t.change(x, i, bits, |t, a| {
+        let b = &mut *t.b;
+        let less = |b: &mut cranelift_frontend::FunctionBuilder| b.ins().iadd_imm_s(n, -1);
+        match m {
+            Mnemonic::Shl | Mnemonic::Sal => {
+                let (r, c) = if bits == 64 {
+                    let r = b.ins().ishl(a, n);
+                    let back = b.ins().ineg(n);
+                    (r, b.ins().ushr(a, back))
+                } else {
+                    let w = b.ins().uextend(I64, a);
+                    let w = b.ins().ishl(w, n);
+                    (b.ins().ireduce(int(bits), w), b.ins().ushr_imm_u(w, wide))
+                };
+                cf = c;
+                r
+            }
+            Mnemonic::Shr => {
+                let w = if bits == 64 {
+                    a
+                } else {
+                    b.ins().uextend(I64, a)
+                };
+                let l = less(b);
+                cf = b.ins().ushr(w, l);
+                let r = b.ins().ushr(w, n);
+                if bits == 64 {
+                    r
+                } else {
+                    b.ins().ireduce(int(bits), r)
+                }
+            }
+            Mnemonic::Sar => {
+                let w = if bits == 64 {
+                    a
+                } else {
+                    b.ins().sextend(I64, a)
+                };
+                let l = less(b);
+                cf = b.ins().sshr(w, l);
+                let r = b.ins().sshr(w, n);
+                if bits == 64 {
+                    r
+                } else {
+                    b.ins().ireduce(int(bits), r)
+                }
+            }
+            Mnemonic::Rol => b.ins().rotl(a, n),
+            _ => b.ins().rotr(a, n),
+        }
+    });
+    let extend = |t: &mut Translator, v: Value| t.zext(v);
+    match m {
+        Mnemonic::Shl | Mnemonic::Sal | Mnemonic::Shr | Mnemonic::Sar => {
+            let cf = t.b.ins().band_imm_u(cf, 1);
+            let of = match m {
+                Mnemonic::Sar => t.iconst(0),
+                Mnemonic::Shr => {
+                    // Only a count of 1 shows the old sign.
+                    let w = extend(t, a);
+                    let sign = t.b.ins().ushr_imm_u(w, wide - 1);
+                    match c {
+                        Count::Known(1) => sign,
+                        Count::Known(_) => t.iconst(0),
+                        Count::Value(n) => {
+                            let one = t.b.ins().icmp_imm_s(IntCC::Equal, n, 1);
+                            let zero = t.iconst(0);
+                            t.b.ins().select(one, sign, zero)
+                        }
+                    }
+                }
+                _ => {
+                    let w = extend(t, r);
+                    let sign = t.b.ins().ushr_imm_u(w, wide - 1);
+                    t.b.ins().bxor(cf, sign)
+                }
+            };
+            let res = if bits == 64 {
+                r
+            } else {
+                t.b.ins().sextend(I64, r)
+            };
+            let aux = t.cf_of_word(cf, of);
+            t.flags_if(c, old, res, aux);
+        }
+        _ => {
+            let w = extend(t, r);
+            let top = t.b.ins().ushr_imm_u(w, wide - 1);
+            let (cf, of) = if m == Mnemonic::Rol {
+                let cf = t.b.ins().band_imm_u(w, 1);
+                (cf, t.b.ins().bxor(top, cf))
+            } else {
+                let next = t.b.ins().ushr_imm_u(w, wide - 2);
+                let next = t.b.ins().band_imm_u(next, 1);
+                (top, t.b.ins().bxor(top, next))
+            };
+            t.flags = old;
+            let (res, keep) = t.other_flags();
+            let word = t.cf_of_word(cf, of);
+            let aux = t.b.ins().bor(keep, word);
+            t.flags_if(c, old, res, aux);
+        }
+    }
+    true
+}
+
+/// SHLD, SHRD of 32 and 64 bits.
+pub fn double(t: &mut Translator, x: &Instruction, i: &Insn) -> bool {
+    let bits = width(x);
+    if bits == 16 || !Translator::reachable(x, i) {
+        return false;
+    }
+    let c = t.count(x, i, 2, bits);
+    if let Count::Known(0) = c {
+        t.change(x, i, bits, |_, a| a);
+        return true;
+    }
+    let old = t.flags;
+    let left = x.mnemonic() == Mnemonic::Shld;
+    let n = t.count_value(c);
+    let b = t.get(i.r1, bits);
+    let wide = i64::from(bits);
+    let n = if bits == 64 {
+        n
+    } else {
+        t.b.ins().ireduce(int(bits), n)
+    };
+    let (a, r) = t.change(x, i, bits, |t, a| {
+        // The other operand's part: shifted by one less and one more, so that a count of zero brings nothing in.
+        let rest = t.b.ins().bnot(n);
+        if left {
+            let hi = t.b.ins().ishl(a, n);
+            let lo = t.b.ins().ushr_imm_u(b, 1);
+            let lo = t.b.ins().ushr(lo, rest);
+            t.b.ins().bor(hi, lo)
+        } else {
+            let lo = t.b.ins().ushr(a, n);
+            let hi = t.b.ins().ishl_imm_u(b, 1);
+            let hi = t.b.ins().ishl(hi, rest);
+            t.b.ins().bor(lo, hi)
+        }
+    });
+    let cf = if left {
+        let back = t.b.ins().ineg(n);
+        t.b.ins().ushr(a, back)
+    } else {
+        let less = t.b.ins().iadd_imm_s(n, -1);
+        t.b.ins().ushr(a, less)
+    };
+    let cf = t.b.ins().band_imm_u(cf, 1);
+    let cf = t.zext(cf);
+    let x = t.b.ins().bxor(a, r);
+    let of = t.b.ins().ushr_imm_u(x, wide - 1);
+    let of = t.zext(of);
+    let res = if bits == 64 {
+        r
+    } else {
+        t.b.ins().sextend(I64, r)
+    };
+    let aux = t.cf_of_word(cf, of);
+    t.flags_if(c, old, res, aux);
+    true
+}
+
+/// BT, BTS, BTR, BTC; a bit string in memory indexed by a register is the handler's.
+pub fn bit(t: &mut Translator, x: &Instruction, i: &Insn) -> bool {
+    let far = x.op0_kind() == OpKind::Memory && x.op1_kind() == OpKind::Register;
+    if far || !Translator::reachable(x, i) {
+        return false;
+    }
+    let bits = width(x);
+    let n = if x.op1_kind() == OpKind::Register {
+        let v = t.get(i.r1, bits);
+        let v = t.zext(v);
+        t.b.ins().band_imm_u(v, i64::from(bits - 1))
+    } else {
+        t.iconst(u64::from(x.immediate(1) as u32 & (bits - 1)))
+    };
+    let m = x.mnemonic();
+    let a = if m == Mnemonic::Bt {
+        t.source(x, i, 0, bits)
+    } else {
+        let one = t.iconst(1);
+        let mask = t.b.ins().ishl(one, n);
+        let mask = if bits == 64 {
+            mask
+        } else {
+            t.b.ins().ireduce(int(bits), mask)
+        };
+        t.change(x, i, bits, |t, a| match m {
+            Mnemonic::Bts => t.b.ins().bor(a, mask),
+            Mnemonic::Btr => t.b.ins().band_not(a, mask),
+            _ => t.b.ins().bxor(a, mask),
+        })
+        .0
+    };
+    let w = t.zext(a);
+    let cf = t.b.ins().ushr(w, n);
+    let cf = t.b.ins().band_imm_u(cf, 1);
+    t.set_cf(cf);
+    true
+}
+
+/// BSF, BSR, TZCNT, LZCNT, POPCNT.
+pub fn scan(t: &mut Translator, x: &Instruction, i: &Insn) -> bool {
+    if !Translator::reachable(x, i) {
+        return false;
+    }
+    let bits = width(x);
+    // F3 0F BC on a CPU without TZCNT is BSF; the handler's number tells them apart only by the model, so leave it.
+    let v = t.source(x, i, 1, bits);
+    let zero_in = t.b.ins().icmp_imm_s(IntCC::Equal, v, 0);
+    match x.mnemonic() {
+        Mnemonic::Popcnt => {
+            let r = t.b.ins().popcnt(v);
+            t.set(i.r0, bits, r);
+            // ZF alone: a zero result has PF set, which bit 8 of the carry word takes back; any other result is made odd.
+            let z = t.b.ins().uextend(I64, zero_in);
+            let res = t.b.ins().bxor_imm_u(z, 1);
+            let aux = t.b.ins().ishl_imm_u(z, 8);
+            t.flags = Flags::Pair { res, aux };
+        }
+        m @ (Mnemonic::Bsf | Mnemonic::Bsr) => {
+            let n = if m == Mnemonic::Bsf {
+                t.b.ins().ctz(v)
+            } else {
+                let lead = t.b.ins().clz(v);
+                let top = t.b.ins().iconst(int(bits), i64::from(bits - 1));
+                t.b.ins().isub(top, lead)
+            };
+            // A zero source leaves the register whole, also its upper half.
+            let old = t.get64(i.r0);
+            let new = match bits {
+                16 => {
+                    let keep = t.b.ins().band_imm_s(old, !0xffff);
+                    let n = t.b.ins().uextend(I64, n);
+                    t.b.ins().bor(keep, n)
+                }
+                _ => t.zext(n),
+            };
+            let new = t.b.ins().select(zero_in, old, new);
+            t.set64(i.r0, new);
+            return t.zf_only(zero_in);
+        }
+        m => {
+            let n = if m == Mnemonic::Tzcnt {
+                t.b.ins().ctz(v)
+            } else {
+                t.b.ins().clz(v)
+            };
+            t.set(i.r0, bits, n);
+            let zero_out = t.b.ins().icmp_imm_s(IntCC::Equal, n, 0);
+            t.zf_only(zero_out);
+            let cf = t.b.ins().uextend(I64, zero_in);
+            // ZF first: it makes a pair whose carry bits are the old ones.
+            t.set_cf(cf);
+        }
+    }
+    true
+}
+
+impl Translator<'_, '_> {
+    /// Replaces ZF (an I8 of 0 or 1); all other flags stay.
+    fn zf_only(&mut self, zf: Value) -> bool {
+        use iced_x86::ConditionCode as K;
+        let (_, aux) = self.pair();
+        let sf = self.condition(K::s);
+        let pf = self.condition(K::p);
+        let zf = self.b.ins().uextend(I64, zf);
+        let sf = self.b.ins().uextend(I64, sf);
+        let pf = self.b.ins().uextend(I64, pf);
+        // As Lazy::from_bits: the result is 0 or 1; a zero one shows PF = 1, SF = 0.
+        let res = self.b.ins().bxor_imm_u(zf, 1);
+        let differs = self.b.ins().bxor(pf, zf);
+        let differs = self.b.ins().ishl_imm_u(differs, 8);
+        // CF, OF and AF: bits 63, 62 and 3 of the old word.
+        let keep = self.b.ins().band_imm_s(aux, (3u64 << 62 | 8) as i64);
+        let aux = self.b.ins().bor(keep, sf);
+        let aux = self.b.ins().bor(aux, differs);
+        self.flags = Flags::Pair { res, aux };
+        true
+    }
+}

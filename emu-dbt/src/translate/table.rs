@@ -1,0 +1,68 @@
+//! From mnemonics to lowerings: emu-dbt's half of the instruction table. A row of emu-core's table that has none here runs by its
+//! handler.
+
+use super::flags::Shape;
+use super::{Translator, alu, bits, muldiv, shift, stack, transfer};
+use emu_core::decode::insn::Insn;
+use emu_core::decode::table::width;
+use iced_x86::{Instruction, Mnemonic};
+
+/// Translates one instruction; false, with nothing done, for a form that is left to the handler.
+pub type Lowering = fn(&mut Translator, &Instruction, &Insn) -> bool;
+
+/// The lowering of an instruction that does not end its block.
+pub fn lowering(m: Mnemonic) -> Option<Lowering> {
+    use Mnemonic::*;
+    Some(match m {
+        Add | Adc | Sub | Sbb | And | Or | Xor | Cmp | Test => alu::binary,
+        Inc | Dec | Neg | Not => alu::unary,
+        Mov => transfer::mov,
+        Movzx | Movsx | Movsxd => transfer::extend,
+        Lea => transfer::lea,
+        Xchg => transfer::xchg,
+        Cmovo | Cmovno | Cmovb | Cmovae | Cmove | Cmovne | Cmovbe | Cmova | Cmovs | Cmovns | Cmovp
+        | Cmovnp | Cmovl | Cmovge | Cmovle | Cmovg => transfer::cmov,
+        Seto | Setno | Setb | Setae | Sete | Setne | Setbe | Seta | Sets | Setns | Setp | Setnp
+        | Setl | Setge | Setle | Setg => transfer::setcc,
+        Cbw | Cwde | Cdqe => transfer::extend_accumulator,
+        Cwd | Cdq | Cqo => transfer::sign_to_dx,
+        Bswap => transfer::bswap,
+        Movbe => transfer::movbe,
+        Nop | Endbr32 | Endbr64 | Prefetchnta | Prefetcht0 | Prefetcht1 | Prefetcht2 | Prefetchw
+        | Lfence | Sfence => transfer::nothing,
+        Clc | Stc | Cmc => transfer::carry_flag,
+        Push => stack::push,
+        Pop => stack::pop,
+        Leave => stack::leave,
+        Shl | Sal | Shr | Sar | Rol | Ror => shift::shift,
+        Shld | Shrd => shift::double,
+        Bt | Bts | Btr | Btc => shift::bit,
+        Bsf | Bsr | Tzcnt | Lzcnt | Popcnt => shift::scan,
+        Mul | Imul => muldiv::multiply,
+        Div | Idiv => muldiv::divide,
+        Shlx | Shrx | Sarx | Rorx => bits::flagless_shift,
+        Mulx => bits::mulx,
+        Andn => bits::andn,
+        Xadd => bits::xadd,
+        _ => return None,
+    })
+}
+
+/// In which form the lowering of an instruction that sets flags leaves them; `None`: as a pair.
+///
+/// Blocks agree on forms before they are translated, so this must say exactly what the lowering does.
+pub fn shape(x: &Instruction, i: &Insn) -> Option<Shape> {
+    use Mnemonic::*;
+    if !Translator::reachable(x, i) {
+        return None;
+    }
+    let bits = width(x);
+    Some(match x.mnemonic() {
+        Add => Shape::Add(bits),
+        Sub | Cmp | Neg => Shape::Sub(bits),
+        And | Or | Xor | Test | Andn => Shape::Logic(bits),
+        Inc => Shape::Inc(bits),
+        Dec => Shape::Dec(bits),
+        _ => return None,
+    })
+}

@@ -1,0 +1,111 @@
+//! A translation unit: compiled code and what the engine must know of it.
+
+use emu_core::cpu::mode::ModeKey;
+use emu_core::decode::insn::Insn;
+
+/// A unit's name; 0 is none.
+pub type UnitId = u32;
+
+/// A link: where one exit of a unit goes. Compiled code reads it, the engine writes it.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct Slot {
+    /// The link holds while the vCPU's tag equals this; 0: it does not.
+    pub tag: u64,
+    /// Entry of the unit there.
+    pub code: u64,
+    /// That unit.
+    pub to: UnitId,
+}
+
+/// One entry of the jump cache.
+#[repr(C, align(32))]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Jump {
+    pub rip: u64,
+    /// As [`Slot::tag`].
+    pub tag: u64,
+    pub code: u64,
+}
+
+/// Entries of the jump cache; a power of two.
+pub const JUMPS: usize = 4096;
+
+/// Words of [`Vcpu::scratch`](emu_core::vcpu::Vcpu::scratch).
+pub mod scratch {
+    /// The retired count at which the slice ends.
+    pub const END: usize = 0;
+    /// What links and the jump cache are compared with: TLB epoch and mode.
+    pub const TAG: usize = 1;
+    /// The jump cache.
+    pub const JUMPS: usize = 2;
+    /// RIP of the running unit's root.
+    pub const BASE: usize = 3;
+    /// The flags' operands on the way into a helper.
+    pub const F0: usize = 4;
+    pub const F1: usize = 5;
+    /// 32 bytes: a value on its way to or from a helper.
+    pub const VALUE: usize = 6;
+    /// Instructions retired in handlers called from compiled code.
+    pub const CALLED: usize = 10;
+}
+
+/// How a unit came back to the dispatcher: the low three bits of what it returns. [`exit::LINK`] has the slot's address above them.
+pub mod exit {
+    /// RIP is the target of a direct branch whose link does not hold.
+    pub const LINK: u64 = 0;
+    /// RIP is the target of an indirect branch that the jump cache does not know.
+    pub const INDIRECT: u64 = 1;
+    /// The instruction at RIP did not complete; `Vcpu::stop` says why.
+    pub const STOPPED: u64 = 2;
+    /// RIP is exact; mode, mapping or events may have changed.
+    pub const LOOK_UP: u64 = 3;
+    /// Too little is left of the slice; RIP is the block that did not begin.
+    pub const FUEL: u64 = 4;
+    /// The block's last instruction ran by its handler and nothing is pending; RIP is exact.
+    pub const DONE: u64 = 5;
+}
+
+/// A page that a unit has code on: its distance from the root's page and where it was found in RAM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Page {
+    pub delta: i64,
+    pub off: u64,
+}
+
+/// What compilation makes of a region.
+#[derive(Default)]
+pub struct Compiled {
+    pub code: Vec<u8>,
+    pub slots: Vec<Box<Slot>>,
+    /// The instructions that compiled code calls handlers for; it holds their addresses.
+    pub insns: Vec<Box<Insn>>,
+    pub guest_insns: u32,
+    /// Instructions that were lowered.
+    pub lowered: u32,
+    pub ns: u64,
+}
+
+/// A published unit.
+pub struct Unit {
+    /// RAM offset and mode of its root.
+    pub off: u64,
+    pub key: ModeKey,
+    pub pages: Vec<Page>,
+    /// The blocks that it was made from.
+    pub blocks: Vec<u64>,
+    /// Offset and size in the arena.
+    pub at: usize,
+    pub size: usize,
+    /// Entry address.
+    pub code: u64,
+    /// The tag under which its pages were last seen where they were.
+    pub checked: u64,
+    pub slots: Vec<Box<Slot>>,
+    /// Slots of other units (or its own) that lead here.
+    pub incoming: Vec<*mut Slot>,
+    /// Entries of the jump cache that lead here.
+    pub jumps: Vec<u16>,
+    /// Addressed by the code.
+    pub insns: Vec<Box<Insn>>,
+}
