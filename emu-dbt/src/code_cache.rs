@@ -11,7 +11,9 @@ const ALIGN: usize = 32;
 
 /// Why there is no arena.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot map {size} bytes for translated code: {source}; give a smaller --code-cache or --engine interp")]
+#[error(
+    "cannot map {size} bytes for translated code: {source}; give a smaller --code-cache or --engine interp"
+)]
 pub struct ArenaError {
     pub size: usize,
     pub source: std::io::Error,

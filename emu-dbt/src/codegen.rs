@@ -99,9 +99,13 @@ impl Compiler {
         self.context.func.signature = unit_signature();
         let mut out = Compiled::default();
         let b = FunctionBuilder::new(&mut self.context.func, &mut self.builder);
-        if let Err(why) =
-            translate::translate(b, region, self.options, self.isa.frontend_config(), &mut out)
-        {
+        if let Err(why) = translate::translate(
+            b,
+            region,
+            self.options,
+            self.isa.frontend_config(),
+            &mut out,
+        ) {
             // The builder keeps what a finished function would have cleared.
             self.builder = FunctionBuilderContext::new();
             return Err(CompileError::Translate(why));

@@ -106,7 +106,11 @@ impl Dbt {
         Ok(Self {
             interp,
             options,
-            name: if options.threshold <= 1 { "dbt" } else { "tiered" },
+            name: if options.threshold <= 1 {
+                "dbt"
+            } else {
+                "tiered"
+            },
             worker,
             arena: Arena::new(options.code_cache)?,
             trampoline: Trampoline::new()?,
@@ -114,7 +118,9 @@ impl Dbt {
             free: Vec::new(),
             members: FxHashMap::default(),
             roots: FxHashMap::default(),
-            jumps: jumps.try_into().unwrap_or_else(|_| unreachable!("JUMPS entries")),
+            jumps: jumps
+                .try_into()
+                .unwrap_or_else(|_| unreachable!("JUMPS entries")),
             deaths: 0,
             counters: Counters::default(),
         })
@@ -235,9 +241,10 @@ impl Dbt {
             return true;
         }
         let root = cpu.rip & !0xfff;
-        let good = u.pages.iter().all(|p| {
-            cpu.known_fetch_offset(root.wrapping_add(p.delta as u64)) == Some(p.off)
-        });
+        let good = u
+            .pages
+            .iter()
+            .all(|p| cpu.known_fetch_offset(root.wrapping_add(p.delta as u64)) == Some(p.off));
         if good {
             u.checked = tag;
         } else {
@@ -492,8 +499,11 @@ impl Dbt {
 fn same(a: &[emu_core::decode::insn::Insn], b: &[emu_core::decode::insn::Insn]) -> bool {
     a.len() == b.len()
         && a.iter().zip(b).all(|(a, b)| {
-            (a.code, a.off, a.len, a.imm, a.disp, a.r0, a.r1, a.base, a.index)
-                == (b.code, b.off, b.len, b.imm, b.disp, b.r0, b.r1, b.base, b.index)
+            (
+                a.code, a.off, a.len, a.imm, a.disp, a.r0, a.r1, a.base, a.index,
+            ) == (
+                b.code, b.off, b.len, b.imm, b.disp, b.r0, b.r1, b.base, b.index,
+            )
         })
 }
 

@@ -112,23 +112,27 @@ impl Options {
 
     fn mask<'a>(names: impl IntoIterator<Item = &'a str>) -> Result<u32, UnknownSwitch> {
         names.into_iter().try_fold(0, |m, name| {
-            Self::bit(name)
-                .map(|b| m | b)
-                .ok_or_else(|| UnknownSwitch {
-                    name: name.to_owned(),
-                    known: SWITCHES.map_names(),
-                })
+            Self::bit(name).map(|b| m | b).ok_or_else(|| UnknownSwitch {
+                name: name.to_owned(),
+                known: SWITCHES.map_names(),
+            })
         })
     }
 
     /// `--dbt-off`.
-    pub fn off<'a>(&mut self, names: impl IntoIterator<Item = &'a str>) -> Result<(), UnknownSwitch> {
+    pub fn off<'a>(
+        &mut self,
+        names: impl IntoIterator<Item = &'a str>,
+    ) -> Result<(), UnknownSwitch> {
         self.on &= !Self::mask(names)?;
         Ok(())
     }
 
     /// `--dbt-only`.
-    pub fn only<'a>(&mut self, names: impl IntoIterator<Item = &'a str>) -> Result<(), UnknownSwitch> {
+    pub fn only<'a>(
+        &mut self,
+        names: impl IntoIterator<Item = &'a str>,
+    ) -> Result<(), UnknownSwitch> {
         self.on &= Self::mask(names)?;
         Ok(())
     }
@@ -156,6 +160,9 @@ mod tests {
         o.only(["lower"]).unwrap();
         assert!(o.lower() && !o.inline_tlb());
         let e = o.off(["chian"]).unwrap_err();
-        assert!(e.to_string().contains("chian is no switch; there are region, "));
+        assert!(
+            e.to_string()
+                .contains("chian is no switch; there are region, ")
+        );
     }
 }

@@ -367,17 +367,15 @@ impl Gather<'_> {
                 Tail::Call(Edge::Exit(to)) => {
                     let node = &self.region.nodes[n];
                     let back = self.cut(node.rip.wrapping_add(u64::from(node.bytes)));
-                    self.contexts
-                        .iter()
-                        .position(|c| c.depth > 0 && c.parent == context && c.back == back && c.callee == to)
+                    self.contexts.iter().position(|c| {
+                        c.depth > 0 && c.parent == context && c.back == back && c.callee == to
+                    })
                 }
                 _ => None,
             };
             let index = &self.index;
             let link = |e: Edge, context: usize| match e {
-                Edge::Exit(rip) => index
-                    .get(&(rip, context))
-                    .map_or(e, |&to| Edge::Node(to)),
+                Edge::Exit(rip) => index.get(&(rip, context)).map_or(e, |&to| Edge::Node(to)),
                 e => e,
             };
             let t = &mut self.region.nodes[n].tail;
@@ -441,9 +439,32 @@ impl IsString for iced_x86::Mnemonic {
         use iced_x86::Mnemonic::*;
         matches!(
             self,
-            Movsb | Movsw | Movsd | Movsq | Stosb | Stosw | Stosd | Stosq | Lodsb | Lodsw | Lodsd
-                | Lodsq | Scasb | Scasw | Scasd | Scasq | Cmpsb | Cmpsw | Cmpsd | Cmpsq | Insb
-                | Insw | Insd | Outsb | Outsw | Outsd
+            Movsb
+                | Movsw
+                | Movsd
+                | Movsq
+                | Stosb
+                | Stosw
+                | Stosd
+                | Stosq
+                | Lodsb
+                | Lodsw
+                | Lodsd
+                | Lodsq
+                | Scasb
+                | Scasw
+                | Scasd
+                | Scasq
+                | Cmpsb
+                | Cmpsw
+                | Cmpsd
+                | Cmpsq
+                | Insb
+                | Insw
+                | Insd
+                | Outsb
+                | Outsw
+                | Outsd
         )
     }
 }

@@ -48,7 +48,12 @@ pub struct Info(pub u64);
 
 impl Info {
     pub fn new(delta: i32, idx: u8, kind: FlagKind, width: u8) -> Self {
-        Self(u64::from(delta as u32) | u64::from(idx) << 32 | (kind as u64) << 40 | u64::from(width) << 44)
+        Self(
+            u64::from(delta as u32)
+                | u64::from(idx) << 32
+                | (kind as u64) << 40
+                | u64::from(width) << 44,
+        )
     }
     pub fn size(self, bytes: u8) -> Self {
         Self(self.0 | u64::from(bytes) << 46)
@@ -132,9 +137,16 @@ fn settle_flags(cpu: &mut Vcpu, info: Info) {
 fn stop(cpu: &mut Vcpu, clock: u64, info: Info) {
     settle_flags(cpu, info);
     cpu.retired = clock.wrapping_add(cpu.scratch[scratch::END]) + info.idx();
-    cpu.rip = cut(cpu.key, cpu.scratch[scratch::BASE].wrapping_add(info.delta()));
+    cpu.rip = cut(
+        cpu.key,
+        cpu.scratch[scratch::BASE].wrapping_add(info.delta()),
+    );
     if cpu.stop == Stop::NonCanonical {
-        let v = if info.is_stack() { vector::SS } else { vector::GP };
+        let v = if info.is_stack() {
+            vector::SS
+        } else {
+            vector::GP
+        };
         cpu.stop = Stop::Fault(Fault::coded(v, 0));
     }
 }

@@ -19,10 +19,10 @@ use crate::fault::{Fault, R, vector};
 use crate::interp::string::repeated;
 use crate::op;
 use crate::vcpu::{Vcpu, reg};
-use std::cell::Cell;
 use iced_x86::{
     Decoder, DecoderError, DecoderOptions, EncodingKind, Instruction, Mnemonic, OpKind,
 };
+use std::cell::Cell;
 
 /// Instructions in a block at most.
 pub const MAX_INSNS: usize = 48;

@@ -401,19 +401,22 @@ impl Vcpu {
     /// Whether a write here, which would not fault, would touch bytes of decoded blocks.
     pub fn would_hit_code(&self, lin: u64, size: u64) -> bool {
         let first = (0x1000 - (lin & 0xfff)).min(size);
-        [(lin, first), (self.wrap(lin.wrapping_add(first)), size - first)]
-            .into_iter()
-            .any(|(at, n)| {
-                let e = self.tlb.probe(at);
-                let base = self.machine.ram.base() as u64;
-                n > 0
-                    && e.write & !0xfff == at & !0xfff
-                    && (e.write & 0xfff == CODE)
-                    && self
-                        .machine
-                        .ram
-                        .has_code(at.wrapping_add(e.addend).wrapping_sub(base), n)
-            })
+        [
+            (lin, first),
+            (self.wrap(lin.wrapping_add(first)), size - first),
+        ]
+        .into_iter()
+        .any(|(at, n)| {
+            let e = self.tlb.probe(at);
+            let base = self.machine.ram.base() as u64;
+            n > 0
+                && e.write & !0xfff == at & !0xfff
+                && (e.write & 0xfff == CODE)
+                && self
+                    .machine
+                    .ram
+                    .has_code(at.wrapping_add(e.addend).wrapping_sub(base), n)
+        })
     }
 
     /// Blocks decoded from these bytes are stale; the running block ends behind the instruction.

@@ -25,8 +25,7 @@ impl Translator<'_, '_> {
     /// Whether all operands are of kinds that lowerings can reach.
     pub fn reachable(x: &Instruction, i: &Insn) -> bool {
         !x.has_lock_prefix()
-            && (0..x.op_count())
-                .all(|n| x.op_kind(n) != OpKind::Memory || Self::addressable(i))
+            && (0..x.op_count()).all(|n| x.op_kind(n) != OpKind::Memory || Self::addressable(i))
     }
 
     /// Operand 0 is changed in place: `f` gives the new value from the old. Flags are set by the caller afterwards.

@@ -16,7 +16,16 @@ pub fn flagless_shift(t: &mut Translator, x: &Instruction, i: &Insn) -> bool {
     }
     let bits = width(x);
     let a = t.source(x, i, 1, bits);
-    let n = t.source(x, i, 2, if x.mnemonic() == Mnemonic::Rorx { 8 } else { bits });
+    let n = t.source(
+        x,
+        i,
+        2,
+        if x.mnemonic() == Mnemonic::Rorx {
+            8
+        } else {
+            bits
+        },
+    );
     let ins = t.b.ins();
     let r = match x.mnemonic() {
         Mnemonic::Shlx => ins.ishl(a, n),

@@ -71,7 +71,11 @@ impl Translator<'_, '_> {
             return false;
         }
         let condition = match x.mnemonic() {
-            Mnemonic::Loop | Mnemonic::Loope | Mnemonic::Loopne | Mnemonic::Jcxz | Mnemonic::Jecxz
+            Mnemonic::Loop
+            | Mnemonic::Loope
+            | Mnemonic::Loopne
+            | Mnemonic::Jcxz
+            | Mnemonic::Jecxz
             | Mnemonic::Jrcxz => match self.counted(x) {
                 Some(c) => c,
                 None => return false,
@@ -95,8 +99,8 @@ impl Translator<'_, '_> {
         use Code::*;
         let bits = match x.code() {
             Jrcxz_rel8_64 | Loop_rel8_64_RCX | Loope_rel8_64_RCX | Loopne_rel8_64_RCX => 64,
-            Jecxz_rel8_32 | Jecxz_rel8_64 | Loop_rel8_32_ECX | Loop_rel8_64_ECX | Loope_rel8_32_ECX
-            | Loope_rel8_64_ECX | Loopne_rel8_32_ECX | Loopne_rel8_64_ECX => 32,
+            Jecxz_rel8_32 | Jecxz_rel8_64 | Loop_rel8_32_ECX | Loop_rel8_64_ECX
+            | Loope_rel8_32_ECX | Loope_rel8_64_ECX | Loopne_rel8_32_ECX | Loopne_rel8_64_ECX => 32,
             _ => return None,
         };
         let count = self.get(reg::RCX as u8, bits);

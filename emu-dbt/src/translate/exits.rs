@@ -64,7 +64,9 @@ impl Translator<'_, '_> {
                 .b
                 .ins()
                 .load(I64, self.own, at, offset_of!(Slot, code) as i32);
-            self.b.ins().return_call_indirect(self.unit, target, &[self.cpu]);
+            self.b
+                .ins()
+                .return_call_indirect(self.unit, target, &[self.cpu]);
             self.b.switch_to_block(miss);
         }
         self.b.ins().return_(&[code]);
@@ -112,7 +114,9 @@ impl Translator<'_, '_> {
                 .b
                 .ins()
                 .load(I64, self.own, at, offset_of!(Jump, code) as i32);
-            self.b.ins().return_call_indirect(self.unit, target, &[self.cpu]);
+            self.b
+                .ins()
+                .return_call_indirect(self.unit, target, &[self.cpu]);
             self.b.switch_to_block(miss);
         }
         self.return_code(exit::INDIRECT);

@@ -72,13 +72,12 @@ pub fn shapes(region: &Region, options: Options) -> Vec<Shape> {
         .nodes
         .iter()
         .map(|n| {
-            n.code
-                .iter()
-                .zip(&n.insns)
-                .fold(Effect::Keep, |e, (x, i)| match effect(x, i, options) {
+            n.code.iter().zip(&n.insns).fold(Effect::Keep, |e, (x, i)| {
+                match effect(x, i, options) {
                     Effect::Keep => e,
                     leave => leave,
-                })
+                }
+            })
         })
         .collect();
     let order = region.order();
@@ -212,7 +211,8 @@ impl Translator<'_, '_> {
             s => {
                 // Only a pair can be made of anything; a shape that was not foreseen spoils the unit.
                 if s != Shape::Pair {
-                    self.failed = Some("an instruction left its flags otherwise than its table entry says");
+                    self.failed =
+                        Some("an instruction left its flags otherwise than its table entry says");
                 }
                 let (res, aux) = self.pair();
                 self.b.def_var(self.f0, res);
@@ -457,7 +457,8 @@ impl Translator<'_, '_> {
             let s = b.ins().ishl_imm_u(aux, 63);
             b.ins().bxor(res, s)
         };
-        let zero = |b: &mut cranelift_frontend::FunctionBuilder| b.ins().icmp_imm_s(IntCC::Equal, res, 0);
+        let zero =
+            |b: &mut cranelift_frontend::FunctionBuilder| b.ins().icmp_imm_s(IntCC::Equal, res, 0);
         let (value, inverted) = match cc {
             K::o | K::no => {
                 let v = of(b);

@@ -26,7 +26,10 @@ pub fn written(x: &iced_x86::Instruction, info: &mut InstructionInfoFactory) -> 
         .filter(|u| {
             matches!(
                 u.access(),
-                OpAccess::Write | OpAccess::CondWrite | OpAccess::ReadWrite | OpAccess::ReadCondWrite
+                OpAccess::Write
+                    | OpAccess::CondWrite
+                    | OpAccess::ReadWrite
+                    | OpAccess::ReadCondWrite
             )
         })
         .fold(0, |m, u| m | bit(u.register()))

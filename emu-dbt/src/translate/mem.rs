@@ -80,7 +80,11 @@ impl Translator<'_, '_> {
         match i.akind {
             akind::FLAT32 => self.cut32(v),
             k => {
-                let v = if k == akind::A32IN64 { self.cut32(v) } else { v };
+                let v = if k == akind::A32IN64 {
+                    self.cut32(v)
+                } else {
+                    v
+                };
                 if i.seg < 6 {
                     let base = self.load_own(I64, layout::SEG_BASE + 8 * usize::from(i.seg));
                     self.b.ins().iadd(v, base)
@@ -148,7 +152,14 @@ impl Translator<'_, '_> {
         self.return_code(crate::unit::exit::STOPPED);
     }
 
-    fn resolve(&mut self, lin: Value, size: u32, stack: bool, access: Access, helper: usize) -> Value {
+    fn resolve(
+        &mut self,
+        lin: Value,
+        size: u32,
+        stack: bool,
+        access: Access,
+        helper: usize,
+    ) -> Value {
         let (hit, miss) = (self.b.create_block(), self.b.create_block());
         self.b.set_cold_block(miss);
         self.b.append_block_param(hit, I64);

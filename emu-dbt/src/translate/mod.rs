@@ -224,11 +224,10 @@ impl Translator<'_, '_> {
                     let (out, on) = (self.b.create_block(), self.b.create_block());
                     self.b.set_cold_block(out);
                     let c = self.b.use_var(self.clock);
-                    let short = self.b.ins().icmp_imm_s(
-                        IntCC::SignedGreaterThan,
-                        c,
-                        -i64::from(need),
-                    );
+                    let short =
+                        self.b
+                            .ins()
+                            .icmp_imm_s(IntCC::SignedGreaterThan, c, -i64::from(need));
                     self.b.ins().brif(short, out, &[], on, &[]);
                     let (flags, dirty) = (self.flags, self.dirty);
                     self.b.switch_to_block(out);

@@ -50,11 +50,7 @@ pub fn multiply(t: &mut Translator, x: &Instruction, i: &Insn) -> bool {
 /// An immediate as a sign-extended constant of a width.
 fn sign_cut(v: u64, bits: u32) -> i64 {
     let v = ((v << (64 - bits)) as i64) >> (64 - bits);
-    if bits == 64 {
-        v
-    } else {
-        v & ((1 << bits) - 1)
-    }
+    if bits == 64 { v } else { v & ((1 << bits) - 1) }
 }
 
 /// The one-operand forms: a product of double width.
@@ -147,11 +143,7 @@ pub fn divide(t: &mut Translator, x: &Instruction, i: &Insn) -> bool {
         Some(s) => t.b.ins().band(fine, s),
         None => fine,
     };
-    let (go, slow, done) = (
-        t.b.create_block(),
-        t.b.create_block(),
-        t.b.create_block(),
-    );
+    let (go, slow, done) = (t.b.create_block(), t.b.create_block(), t.b.create_block());
     t.b.set_cold_block(slow);
     t.b.append_block_param(done, I64);
     t.b.append_block_param(done, I64);

@@ -20,16 +20,16 @@ pub fn lowering(m: Mnemonic) -> Option<Lowering> {
         Movzx | Movsx | Movsxd => transfer::extend,
         Lea => transfer::lea,
         Xchg => transfer::xchg,
-        Cmovo | Cmovno | Cmovb | Cmovae | Cmove | Cmovne | Cmovbe | Cmova | Cmovs | Cmovns | Cmovp
-        | Cmovnp | Cmovl | Cmovge | Cmovle | Cmovg => transfer::cmov,
+        Cmovo | Cmovno | Cmovb | Cmovae | Cmove | Cmovne | Cmovbe | Cmova | Cmovs | Cmovns
+        | Cmovp | Cmovnp | Cmovl | Cmovge | Cmovle | Cmovg => transfer::cmov,
         Seto | Setno | Setb | Setae | Sete | Setne | Setbe | Seta | Sets | Setns | Setp | Setnp
         | Setl | Setge | Setle | Setg => transfer::setcc,
         Cbw | Cwde | Cdqe => transfer::extend_accumulator,
         Cwd | Cdq | Cqo => transfer::sign_to_dx,
         Bswap => transfer::bswap,
         Movbe => transfer::movbe,
-        Nop | Endbr32 | Endbr64 | Prefetchnta | Prefetcht0 | Prefetcht1 | Prefetcht2 | Prefetchw
-        | Lfence | Sfence => transfer::nothing,
+        Nop | Endbr32 | Endbr64 | Prefetchnta | Prefetcht0 | Prefetcht1 | Prefetcht2
+        | Prefetchw | Lfence | Sfence => transfer::nothing,
         Clc | Stc | Cmc => transfer::carry_flag,
         Push => stack::push,
         Pop => stack::pop,
