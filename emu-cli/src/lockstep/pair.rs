@@ -88,7 +88,10 @@ impl Pair {
             [0, 1].map(|n| vms[n].runner.engine.name().to_string())
         };
         if let Some(at) = options.break_at {
-            let inner = std::mem::replace(&mut vms[1].runner.engine, engines::make(a, &options.machine.translator)?);
+            let inner = std::mem::replace(
+                &mut vms[1].runner.engine,
+                engines::make(a, &options.machine.translator)?,
+            );
             vms[1].runner.engine = Box::new(Broken { inner, at });
         }
         if let Some(Bytes(insn)) = options.break_unit.clone() {
