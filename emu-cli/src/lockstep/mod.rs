@@ -182,17 +182,20 @@ type Make = Box<dyn Fn() -> Box<dyn Engine>>;
 
 fn eager(options: &Options) -> Option<Make> {
     let second = options.engines[1];
+    let translator = options.machine.translator.clone();
+    // The same was made before, so it can be made again.
+    let make = move |kind| engines::make(kind, &translator).expect("an engine like the one before");
     match &options.break_unit {
         Some(Bytes(insn)) => {
             let insn = insn.clone();
             Some(Box::new(move || {
-                let (inner, insn) = (engines::make(second), insn.clone());
+                let (inner, insn) = (make(second), insn.clone());
                 Box::new(BrokenUnit { inner, insn })
             }))
         }
         None => {
             let kind = second.eager()?;
-            Some(Box::new(move || engines::make(kind)))
+            Some(Box::new(move || make(kind)))
         }
     }
 }

@@ -6,7 +6,7 @@
 
 use super::{Bytes, Options};
 use crate::args;
-use crate::engines::{self, Broken, BrokenUnit, EngineKind, Sliced};
+use crate::engines::{self, Broken, BrokenUnit, Sliced};
 use crate::output::Output;
 use crate::signals::Control;
 use crate::status::Status;
@@ -95,7 +95,7 @@ impl Pair {
             vms[1].runner.engine = Box::new(Broken { inner, at });
         }
         if let Some(Bytes(insn)) = options.break_unit.clone() {
-            let inner = engines::make(b);
+            let inner = engines::make(b, &options.machine.translator)?;
             vms[1].runner.engine = Box::new(BrokenUnit { inner, insn });
         }
         let kept = Kept {
