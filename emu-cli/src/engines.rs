@@ -103,6 +103,9 @@ impl Engine for Sliced {
     fn stats(&self) -> Vec<(&'static str, u64)> {
         self.inner.stats()
     }
+    fn tables(&self) -> Vec<(&'static str, Vec<(String, u64)>)> {
+        self.inner.tables()
+    }
     fn recent(&self) -> Vec<(u64, u32)> {
         self.inner.recent()
     }
@@ -133,6 +136,9 @@ impl Engine for Broken {
     }
     fn stats(&self) -> Vec<(&'static str, u64)> {
         self.inner.stats()
+    }
+    fn tables(&self) -> Vec<(&'static str, Vec<(String, u64)>)> {
+        self.inner.tables()
     }
     fn recent(&self) -> Vec<(u64, u32)> {
         self.inner.recent()
@@ -198,6 +204,9 @@ impl Engine for BrokenUnit {
     }
     fn stats(&self) -> Vec<(&'static str, u64)> {
         self.inner.stats()
+    }
+    fn tables(&self) -> Vec<(&'static str, Vec<(String, u64)>)> {
+        self.inner.tables()
     }
     fn recent(&self) -> Vec<(u64, u32)> {
         self.inner.recent()

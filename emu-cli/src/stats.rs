@@ -33,6 +33,10 @@ fn collect(vm: &Vm, status: Status, wall: Duration) -> Map<String, Value> {
     for (name, n) in vm.runner.engine.stats() {
         put(name, n.into());
     }
+    for (name, rows) in vm.runner.engine.tables() {
+        let rows = rows.into_iter().map(|(k, n)| (k, n.into()));
+        put(name, Value::Object(rows.collect()));
+    }
     put(
         "cpu",
         serde_json::to_value(&cpu.stats).unwrap_or(Value::Null),

@@ -23,6 +23,10 @@ pub trait Engine {
     fn name(&self) -> &'static str;
     /// The engine's own counters.
     fn stats(&self) -> Vec<(&'static str, u64)>;
+    /// Counters that have names of their own, in groups, largest first.
+    fn tables(&self) -> Vec<(&'static str, Vec<(String, u64)>)> {
+        Vec::new()
+    }
     /// The last blocks executed, oldest first, as (RIP, instructions), for a crash report.
     fn recent(&self) -> Vec<(u64, u32)>;
     /// What the engine has made of the code at this RIP of the current address space and mode (guest code, intermediate and

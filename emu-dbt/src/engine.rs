@@ -23,6 +23,7 @@ use crate::code_cache::{Arena, ArenaError};
 use crate::codegen::{CompileError, Compiler, Trampoline};
 use crate::options::Options;
 use crate::region::Region;
+use crate::stubs::Calls;
 use crate::unit::{Compiled, JUMPS, Jump, Slot, Unit, UnitId, exit, scratch};
 use emu_core::cpu::mode::ModeKey;
 use emu_core::engine::{Engine, Exit};
@@ -84,6 +85,7 @@ pub struct Dbt {
     /// Units by root.
     roots: FxHashMap<(u64, ModeKey), UnitId>,
     jumps: Box<[Jump; JUMPS]>,
+    calls: Calls,
     /// Counts deaths of translated blocks.
     deaths: u64,
     pub counters: Counters,
@@ -121,6 +123,7 @@ impl Dbt {
             jumps: jumps
                 .try_into()
                 .unwrap_or_else(|_| unreachable!("JUMPS entries")),
+            calls: Calls::default(),
             deaths: 0,
             counters: Counters::default(),
         })
@@ -259,6 +262,7 @@ impl Dbt {
         cpu.scratch[scratch::END] = end;
         cpu.scratch[scratch::TAG] = tag;
         cpu.scratch[scratch::JUMPS] = self.jumps.as_ptr() as u64;
+        cpu.scratch[scratch::CALLS] = self.calls.address();
         let before = cpu.retired;
         // SAFETY: the trampoline has this signature; `code` is the entry of a live unit, compiled for this vCPU's mode, whose
         // pages are where it expects them. The vCPU is not touched from here until it comes back.
@@ -565,6 +569,10 @@ impl Engine for Dbt {
             ("pages_not_where_they_were", c.pages_not_where_they_were),
         ]);
         v
+    }
+
+    fn tables(&self) -> Vec<(&'static str, Vec<(String, u64)>)> {
+        self.calls.tables()
     }
 
     fn recent(&self) -> Vec<(u64, u32)> {

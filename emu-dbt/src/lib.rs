@@ -15,6 +15,7 @@ pub mod engine;
 pub mod options;
 pub mod region;
 pub mod runtime;
+pub mod stubs;
 pub mod translate;
 pub mod unit;
 

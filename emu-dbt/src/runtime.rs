@@ -16,7 +16,6 @@ use emu_core::cpu::width::Width;
 use emu_core::decode::insn::{Flow, Insn};
 use emu_core::fault::{Fault, R, Stop, vector};
 use emu_core::vcpu::{Vcpu, reg};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// How the arithmetic flags are kept at one place of a unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,19 +81,6 @@ impl Info {
     fn leaves_rip(self) -> bool {
         self.0 >> 54 & 1 != 0
     }
-}
-
-/// How often handlers were called from compiled code, by iced-x86's code number.
-static CALLS: [AtomicU64; 5000] = [const { AtomicU64::new(0) }; 5000];
-
-/// (iced-x86 code number, calls) of every handler that compiled code called in this process.
-pub fn calls() -> Vec<(usize, u64)> {
-    CALLS
-        .iter()
-        .enumerate()
-        .map(|(n, c)| (n, c.load(Relaxed)))
-        .filter(|c| c.1 != 0)
-        .collect()
 }
 
 fn cut(key: ModeKey, rip: u64) -> u64 {
@@ -244,8 +230,8 @@ pub unsafe extern "C" fn call(cpu: *mut Vcpu, insn: *const Insn, clock: u64, inf
     // SAFETY: the caller's promise.
     let (cpu, insn) = unsafe { (&mut *cpu, &*insn) };
     let info = Info(info);
-    let count = &CALLS[usize::from(insn.code) % CALLS.len()];
-    count.store(count.load(Relaxed) + 1, Relaxed);
+    // SAFETY: the engine has put the address of a table with a word for each iced-x86 code here (`Dbt::enter`).
+    unsafe { *(cpu.scratch[scratch::CALLS] as *mut u64).add(usize::from(insn.code)) += 1 };
     settle_flags(cpu, info);
     cpu.retired = clock.wrapping_add(cpu.scratch[scratch::END]);
     cpu.scratch[scratch::CALLED] += 1;

@@ -48,6 +48,8 @@ pub mod scratch {
     pub const VALUE: usize = 6;
     /// Instructions retired in handlers called from compiled code.
     pub const CALLED: usize = 10;
+    /// Address of the counts of handler calls, a word for each iced-x86 code.
+    pub const CALLS: usize = 11;
 }
 
 /// How a unit came back to the dispatcher: the low three bits of what it returns. [`exit::LINK`] has the slot's address above them.
