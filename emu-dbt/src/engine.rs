@@ -130,7 +130,7 @@ impl Dbt {
     }
 
     fn tag(cpu: &Vcpu) -> u64 {
-        cpu.tlb.epoch() << 16 | u64::from(cpu.key.bits())
+        crate::runtime::tag(cpu)
     }
 
     /// One round of the dispatcher: from block `n` at RIP on, until there is something to look at.

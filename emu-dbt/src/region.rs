@@ -56,8 +56,8 @@ pub enum Tail {
     Repeat(Edge, Edge),
     /// Anything else that leaves RIP in the vCPU, or may have changed mode or mapping.
     Far,
-    /// It falls through, but mode, mapping or an interrupt line may have changed.
-    Barrier,
+    /// Its handler runs; it goes on unless mode, mapping or an interrupt line have changed.
+    Barrier(Edge),
 }
 
 /// One block in one context.
@@ -199,10 +199,10 @@ impl Region {
     /// The blocks that may follow a block within the region.
     pub fn successors(&self, n: usize) -> impl Iterator<Item = usize> + use<> {
         let pair = match self.nodes[n].tail {
-            Tail::Next(e) | Tail::Jump(e) | Tail::Call(e) => [Some(e), None],
+            Tail::Next(e) | Tail::Jump(e) | Tail::Call(e) | Tail::Barrier(e) => [Some(e), None],
             Tail::Cond(a, b) | Tail::Repeat(a, b) => [Some(a), Some(b)],
             Tail::Ret(r) => [r.map(|(_, e)| e), None],
-            Tail::Indirect | Tail::Far | Tail::Barrier => [None, None],
+            Tail::Indirect | Tail::Far => [None, None],
         };
         pair.into_iter().flatten().filter_map(|e| match e {
             Edge::Node(n) => Some(n),
@@ -300,6 +300,7 @@ impl Gather<'_> {
         let context = node.context;
         match node.tail {
             Tail::Next(e) | Tail::Jump(e) => self.want(e, context),
+            Tail::Barrier(e) if passes(&node.code[node.code.len() - 1]) => self.want(e, context),
             Tail::Cond(a, b) | Tail::Repeat(a, b) => {
                 self.want(a, context);
                 self.want(b, context);
@@ -382,6 +383,7 @@ impl Gather<'_> {
             *t = match *t {
                 Tail::Next(e) => Tail::Next(link(e, context)),
                 Tail::Jump(e) => Tail::Jump(link(e, context)),
+                Tail::Barrier(e) => Tail::Barrier(link(e, context)),
                 Tail::Cond(a, b) => Tail::Cond(link(a, context), link(b, context)),
                 Tail::Repeat(a, b) => Tail::Repeat(link(a, context), link(b, context)),
                 Tail::Call(e) => Tail::Call(callee.map_or(e, |c| link(e, c))),
@@ -410,7 +412,7 @@ fn tail(b: &Block, rip: u64) -> Tail {
     match b.ends {
         Ends::No => return Tail::Next(next),
         Ends::Far => return Tail::Far,
-        Ends::Barrier => return Tail::Barrier,
+        Ends::Barrier => return Tail::Barrier(next),
         Ends::Branch if last.pfx & pfx::REFUSED != 0 => return Tail::Far,
         Ends::Branch => {}
     }
@@ -428,6 +430,15 @@ fn tail(b: &Block, rip: u64) -> Tail {
         FlowControl::IndirectBranch | FlowControl::IndirectCall => Tail::Indirect,
         _ => Tail::Far,
     }
+}
+
+/// Whether an instruction that might change mode or mapping mostly does not, so that what follows it belongs to its region.
+fn passes(x: &Instruction) -> bool {
+    use iced_x86::Mnemonic::*;
+    matches!(
+        x.mnemonic(),
+        Cli | Popf | Popfd | Popfq | Swapgs | Rdmsr | Wrmsr | Stac | Clac | In | Out
+    ) || x.op0_register().is_segment_register()
 }
 
 trait IsString {

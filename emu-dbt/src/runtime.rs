@@ -83,6 +83,11 @@ impl Info {
     }
 }
 
+/// What links and the jump cache are compared with: TLB epoch (address space, privilege) and mode in one word.
+pub fn tag(cpu: &Vcpu) -> u64 {
+    cpu.tlb.epoch() << 16 | u64::from(cpu.key.bits())
+}
+
 fn cut(key: ModeKey, rip: u64) -> u64 {
     if key.contains(ModeKey::CODE64) {
         rip
@@ -249,11 +254,15 @@ pub unsafe extern "C" fn call(cpu: *mut Vcpu, insn: *const Insn, clock: u64, inf
             if !info.leaves_rip() {
                 cpu.rip = cut(key, at.wrapping_add(u64::from(insn.len)));
             }
-            if flow == Flow::Done && cpu.events.is_empty() {
-                exit::DONE
-            } else {
-                exit::LOOK_UP
+            if flow == Flow::Left || !cpu.events.is_empty() {
+                return exit::LOOK_UP;
             }
+            let tag = tag(cpu);
+            if cpu.scratch[scratch::TAG] == tag {
+                return exit::DONE;
+            }
+            cpu.scratch[scratch::TAG] = tag;
+            exit::MOVED
         }
         Flow::Stopped => {
             cpu.leave = false;

@@ -49,7 +49,7 @@ pub mod scratch {
     /// Instructions retired in handlers called from compiled code.
     pub const CALLED: usize = 10;
     /// Address of the counts of handler calls, a word for each iced-x86 code.
-    pub const CALLS: usize = 11;
+    pub const CALLS: usize = 12;
 }
 
 /// How a unit came back to the dispatcher: the low three bits of what it returns. [`exit::LINK`] has the slot's address above them.
@@ -64,8 +64,10 @@ pub mod exit {
     pub const LOOK_UP: u64 = 3;
     /// Too little is left of the slice; RIP is the block that did not begin.
     pub const FUEL: u64 = 4;
-    /// The block's last instruction ran by its handler and nothing is pending; RIP is exact.
+    /// The block's last instruction ran by its handler, nothing is pending, and links hold as before; RIP is exact.
     pub const DONE: u64 = 5;
+    /// The same, but mode, privilege or mapping are others now: [`scratch::TAG`](super::scratch::TAG) has been renewed.
+    pub const MOVED: u64 = 6;
 }
 
 /// A page that a unit has code on: its distance from the root's page and where it was found in RAM.

@@ -84,6 +84,11 @@ impl Translator<'_, '_> {
     pub fn exit_indirect(&mut self, rip: Value) {
         self.write_state();
         self.store_own(rip, layout::RIP);
+        self.look_up(rip);
+    }
+
+    /// Goes to the unit at RIP if the jump cache knows it; the vCPU's state is exact already.
+    pub fn look_up(&mut self, rip: Value) {
         if self.options.jump_cache() {
             let (on, miss) = (self.b.create_block(), self.b.create_block());
             let check = self.b.create_block();

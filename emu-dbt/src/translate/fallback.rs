@@ -5,6 +5,7 @@ use super::flags::Flags;
 use super::guest::written;
 use crate::region::Tail;
 use crate::runtime;
+use crate::unit::exit;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::I64;
 use cranelift_codegen::ir::{AbiParam, InstBuilder, Signature, Value};
@@ -71,37 +72,63 @@ impl Translator<'_, '_> {
         self.write_back();
         self.pass_flags();
         let tail = self.region.nodes[self.node].tail;
-        let falls = matches!(tail, Tail::Barrier);
+        let falls = matches!(tail, Tail::Barrier(_));
         let info = self.info().last(!falls);
         let insn = self.owned_insn(i);
         let code = self.call_helper(runtime::call as *const () as usize, insn, info);
-        let Tail::Repeat(next, _) = tail else {
-            self.b.ins().return_(&[code]);
-            return;
-        };
-        // A repeated string instruction that is finished goes on in the region.
+        if !matches!(tail, Tail::Barrier(_) | Tail::Repeat(..)) {
+            return self.leave_after_handler(code);
+        }
         let (on, out) = (self.b.create_block(), self.b.create_block());
-        let check = self.b.create_block();
-        let ran = self
+        self.b.set_cold_block(out);
+        let same = self
             .b
             .ins()
-            .icmp_imm_s(IntCC::Equal, code, crate::unit::exit::DONE as i64);
-        self.b.ins().brif(ran, check, &[], out, &[]);
-        self.b.switch_to_block(check);
-        let rip = self.load_own(I64, layout::RIP);
-        let node = &self.region.nodes[self.node];
-        let after = node.rip.wrapping_add(u64::from(node.bytes));
-        let after = self.rip_value(after);
-        let done = self.b.ins().icmp(IntCC::Equal, rip, after);
-        self.b.ins().brif(done, on, &[], out, &[]);
+            .icmp_imm_s(IntCC::Equal, code, exit::DONE as i64);
+        self.b.ins().brif(same, on, &[], out, &[]);
         self.b.switch_to_block(out);
-        self.b.ins().return_(&[code]);
+        self.leave_after_handler(code);
         self.b.switch_to_block(on);
         if x.rflags_modified() != iced_x86::RflagsBits::NONE {
             self.flags = Flags::Mem;
         }
         self.reload(written(x, &mut InstructionInfoFactory::new()));
         self.advance_clock();
-        self.go(next);
+        match tail {
+            Tail::Barrier(next) => self.go(next),
+            Tail::Repeat(next, again) => {
+                // After a chunk RIP says whether there is more to do.
+                let rip = self.load_own(I64, layout::RIP);
+                let node = &self.region.nodes[self.node];
+                let after = node.rip.wrapping_add(u64::from(node.bytes));
+                let after = self.rip_value(after);
+                let done = self.b.ins().icmp(IntCC::Equal, rip, after);
+                let (on, more) = (self.b.create_block(), self.b.create_block());
+                self.b.ins().brif(done, on, &[], more, &[]);
+                let (flags, dirty) = (self.flags, self.dirty);
+                self.b.switch_to_block(more);
+                self.go(again);
+                (self.flags, self.dirty) = (flags, dirty);
+                self.b.switch_to_block(on);
+                self.go(next);
+            }
+            _ => {}
+        }
+    }
+
+    /// Behind a handler that has left RIP in the vCPU: goes on where it says, or returns to the dispatcher.
+    fn leave_after_handler(&mut self, code: Value) {
+        let (on, out) = (self.b.create_block(), self.b.create_block());
+        let done = exit::DONE as i64;
+        let go = self
+            .b
+            .ins()
+            .icmp_imm_s(IntCC::SignedGreaterThanOrEqual, code, done);
+        self.b.ins().brif(go, on, &[], out, &[]);
+        self.b.switch_to_block(out);
+        self.b.ins().return_(&[code]);
+        self.b.switch_to_block(on);
+        let rip = self.load_own(I64, layout::RIP);
+        self.look_up(rip);
     }
 }
