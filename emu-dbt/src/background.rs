@@ -12,7 +12,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 
 /// Regions that may wait.
-const QUEUE: usize = 64;
+///
+/// Few: what is hotter asks more often, and so is likelier to be there when there is room.
+const QUEUE: usize = 3;
 
 /// A region and what became of it.
 pub struct Finished {

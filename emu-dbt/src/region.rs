@@ -23,11 +23,13 @@ use std::collections::BinaryHeap;
 /// Blocks in a region at most.
 const MAX_NODES: usize = 96;
 /// Instructions in a region at most.
-const MAX_INSNS: usize = 600;
+const MAX_INSNS: usize = 300;
+/// Instructions in a loop at most that keeps its registers out of the vCPU.
+const SMALL_LOOP: usize = 64;
 /// Calls within calls at most.
 const MAX_DEPTH: usize = 4;
 /// A successor is taken when it ran at least one time in this many that the root did.
-const COLDEST: u32 = 32;
+const COLDEST: u32 = 16;
 
 /// Where control goes from a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -170,6 +172,44 @@ impl Region {
         for (n, node) in self.nodes.iter_mut().enumerate() {
             node.check = checked[n].then_some(longest[n]);
         }
+    }
+
+    /// Which blocks belong to a loop of at most [`SMALL_LOOP`] instructions.
+    pub fn small_loops(&self) -> Vec<bool> {
+        let order = self.order();
+        let mut rank = vec![usize::MAX; self.nodes.len()];
+        let mut before = vec![Vec::new(); self.nodes.len()];
+        for (k, &n) in order.iter().enumerate() {
+            rank[n] = k;
+            for s in self.successors(n) {
+                before[s].push(n);
+            }
+        }
+        let mut inside = vec![false; self.nodes.len()];
+        for &n in &order {
+            for head in self.successors(n).filter(|&s| rank[s] <= rank[n]) {
+                let mut body = vec![head];
+                let mut todo = vec![n];
+                let mut insns = self.nodes[head].insns.len();
+                while let Some(m) = todo.pop() {
+                    if body.contains(&m) {
+                        continue;
+                    }
+                    body.push(m);
+                    insns += self.nodes[m].insns.len();
+                    if insns > SMALL_LOOP {
+                        break;
+                    }
+                    todo.extend(&before[m]);
+                }
+                if insns <= SMALL_LOOP {
+                    for m in body {
+                        inside[m] = true;
+                    }
+                }
+            }
+        }
+        inside
     }
 
     /// Blocks in reverse post-order from the root.

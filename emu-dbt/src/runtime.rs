@@ -227,6 +227,75 @@ pub unsafe extern "C" fn claim(cpu: *mut Vcpu, lin: u64, clock: u64, info: u64) 
     0
 }
 
+/// The memory helpers as compiled code calls them: every register is kept, and the result goes to
+/// [`scratch::RESULT`](crate::unit::scratch::RESULT).
+pub mod kept {
+    use super::*;
+
+    #[cfg(all(target_arch = "x86_64", not(windows)))]
+    macro_rules! kept {
+        ($($name:ident),*) => {$(
+            /// See the function of this name outside.
+            ///
+            /// # Safety
+            /// As there.
+            #[unsafe(naked)]
+            pub unsafe extern "C" fn $name(cpu: *mut Vcpu, lin: u64, clock: u64, info: u64) {
+                // The caller's frame is aligned to 16 bytes at the call, so this one is with 9 pushes and 8 bytes more than 256 + 8.
+                core::arch::naked_asm!(
+                    "push rax", "push rcx", "push rdx", "push rsi", "push rdi",
+                    "push r8", "push r9", "push r10", "push r11",
+                    "sub rsp, 256",
+                    "movups [rsp], xmm0", "movups [rsp + 16], xmm1", "movups [rsp + 32], xmm2",
+                    "movups [rsp + 48], xmm3", "movups [rsp + 64], xmm4", "movups [rsp + 80], xmm5",
+                    "movups [rsp + 96], xmm6", "movups [rsp + 112], xmm7", "movups [rsp + 128], xmm8",
+                    "movups [rsp + 144], xmm9", "movups [rsp + 160], xmm10", "movups [rsp + 176], xmm11",
+                    "movups [rsp + 192], xmm12", "movups [rsp + 208], xmm13", "movups [rsp + 224], xmm14",
+                    "movups [rsp + 240], xmm15",
+                    "call {inner}",
+                    "movups xmm0, [rsp]", "movups xmm1, [rsp + 16]", "movups xmm2, [rsp + 32]",
+                    "movups xmm3, [rsp + 48]", "movups xmm4, [rsp + 64]", "movups xmm5, [rsp + 80]",
+                    "movups xmm6, [rsp + 96]", "movups xmm7, [rsp + 112]", "movups xmm8, [rsp + 128]",
+                    "movups xmm9, [rsp + 144]", "movups xmm10, [rsp + 160]", "movups xmm11, [rsp + 176]",
+                    "movups xmm12, [rsp + 192]", "movups xmm13, [rsp + 208]", "movups xmm14, [rsp + 224]",
+                    "movups xmm15, [rsp + 240]",
+                    "add rsp, 256",
+                    "pop r11", "pop r10", "pop r9", "pop r8",
+                    "pop rdi", "pop rsi", "pop rdx", "pop rcx",
+                    "mov [rdi + {result}], rax",
+                    "pop rax",
+                    "ret",
+                    inner = sym super::$name,
+                    result = const RESULT,
+                )
+            }
+        )*};
+    }
+
+    #[cfg(not(all(target_arch = "x86_64", not(windows))))]
+    macro_rules! kept {
+        ($($name:ident),*) => {$(
+            /// See the function of this name outside.
+            ///
+            /// # Safety
+            /// As there.
+            pub unsafe extern "C" fn $name(cpu: *mut Vcpu, lin: u64, clock: u64, info: u64) {
+                // SAFETY: the caller's promise.
+                unsafe {
+                    let result = super::$name(cpu, lin, clock, info);
+                    (*cpu).scratch[scratch::RESULT] = result;
+                }
+            }
+        )*};
+    }
+
+    /// Where the result goes, from the vCPU's start.
+    #[cfg(all(target_arch = "x86_64", not(windows)))]
+    const RESULT: usize = emu_core::layout::SCRATCH + 8 * scratch::RESULT;
+
+    kept!(read, write, claim);
+}
+
 /// Runs an instruction by its handler; 0, or how the unit is to return ([`exit`]).
 ///
 /// # Safety

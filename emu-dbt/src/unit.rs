@@ -48,6 +48,8 @@ pub mod scratch {
     pub const VALUE: usize = 6;
     /// Instructions retired in handlers called from compiled code.
     pub const CALLED: usize = 10;
+    /// What a memory helper returned.
+    pub const RESULT: usize = 11;
     /// Address of the counts of handler calls, a word for each iced-x86 code.
     pub const CALLS: usize = 12;
 }

@@ -22,6 +22,17 @@ pub fn helper_signature(convention: CallConv) -> Signature {
     s
 }
 
+/// Helpers for memory keep every register, so that the way around them costs compiled code nothing; the result is in
+/// [`scratch::RESULT`](crate::unit::scratch::RESULT).
+pub fn memory_signature(convention: CallConv) -> Signature {
+    let mut s = helper_signature(convention);
+    s.returns.clear();
+    if cfg!(all(target_arch = "x86_64", not(windows))) {
+        s.call_conv = CallConv::PreserveAll;
+    }
+    s
+}
+
 impl Translator<'_, '_> {
     /// Calls a helper with the vCPU, `arg`, the clock and the info word.
     pub fn call_helper(&mut self, helper: usize, arg: Value, info: runtime::Info) -> Value {
@@ -44,7 +55,7 @@ impl Translator<'_, '_> {
 
     /// Runs one instruction within its block by its handler.
     pub fn call_handler(&mut self, x: &Instruction, i: &Insn) {
-        self.write_back();
+        self.flush();
         self.pass_flags();
         let info = self.info();
         let insn = self.owned_insn(i);

@@ -44,20 +44,32 @@ fn bit(r: Register) -> u16 {
 }
 
 /// Registers whose variable may differ from the vCPU when a block begins.
-pub fn dirty_at_entry(region: &Region) -> Vec<u16> {
+pub fn dirty_at_entry(region: &Region, loops: &[bool]) -> Vec<u16> {
     let mut info = InstructionInfoFactory::new();
-    let own: Vec<u16> = region
+    // What a block adds, and whether it keeps what came in: an access writes everything back.
+    let own: Vec<(u16, bool)> = region
         .nodes
         .iter()
-        .map(|n| n.code.iter().fold(0, |m, x| m | written(x, &mut info)))
+        .zip(loops)
+        .map(|(n, &in_loop)| {
+            n.code.iter().fold((0, true), |(m, keep), x| {
+                let clean = !in_loop && accesses(x);
+                let before = if clean { 0 } else { m };
+                (before | written(x, &mut info), keep && !clean)
+            })
+        })
         .collect();
     let mut at = vec![0u16; region.nodes.len()];
     let order = region.order();
     loop {
         let mut changed = false;
         for &n in &order {
-            let out = at[n] | own[n];
+            let (added, keeps) = own[n];
+            let out = added | if keeps { at[n] } else { 0 };
             for s in region.successors(n) {
+                if loops[s] && !loops[n] {
+                    continue;
+                }
                 changed |= at[s] | out != at[s];
                 at[s] |= out;
             }
@@ -66,6 +78,24 @@ pub fn dirty_at_entry(region: &Region) -> Vec<u16> {
             return at;
         }
     }
+}
+
+/// Whether an instruction certainly reaches memory, or is left to its handler.
+fn accesses(x: &iced_x86::Instruction) -> bool {
+    use iced_x86::{Mnemonic::*, OpKind};
+    let plain = matches!(
+        x.mnemonic(),
+        Lea | Nop
+            | Endbr32
+            | Endbr64
+            | Prefetchnta
+            | Prefetcht0
+            | Prefetcht1
+            | Prefetcht2
+            | Prefetchw
+            | INVALID
+    );
+    !plain && (0..x.op_count()).any(|n| x.op_kind(n) == OpKind::Memory)
 }
 
 impl Translator<'_, '_> {
@@ -129,6 +159,19 @@ impl Translator<'_, '_> {
                 let v = self.b.use_var(self.gpr[r]);
                 self.store_own(v, layout::GPR + 8 * r);
             }
+        }
+    }
+
+    /// Writes changed registers to the vCPU on the way on.
+    pub fn flush(&mut self) {
+        self.write_back();
+        self.dirty = 0;
+    }
+
+    /// What comes before an access: outside small loops the registers are brought home here, once, and not on each slow path.
+    pub fn before_access(&mut self) {
+        if !self.loops[self.node] {
+            self.flush();
         }
     }
 

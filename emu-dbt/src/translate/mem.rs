@@ -124,15 +124,14 @@ impl Translator<'_, '_> {
         };
         let tag = self.b.ins().load(I64, self.own, entry, at as i32);
         let ok = self.b.ins().icmp(IntCC::Equal, want, tag);
-        let found = self.b.create_block();
-        self.b.ins().brif(ok, found, &[], miss, &[]);
-        self.b.switch_to_block(found);
         let addend = self
             .b
             .ins()
             .load(I64, self.own, entry, layout::ENTRY_ADDEND as i32);
         let host = self.b.ins().iadd(lin, addend);
-        self.b.ins().jump(hit, &[BlockArg::Value(host)]);
+        self.b
+            .ins()
+            .brif(ok, hit, &[BlockArg::Value(host)], miss, &[]);
     }
 
     /// The slow path's beginning: state that a fault needs, then the helper. Its result.
@@ -140,16 +139,23 @@ impl Translator<'_, '_> {
         self.write_back();
         self.pass_flags();
         let info = self.info().size(size as u8).stack(stack);
-        self.call_helper(helper, lin, info)
+        self.call_memory(helper, lin, info)
+    }
+
+    /// Calls a memory helper, which keeps all registers.
+    fn call_memory(&mut self, helper: usize, lin: Value, info: runtime::Info) -> Value {
+        let f = self.iconst(helper as u64);
+        let clock = self.b.use_var(self.clock);
+        let info = self.iconst(info.0);
+        self.b
+            .ins()
+            .call_indirect(self.memory_helper, f, &[self.cpu, lin, clock, info]);
+        self.load_scratch(crate::unit::scratch::RESULT)
     }
 
     /// Where the helper's result is zero, the unit is left: the instruction did not complete.
     fn check_helper(&mut self, result: Value, on: cranelift_codegen::ir::Block, args: &[BlockArg]) {
-        let out = self.b.create_block();
-        self.b.set_cold_block(out);
-        self.b.ins().brif(result, on, args, out, &[]);
-        self.b.switch_to_block(out);
-        self.return_code(crate::unit::exit::STOPPED);
+        self.b.ins().brif(result, on, args, self.stop, &[]);
     }
 
     fn resolve(
@@ -160,6 +166,7 @@ impl Translator<'_, '_> {
         access: Access,
         helper: usize,
     ) -> Value {
+        self.before_access();
         let (hit, miss) = (self.b.create_block(), self.b.create_block());
         self.b.set_cold_block(miss);
         self.b.append_block_param(hit, I64);
@@ -173,19 +180,20 @@ impl Translator<'_, '_> {
 
     /// Reads `ty` at a linear address.
     pub fn read(&mut self, lin: Value, ty: Type, stack: bool) -> Value {
-        let helper = runtime::read as *const () as usize;
+        let helper = runtime::kept::read as *const () as usize;
         let host = self.resolve(lin, ty.bytes(), stack, Access::Read, helper);
         self.b.ins().load(ty, self.guest, host, 0)
     }
 
     /// The host address of `size` bytes that will be changed in place.
     pub fn claim(&mut self, lin: Value, size: u32, stack: bool) -> Value {
-        let helper = runtime::claim as *const () as usize;
+        let helper = runtime::kept::claim as *const () as usize;
         self.resolve(lin, size, stack, Access::Write, helper)
     }
 
     /// Writes a value at a linear address.
     pub fn write(&mut self, lin: Value, v: Value, stack: bool) {
+        self.before_access();
         let size = self.b.func.dfg.value_type(v).bytes();
         let (hit, miss, done) = (
             self.b.create_block(),
@@ -197,7 +205,7 @@ impl Translator<'_, '_> {
         self.probe(lin, size, Access::Write, hit, miss);
         self.b.switch_to_block(miss);
         self.store_scratch(crate::unit::scratch::VALUE, v);
-        let ok = self.slow(runtime::write as *const () as usize, lin, size, stack);
+        let ok = self.slow(runtime::kept::write as *const () as usize, lin, size, stack);
         self.check_helper(ok, done, &[]);
         self.b.switch_to_block(hit);
         let host = self.b.block_params(hit)[0];

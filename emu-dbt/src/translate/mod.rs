@@ -62,7 +62,12 @@ pub struct Translator<'a, 'b> {
     own: MemFlagsData,
     guest: MemFlagsData,
     helper: SigRef,
+    memory_helper: SigRef,
     unit: SigRef,
+    /// Returns to the dispatcher with [`exit::STOPPED`](crate::unit::exit::STOPPED).
+    stop: Block,
+    /// Blocks of small loops, where changed registers are written back on the slow path rather than before each access.
+    loops: Vec<bool>,
     failed: Option<&'static str>,
 }
 
@@ -82,6 +87,9 @@ pub fn translate(
     let own = MemFlagsData::trusted();
     let guest = MemFlagsData::new().with_notrap();
     let helper = b.import_signature(fallback::helper_signature(config.default_call_conv));
+    let memory_helper = b.import_signature(fallback::memory_signature(config.default_call_conv));
+    let stop = b.create_block();
+    b.set_cold_block(stop);
     let unit = b.import_signature(crate::codegen::unit_signature());
     let gpr = std::array::from_fn(|_| b.declare_var(I64));
     let (f0, f1, clock) = (b.declare_var(I64), b.declare_var(I64), b.declare_var(I64));
@@ -109,11 +117,14 @@ pub fn translate(
         own,
         guest,
         helper,
+        memory_helper,
         unit,
+        stop,
+        loops: region.small_loops(),
         failed: None,
     };
     t.enter();
-    let dirty = guest::dirty_at_entry(region);
+    let dirty = guest::dirty_at_entry(region, &t.loops);
     for n in region.order() {
         t.begin(n, dirty[n]);
         t.body();
@@ -122,6 +133,8 @@ pub fn translate(
     if let Some(why) = t.failed {
         return Err(why);
     }
+    t.b.switch_to_block(stop);
+    t.return_code(crate::unit::exit::STOPPED);
     b.seal_all_blocks();
     b.finalize(config);
     Ok(())
@@ -234,6 +247,9 @@ impl Translator<'_, '_> {
                     self.exit_short(self.region.nodes[n].rip);
                     (self.flags, self.dirty) = (flags, dirty);
                     self.b.switch_to_block(on);
+                }
+                if self.loops[n] && !self.loops[self.node] {
+                    self.flush();
                 }
                 self.set_shape_vars(self.shapes[n]);
                 self.b.ins().jump(self.blocks[n], &[]);
