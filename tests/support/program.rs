@@ -255,7 +255,9 @@ pub fn program(r: &mut Noise, model: &Arc<CpuModel>) -> Vcpu {
         put(table, to | 7);
     }
     for page in 0..RAM >> 12 {
-        put(0x4000 + 8 * page, page << 12 | 3);
+        // Only code executes: a stray return is a fault and another block, not a walk through zeros.
+        let stray = u64::from(!(CODE..STACK).contains(&(page << 12)));
+        put(0x4000 + 8 * page, page << 12 | 3 | stray << 63);
     }
     put(0x4000 + 8 * (HOLES >> 12), 0);
     put(0x4008 + 8 * (HOLES >> 12), (HOLES + 0x1000) | 1);
