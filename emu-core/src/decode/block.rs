@@ -163,13 +163,14 @@ impl Builder {
                     spare.push(blank(op!(|c: &mut Vcpu, _: &Insn| c.ud())));
                     let into = &mut spare[idx];
                     let learner = learn.then_some(&mut *memo);
-                    let Some(ends) = decode_into(code, at, len, idx, rip, ctx, into, learner)
+                    let Some((ends, covers)) =
+                        decode_into(code, at, len, idx, rip, ctx, into, learner)
                     else {
                         spare.pop();
                         break;
                     };
                     root = memo.root(ctx.key);
-                    at += into.len as usize;
+                    at += covers;
                     ends
                 }
             };
@@ -181,7 +182,8 @@ impl Builder {
     }
 }
 
-/// Decodes in full the instruction `at` bytes into the block; `None`: its bytes end beyond `len`.
+/// Decodes in full the instruction `at` bytes into the block: how it ends the block, and the bytes that it was made from. `None`:
+/// they end beyond `len`.
 #[cold]
 #[inline(never)]
 fn decode_into(
@@ -193,7 +195,7 @@ fn decode_into(
     ctx: &Ctx,
     into: &mut Insn,
     memo: Option<&mut Memo>,
-) -> Option<Ends> {
+) -> Option<(Ends, usize)> {
     let bytes = &code[at..len];
     let (bits, here) = (ctx.key.code_bits(), rip.wrapping_add(at as u64));
     let mut first = Decoder::with_ip(bits, bytes, here, OPTIONS);
@@ -205,12 +207,13 @@ fn decode_into(
         let (insn, ends) = undefined(at, too_long(bytes, ctx.key));
         *into = insn;
         into.idx = idx as u8;
-        return Some(ends);
+        // A write to any byte that was looked at may make it another instruction.
+        return Some((ends, bytes.len().min(15)));
     }
     let ends = predecode_into(&x, bytes, rip, at as u16, ctx, into);
     into.idx = idx as u8;
     let Some(memo) = memo else {
-        return Some(ends);
+        return Some((ends, x.len()));
     };
     let constants = first.get_constant_offsets(&x);
     let head = memo::head(&x, &constants);
@@ -229,7 +232,7 @@ fn decode_into(
         gives(code, &x) && gives(&other, &second)
     });
     memo.learn(ctx.key, &bytes[..head], leaf);
-    Some(ends)
+    Some((ends, x.len()))
 }
 
 /// An instruction whose bytes end on the next page.
@@ -251,7 +254,7 @@ fn across(cpu: &mut Vcpu, rip: u64, lin: u64, page: &Fetched) -> R<Block> {
     let x = decoder.decode();
     let (insn, ends, len) = if x.is_invalid() {
         let (i, e) = undefined(0, too_long(&bytes, ctx.key));
-        (i, e, page.len + 1)
+        (i, e, bytes.len())
     } else {
         let (i, e) = predecode(&x, &bytes, rip, 0, ctx);
         (i, e, x.len())

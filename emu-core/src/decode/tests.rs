@@ -150,3 +150,24 @@ fn a_page_written_as_data_loses_its_code_at_once() {
     assert_eq!(decode(&mut cache, 0xfc0), names[63]);
     assert_eq!(cache.stats.blocks_invalidated_by_write, 20 + 64);
 }
+
+#[test]
+fn an_undefined_instruction_depends_on_every_byte_that_was_looked_at() {
+    let (mut b, page) = bench();
+    let ram = &b.cpu.machine.clone().ram;
+    // REX.W and 06h, which 64-bit code has not.
+    b.write(CODE + 0x40, &[0x48, 0x06, 0xc4]);
+    for written in [0, 1, 2, 14] {
+        let mut cache = Cache::default();
+        let block = cache
+            .builder
+            .build(&mut b.cpu, CODE + 0x40, CODE + 0x40, page + 0x40)
+            .unwrap();
+        assert_eq!(block.insns.len(), 1);
+        ram.add_code(block.off, u64::from(block.bytes));
+        let n = cache.insert(block, ram);
+        assert!(ram.has_code(page + 0x40 + written, 1) && cache.alive(n));
+        cache.invalidate(ram, page + 0x40 + written, 1);
+        assert!(!cache.alive(n), "byte {written}");
+    }
+}
