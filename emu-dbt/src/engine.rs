@@ -24,7 +24,9 @@ use crate::codegen::{CompileError, Compiler, Trampoline};
 use crate::options::Options;
 use crate::region::Region;
 use crate::stubs::Calls;
-use crate::unit::{Compiled, JUMPS, Jump, Slot, Unit, UnitId, exit, scratch};
+use crate::unit::{
+    Compiled, JUMP_PARTS, JUMPS, Jump, Slot, Unit, UnitId, exit, jump_index, jump_part, scratch,
+};
 use emu_core::cpu::mode::ModeKey;
 use emu_core::engine::{Engine, Exit};
 use emu_core::interp::Interp;
@@ -63,6 +65,8 @@ pub struct Counters {
     pub exits_fuel: u64,
     pub links_made: u64,
     pub pages_not_where_they_were: u64,
+    pub units_rebound: u64,
+    pub units_not_global: u64,
 }
 
 enum Worker {
@@ -84,7 +88,7 @@ pub struct Dbt {
     members: FxHashMap<(u64, ModeKey), Vec<UnitId>>,
     /// Units by root.
     roots: FxHashMap<(u64, ModeKey), UnitId>,
-    jumps: Box<[Jump; JUMPS]>,
+    jumps: Box<[Jump]>,
     calls: Calls,
     /// Counts deaths of translated blocks.
     deaths: u64,
@@ -104,7 +108,7 @@ impl Dbt {
         };
         let mut interp = Interp::default();
         interp.cache.threshold = options.threshold;
-        let jumps = vec![Jump::default(); JUMPS].into_boxed_slice();
+        let jumps = vec![Jump::default(); JUMPS * JUMP_PARTS].into_boxed_slice();
         Ok(Self {
             interp,
             options,
@@ -120,9 +124,7 @@ impl Dbt {
             free: Vec::new(),
             members: FxHashMap::default(),
             roots: FxHashMap::default(),
-            jumps: jumps
-                .try_into()
-                .unwrap_or_else(|_| unreachable!("JUMPS entries")),
+            jumps,
             calls: Calls::default(),
             deaths: 0,
             counters: Counters::default(),
@@ -145,9 +147,12 @@ impl Dbt {
             }
             if unit != 0 && self.usable(cpu, unit) {
                 let tag = Self::tag(cpu);
-                if let Some(slot) = from.take() {
+                let settled = self.holds(unit, tag);
+                let slot = from.take().filter(|_| settled);
+                if let Some(slot) = slot {
                     self.link(slot, unit, tag);
-                } else if indirect {
+                }
+                if settled && (indirect || slot.is_some()) {
                     self.remember(cpu.rip, unit, tag);
                 }
                 indirect = false;
@@ -175,6 +180,8 @@ impl Dbt {
                         }
                         return;
                     }
+                    // Another address than the unit was bound to: the way round makes it this one's.
+                    exit::REBIND => {}
                     _ => {
                         self.counters.exits_look_up += 1;
                         return;
@@ -235,25 +242,67 @@ impl Dbt {
     }
 
     /// Whether a unit's pages are where it was compiled from.
-    fn usable(&mut self, cpu: &Vcpu, id: UnitId) -> bool {
+    fn usable(&mut self, cpu: &mut Vcpu, id: UnitId) -> bool {
         let tag = Self::tag(cpu);
         let Some(u) = self.units[id as usize].as_mut() else {
             return false;
         };
+        if *u.bound != cpu.rip {
+            self.bind(id, cpu.rip);
+            return self.usable(cpu, id);
+        }
         if u.checked == tag {
             return true;
         }
         let root = cpu.rip & !0xfff;
+        let at = |p: &crate::unit::Page| root.wrapping_add(p.delta as u64);
         let good = u
             .pages
             .iter()
-            .all(|p| cpu.known_fetch_offset(root.wrapping_add(p.delta as u64)) == Some(p.off));
+            .all(|p| cpu.known_fetch_offset(at(p)) == Some(p.off));
         if good {
-            u.checked = tag;
+            for p in &u.pages {
+                cpu.tlb.note_code(at(p));
+            }
+            // What is checked for global pages is checked for every address space.
+            let global = u.pages.iter().all(|p| cpu.tlb.is_global(at(p)));
+            u.checked = if crate::runtime::over_spaces(cpu) && !global {
+                self.counters.units_not_global += 1;
+                0
+            } else {
+                tag
+            };
         } else {
             self.counters.pages_not_where_they_were += 1;
         }
         good
+    }
+
+    /// Whether links may lead to a unit that [`usable`](Self::usable) has just found good.
+    fn holds(&self, id: UnitId, tag: u64) -> bool {
+        self.units[id as usize]
+            .as_ref()
+            .is_some_and(|u| u.checked == tag)
+    }
+
+    /// A unit belongs to one linear address at a time, since its links do: the same page may be mapped at several.
+    fn bind(&mut self, id: UnitId, rip: u64) {
+        let Some(mut u) = self.units[id as usize].take() else {
+            return;
+        };
+        *u.bound = rip;
+        u.checked = 0;
+        for slot in &mut u.slots {
+            let address = (&raw const **slot).cast_mut();
+            if let Some(Some(to)) = self.units.get_mut(slot.to as usize) {
+                to.incoming.retain(|&p| p != address);
+            } else if slot.to == id {
+                u.incoming.retain(|&p| p != address);
+            }
+            (slot.tag, slot.to) = (0, 0);
+        }
+        self.counters.units_rebound += 1;
+        self.units[id as usize] = Some(u);
     }
 
     fn enter(&mut self, cpu: &mut Vcpu, id: UnitId, end: u64, tag: u64) -> u64 {
@@ -261,7 +310,8 @@ impl Dbt {
         let code = self.units[id as usize].as_ref().map_or(0, |u| u.code);
         cpu.scratch[scratch::END] = end;
         cpu.scratch[scratch::TAG] = tag;
-        cpu.scratch[scratch::JUMPS] = self.jumps.as_ptr() as u64;
+        cpu.scratch[scratch::ALL_JUMPS] = self.jumps.as_ptr() as u64;
+        crate::runtime::set_tag(cpu, tag);
         cpu.scratch[scratch::CALLS] = self.calls.address();
         let before = cpu.retired;
         // SAFETY: the trampoline has this signature; `code` is the entry of a live unit, compiled for this vCPU's mode, whose
@@ -296,7 +346,7 @@ impl Dbt {
         let Some(u) = self.units[id as usize].as_mut() else {
             return;
         };
-        let at = rip as usize & (JUMPS - 1);
+        let at = jump_part(tag) * JUMPS + jump_index(rip);
         self.jumps[at] = Jump {
             rip,
             tag,
@@ -398,7 +448,11 @@ impl Dbt {
         self.counters.guest_insns_compiled += u64::from(compiled.guest_insns);
         self.counters.guest_insns_lowered += u64::from(compiled.lowered);
         let Compiled {
-            code, slots, insns, ..
+            code,
+            slots,
+            insns,
+            bound,
+            ..
         } = compiled;
         let root = region.root().off;
         if let Some(&old) = self.roots.get(&(root, region.key)) {
@@ -416,6 +470,7 @@ impl Dbt {
             size: code.len(),
             code: self.arena.address(at),
             checked: 0,
+            bound,
             slots,
             incoming: Vec::new(),
             jumps: Vec::new(),
@@ -566,6 +621,8 @@ impl Engine for Dbt {
             ("unit_exits_look_up", c.exits_look_up),
             ("unit_exits_fuel", c.exits_fuel),
             ("links_made", c.links_made),
+            ("units_rebound", c.units_rebound),
+            ("units_not_global", c.units_not_global),
             ("pages_not_where_they_were", c.pages_not_where_they_were),
         ]);
         v

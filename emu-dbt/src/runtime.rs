@@ -84,8 +84,28 @@ impl Info {
 }
 
 /// What links and the jump cache are compared with: TLB epoch (address space, privilege) and mode in one word.
+///
+/// For the supervisor with global pages on it is their epoch: what the tag is compared with is then valid in every address
+/// space, and must be on global pages.
 pub fn tag(cpu: &Vcpu) -> u64 {
-    cpu.tlb.epoch() << 16 | u64::from(cpu.key.bits())
+    let epoch = if over_spaces(cpu) {
+        cpu.tlb.global_epoch() << 1 | 1
+    } else {
+        cpu.tlb.epoch() << 1
+    };
+    epoch << 16 | u64::from(cpu.key.bits())
+}
+
+/// Whether the tag is that of global pages.
+pub fn over_spaces(cpu: &Vcpu) -> bool {
+    cpu.cpl < 3 && cpu.cr4 & emu_core::cpu::control::cr4::PGE != 0
+}
+
+/// Takes a new tag for links and the jump cache.
+pub fn set_tag(cpu: &mut Vcpu, tag: u64) {
+    cpu.scratch[scratch::TAG] = tag;
+    let part = crate::unit::jump_part(tag) * crate::unit::JUMPS * size_of::<crate::unit::Jump>();
+    cpu.scratch[scratch::JUMPS] = cpu.scratch[scratch::ALL_JUMPS] + part as u64;
 }
 
 fn cut(key: ModeKey, rip: u64) -> u64 {
@@ -330,7 +350,7 @@ pub unsafe extern "C" fn call(cpu: *mut Vcpu, insn: *const Insn, clock: u64, inf
             if cpu.scratch[scratch::TAG] == tag {
                 return exit::DONE;
             }
-            cpu.scratch[scratch::TAG] = tag;
+            set_tag(cpu, tag);
             exit::MOVED
         }
         Flow::Stopped => {

@@ -28,8 +28,20 @@ pub struct Jump {
     pub code: u64,
 }
 
-/// Entries of the jump cache; a power of two.
-pub const JUMPS: usize = 4096;
+/// Entries of the jump cache for one tag; a power of two.
+pub const JUMPS: usize = 1024;
+/// Parts of the jump cache; tags share them.
+pub const JUMP_PARTS: usize = 8;
+
+/// Which part of the jump cache a tag uses.
+pub fn jump_part(tag: u64) -> usize {
+    (tag >> 16 ^ tag >> 19 ^ tag >> 22) as usize & (JUMP_PARTS - 1)
+}
+
+/// Where a target stands in its part.
+pub fn jump_index(rip: u64) -> usize {
+    (rip ^ rip >> 12) as usize & (JUMPS - 1)
+}
 
 /// Words of [`Vcpu::scratch`](emu_core::vcpu::Vcpu::scratch).
 pub mod scratch {
@@ -37,7 +49,7 @@ pub mod scratch {
     pub const END: usize = 0;
     /// What links and the jump cache are compared with: TLB epoch and mode.
     pub const TAG: usize = 1;
-    /// The jump cache.
+    /// The part of the jump cache that belongs to the tag.
     pub const JUMPS: usize = 2;
     /// RIP of the running unit's root.
     pub const BASE: usize = 3;
@@ -52,6 +64,8 @@ pub mod scratch {
     pub const RESULT: usize = 11;
     /// Address of the counts of handler calls, a word for each iced-x86 code.
     pub const CALLS: usize = 12;
+    /// The jump cache.
+    pub const ALL_JUMPS: usize = 13;
 }
 
 /// How a unit came back to the dispatcher: the low three bits of what it returns. [`exit::LINK`] has the slot's address above them.
@@ -70,6 +84,8 @@ pub mod exit {
     pub const DONE: u64 = 5;
     /// The same, but mode, privilege or mapping are others now: [`scratch::TAG`](super::scratch::TAG) has been renewed.
     pub const MOVED: u64 = 6;
+    /// The unit is bound to another linear address than RIP.
+    pub const REBIND: u64 = 7;
 }
 
 /// A page that a unit has code on: its distance from the root's page and where it was found in RAM.
@@ -84,6 +100,8 @@ pub struct Page {
 pub struct Compiled {
     pub code: Vec<u8>,
     pub slots: Vec<Box<Slot>>,
+    /// Where the unit runs; its code compares.
+    pub bound: Box<u64>,
     /// The instructions that compiled code calls handlers for; it holds their addresses.
     pub insns: Vec<Box<Insn>>,
     pub guest_insns: u32,
@@ -107,6 +125,8 @@ pub struct Unit {
     pub code: u64,
     /// The tag under which its pages were last seen where they were.
     pub checked: u64,
+    /// The linear address that its links are for.
+    pub bound: Box<u64>,
     pub slots: Vec<Box<Slot>>,
     /// Slots of other units (or its own) that lead here.
     pub incoming: Vec<*mut Slot>,

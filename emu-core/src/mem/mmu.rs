@@ -568,6 +568,7 @@ impl Vcpu {
     /// The RAM offset of the code byte at `lin`, with all the checks of an instruction fetch; `None`: it is not RAM.
     #[inline(always)]
     pub fn fetch_offset(&mut self, lin: u64) -> R<Option<u64>> {
+        self.tlb.note_code(lin);
         let e = self.tlb.probe(lin);
         if lin | 0xfff == e.exec {
             return Ok(Some(

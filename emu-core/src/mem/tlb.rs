@@ -10,7 +10,9 @@
 //! memory is an empty set.
 //!
 //! *Epochs.* Whatever was true of an address space's translations when a block was linked to its successor stays true while
-//! the epoch is the same; each invalidation gives the space a new one.
+//! the epoch is the same; each invalidation gives the space a new one. INVLPG of a page that no code was fetched from (as far as
+//! a bit for each 4096th page knows) leaves it alone. Global pages have an epoch of their own, over all spaces: what is true
+//! of code on them in one space is true in all (SDM Vol. 3A, 4.10.2.4).
 
 /// Entries in a set; a power of two.
 pub const ENTRIES: usize = 4096;
@@ -148,6 +150,8 @@ struct Space {
     pcid: u16,
     epoch: u64,
     last_use: u64,
+    /// A bit for each index of a page that code was fetched from under this epoch.
+    code: [u64; ENTRIES / 64],
     /// Pages larger than 4 KiB whose fragments may be here, by half of the address space: (address, mask) that covers all.
     large: [Option<(u64, u64)>; 2],
     sets: [Set; 3],
@@ -168,6 +172,8 @@ pub struct Tlb {
     next_epoch: u64,
     /// The epoch of the space and asker in force.
     epoch: u64,
+    /// The epoch of global pages.
+    global_epoch: u64,
     ticks: u64,
     /// By RAM page: the entry, plus one, whose write tag alone may be direct in any set; or [`NOBODY`], [`MANY`].
     writers: Vec<u16>,
@@ -187,6 +193,7 @@ impl Default for Tlb {
                 pcid: 0,
                 epoch: 2,
                 last_use: 0,
+                code: [0; ENTRIES / 64],
                 large: [None; 2],
                 sets: [Set::new(), Set::new(), Set::new()],
             }],
@@ -198,6 +205,7 @@ impl Default for Tlb {
             blinded: false,
             next_epoch: 4,
             epoch: 2,
+            global_epoch: 1,
             ticks: 0,
             writers: Vec::new(),
             fills: 0,
@@ -256,7 +264,28 @@ impl Tlb {
         self.epoch
     }
 
+    /// What code on global pages must have seen to be where it was.
+    #[inline(always)]
+    pub fn global_epoch(&self) -> u64 {
+        self.global_epoch
+    }
+
+    /// Code was fetched from the page of `lin`: its translation now counts for the epoch.
+    #[inline(always)]
+    pub fn note_code(&mut self, lin: u64) {
+        let i = Set::index(lin);
+        self.spaces[self.cur].code[i / 64] |= 1 << (i & 63);
+    }
+
+    /// Whether the entry that serves `lin` is a global page's.
+    pub fn is_global(&self, lin: u64) -> bool {
+        let i = Set::index(lin);
+        let set = &self.spaces[self.cur].sets[self.who as usize];
+        set.global[i / 64] >> (i & 63) & 1 != 0
+    }
+
     fn renew(&mut self, space: usize) {
+        self.spaces[space].code = [0; ENTRIES / 64];
         self.spaces[space].epoch = self.next_epoch;
         self.next_epoch += 2;
         if space == self.cur {
@@ -274,6 +303,7 @@ impl Tlb {
                     pcid,
                     epoch: 0,
                     last_use: 0,
+                    code: [0; ENTRIES / 64],
                     large: [None; 2],
                     sets: [Set::new(), Set::new(), Set::new()],
                 });
@@ -287,7 +317,8 @@ impl Tlb {
                 .enumerate()
                 .min_by_key(|(_, s)| s.last_use)
                 .expect("SPACES spaces");
-            self.flush_space(old, false);
+            // Its global translations go with it, but stay true.
+            self.empty_space(old, false);
             self.spaces[old].pcid = pcid;
             old
         });
@@ -296,6 +327,13 @@ impl Tlb {
     }
 
     fn flush_space(&mut self, space: usize, keep_global: bool) {
+        if !keep_global {
+            self.global_epoch += 1;
+        }
+        self.empty_space(space, keep_global);
+    }
+
+    fn empty_space(&mut self, space: usize, keep_global: bool) {
         self.flushes += 1;
         self.renew(space);
         let s = &mut self.spaces[space];
@@ -335,7 +373,11 @@ impl Tlb {
                 self.flush_space(i, false);
                 continue;
             }
-            self.renew(i);
+            let bit = Set::index(lin);
+            if self.spaces[i].code[bit / 64] >> (bit & 63) & 1 != 0 {
+                self.renew(i);
+                self.global_epoch += 1;
+            }
             for set in &mut self.spaces[i].sets {
                 set.flush_page(lin);
             }

@@ -42,8 +42,8 @@ impl Translator<'_, '_> {
     /// Leaves for a known RIP, the clock advanced already.
     pub fn exit_to(&mut self, rip: u64) {
         self.write_state();
-        let at = self.rip_value(rip);
-        self.store_own(at, layout::RIP);
+        let at_rip = self.rip_value(rip);
+        self.store_own(at_rip, layout::RIP);
         let slot = Box::new(Slot::default());
         let address = (&raw const *slot) as u64;
         self.out.slots.push(slot);
@@ -68,7 +68,29 @@ impl Translator<'_, '_> {
                 .ins()
                 .return_call_indirect(self.unit, target, &[self.cpu]);
             self.b.switch_to_block(miss);
+            // A link made for another address space: this one's unit may be in the jump cache. One never made is to be made.
+            if self.options.jump_cache() {
+                let (find, plain) = (self.find, self.b.create_block());
+                self.b.set_cold_block(plain);
+                self.finds = true;
+                let args = [at_rip.into(), code.into()];
+                self.b.ins().brif(seen, find, &args, plain, &[]);
+                self.b.switch_to_block(plain);
+            }
         }
+        self.b.ins().return_(&[code]);
+    }
+
+    /// The block that asks the jump cache on behalf of all links that do not hold.
+    pub fn emit_find(&mut self) {
+        if !self.finds {
+            return;
+        }
+        let find = self.find;
+        self.b.switch_to_block(find);
+        let rip = self.b.append_block_param(find, I64);
+        let code = self.b.append_block_param(find, I64);
+        self.ask_jump_cache(rip);
         self.b.ins().return_(&[code]);
     }
 
@@ -90,40 +112,47 @@ impl Translator<'_, '_> {
     /// Goes to the unit at RIP if the jump cache knows it; the vCPU's state is exact already.
     pub fn look_up(&mut self, rip: Value) {
         if self.options.jump_cache() {
-            let (on, miss) = (self.b.create_block(), self.b.create_block());
-            let check = self.b.create_block();
-            self.b.set_cold_block(miss);
-            let table = self.load_scratch(scratch::JUMPS);
-            let at = self.b.ins().ishl_imm_u(rip, 5);
-            let at = self
-                .b
-                .ins()
-                .band_imm_u(at, ((JUMPS - 1) * size_of::<Jump>()) as i64);
-            let at = self.b.ins().iadd(table, at);
-            let seen = self
-                .b
-                .ins()
-                .load(I64, self.own, at, offset_of!(Jump, rip) as i32);
-            let same = self.b.ins().icmp(IntCC::Equal, rip, seen);
-            self.b.ins().brif(same, check, &[], miss, &[]);
-            self.b.switch_to_block(check);
-            let tag = self.load_scratch(scratch::TAG);
-            let seen = self
-                .b
-                .ins()
-                .load(I64, self.own, at, offset_of!(Jump, tag) as i32);
-            let holds = self.b.ins().icmp(IntCC::Equal, tag, seen);
-            self.b.ins().brif(holds, on, &[], miss, &[]);
-            self.b.switch_to_block(on);
-            let target = self
-                .b
-                .ins()
-                .load(I64, self.own, at, offset_of!(Jump, code) as i32);
-            self.b
-                .ins()
-                .return_call_indirect(self.unit, target, &[self.cpu]);
-            self.b.switch_to_block(miss);
+            self.ask_jump_cache(rip);
         }
         self.return_code(exit::INDIRECT);
+    }
+
+    /// Goes on where the jump cache says; what is emitted next is for a miss.
+    fn ask_jump_cache(&mut self, rip: Value) {
+        let (on, miss) = (self.b.create_block(), self.b.create_block());
+        let check = self.b.create_block();
+        self.b.set_cold_block(miss);
+        let table = self.load_scratch(scratch::JUMPS);
+        let high = self.b.ins().ushr_imm_u(rip, 12);
+        let at = self.b.ins().bxor(rip, high);
+        let at = self.b.ins().ishl_imm_u(at, 5);
+        let at = self
+            .b
+            .ins()
+            .band_imm_u(at, ((JUMPS - 1) * size_of::<Jump>()) as i64);
+        let at = self.b.ins().iadd(table, at);
+        let seen = self
+            .b
+            .ins()
+            .load(I64, self.own, at, offset_of!(Jump, rip) as i32);
+        let same = self.b.ins().icmp(IntCC::Equal, rip, seen);
+        self.b.ins().brif(same, check, &[], miss, &[]);
+        self.b.switch_to_block(check);
+        let tag = self.load_scratch(scratch::TAG);
+        let seen = self
+            .b
+            .ins()
+            .load(I64, self.own, at, offset_of!(Jump, tag) as i32);
+        let holds = self.b.ins().icmp(IntCC::Equal, tag, seen);
+        self.b.ins().brif(holds, on, &[], miss, &[]);
+        self.b.switch_to_block(on);
+        let target = self
+            .b
+            .ins()
+            .load(I64, self.own, at, offset_of!(Jump, code) as i32);
+        self.b
+            .ins()
+            .return_call_indirect(self.unit, target, &[self.cpu]);
+        self.b.switch_to_block(miss);
     }
 }

@@ -67,7 +67,7 @@ impl Translator<'_, '_> {
         self.b.ins().return_(&[code]);
         self.b.switch_to_block(on);
         // The helper has brought the flags into the vCPU; where the handler leaves them alone, their operands are still good.
-        if x.rflags_modified() != iced_x86::RflagsBits::NONE {
+        if x.rflags_modified() & super::flags::ARITH != 0 {
             self.flags = Flags::Mem;
         }
         let mask = if x.is_invalid() {
@@ -100,7 +100,7 @@ impl Translator<'_, '_> {
         self.b.switch_to_block(out);
         self.leave_after_handler(code);
         self.b.switch_to_block(on);
-        if x.rflags_modified() != iced_x86::RflagsBits::NONE {
+        if x.rflags_modified() & super::flags::ARITH != 0 {
             self.flags = Flags::Mem;
         }
         self.reload(written(x, &mut InstructionInfoFactory::new()));

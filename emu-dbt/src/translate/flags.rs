@@ -21,12 +21,42 @@ use iced_x86::{ConditionCode, Instruction, RflagsBits};
 #[derive(Clone, Copy, Debug)]
 pub enum Flags {
     Mem,
-    Pair { res: Value, aux: Value },
-    Sub { bits: u32, a: Value, b: Value },
-    Add { bits: u32, a: Value, b: Value },
-    Logic { bits: u32, r: Value },
-    Inc { bits: u32, r: Value, cf: Value },
-    Dec { bits: u32, r: Value, cf: Value },
+    Pair {
+        res: Value,
+        aux: Value,
+    },
+    Sub {
+        bits: u32,
+        a: Value,
+        b: Value,
+    },
+    Add {
+        bits: u32,
+        a: Value,
+        b: Value,
+    },
+    Logic {
+        bits: u32,
+        r: Value,
+    },
+    Inc {
+        bits: u32,
+        r: Value,
+        cf: Value,
+    },
+    Dec {
+        bits: u32,
+        r: Value,
+        cf: Value,
+    },
+    /// ADC and SBB: operands, result, whether it subtracts. Leaves a block as a pair.
+    Carry {
+        bits: u32,
+        a: Value,
+        b: Value,
+        r: Value,
+        subtract: bool,
+    },
 }
 
 /// [`Flags`] without the values: how a block finds them.
@@ -50,7 +80,7 @@ enum Effect {
 
 /// The shape that an instruction leaves when it is lowered; `None`: it leaves the flags alone.
 fn effect(x: &Instruction, i: &Insn, options: Options) -> Effect {
-    if i.pfx & pfx::REFUSED != 0 || x.rflags_modified() & ARITH == RflagsBits::NONE {
+    if i.pfx & pfx::REFUSED != 0 || x.rflags_modified() & ARITH == 0 {
         return Effect::Keep;
     }
     if !options.lower() || !options.flag_elim() || i.pfx & pfx::AS_OLDER != 0 {
@@ -59,7 +89,8 @@ fn effect(x: &Instruction, i: &Insn, options: Options) -> Effect {
     Effect::Leave(table::shape(x, i).unwrap_or(Shape::Pair))
 }
 
-const ARITH: u32 = RflagsBits::OF
+/// The six arithmetic flags in iced-x86's bits.
+pub const ARITH: u32 = RflagsBits::OF
     | RflagsBits::SF
     | RflagsBits::ZF
     | RflagsBits::AF
@@ -113,7 +144,7 @@ impl Flags {
         let log = |bits: u32| (bits / 8).trailing_zeros() as u8;
         match self {
             Self::Mem => (FlagKind::Mem, 0),
-            Self::Pair { .. } => (FlagKind::Pair, 0),
+            Self::Pair { .. } | Self::Carry { .. } => (FlagKind::Pair, 0),
             Self::Sub { bits, .. } => (FlagKind::Sub, log(bits)),
             Self::Add { bits, .. } => (FlagKind::Add, log(bits)),
             Self::Logic { bits, .. } => (FlagKind::Logic, log(bits)),
@@ -125,7 +156,7 @@ impl Flags {
     /// The values to keep, narrow ones as they are.
     pub fn values(self) -> Option<(Value, Option<Value>)> {
         Some(match self {
-            Self::Mem => return None,
+            Self::Mem | Self::Carry { .. } => return None,
             Self::Pair { res, aux } => (res, Some(aux)),
             Self::Sub { a, b, .. } | Self::Add { a, b, .. } => (a, Some(b)),
             Self::Logic { r, .. } => (r, None),
@@ -136,7 +167,7 @@ impl Flags {
     fn shape(self) -> Shape {
         match self {
             Self::Mem => Shape::Mem,
-            Self::Pair { .. } => Shape::Pair,
+            Self::Pair { .. } | Self::Carry { .. } => Shape::Pair,
             Self::Sub { bits, .. } => Shape::Sub(bits),
             Self::Add { bits, .. } => Shape::Add(bits),
             Self::Logic { bits, .. } => Shape::Logic(bits),
@@ -199,7 +230,7 @@ impl Translator<'_, '_> {
                     self.store_flags();
                 }
             }
-            s if s == self.flags.shape() => {
+            s if s == self.flags.shape() && !matches!(self.flags, Flags::Carry { .. }) => {
                 let (v0, v1) = self.flags.values().expect("a shape with values");
                 let v0 = self.zext(v0);
                 self.b.def_var(self.f0, v0);
@@ -223,7 +254,11 @@ impl Translator<'_, '_> {
 
     /// Passes the flags' operands to a helper that may need them.
     pub fn pass_flags(&mut self) {
-        if let Some((v0, v1)) = self.flags.values() {
+        if let Flags::Carry { .. } = self.flags {
+            let (res, aux) = self.pair();
+            self.store_scratch(crate::unit::scratch::F0, res);
+            self.store_scratch(crate::unit::scratch::F1, aux);
+        } else if let Some((v0, v1)) = self.flags.values() {
             let v0 = self.zext(v0);
             self.store_scratch(crate::unit::scratch::F0, v0);
             if let Some(v1) = v1 {
@@ -296,6 +331,14 @@ impl Translator<'_, '_> {
                 self.load_own(I64, layout::FLAGS_AUX),
             ),
             Flags::Pair { res, aux } => (res, aux),
+            Flags::Carry {
+                bits,
+                a,
+                b,
+                r,
+                subtract: true,
+            } => self.sub_pair(bits, a, b, r),
+            Flags::Carry { bits, a, b, r, .. } => self.add_pair(bits, a, b, r),
             Flags::Sub { bits, a, b } => {
                 let r = self.b.ins().isub(a, b);
                 self.sub_pair(bits, a, b, r)
@@ -322,12 +365,13 @@ impl Translator<'_, '_> {
 
     /// Addition or subtraction with carry in: the flags as a pair.
     pub fn carry_pair(&mut self, bits: u32, a: Value, b: Value, r: Value, subtract: bool) {
-        let (res, aux) = if subtract {
-            self.sub_pair(bits, a, b, r)
-        } else {
-            self.add_pair(bits, a, b, r)
+        self.flags = Flags::Carry {
+            bits,
+            a,
+            b,
+            r,
+            subtract,
         };
-        self.flags = Flags::Pair { res, aux };
     }
 
     /// Replaces CF and OF, each a value that is 0 or 1; ZF, SF, PF come from `res`, AF is 0.
@@ -363,6 +407,28 @@ impl Translator<'_, '_> {
 
     /// CF as 0 or 1 in 64 bits.
     pub fn cf_bit(&mut self) -> Value {
+        if let Flags::Carry {
+            bits,
+            a,
+            b,
+            r,
+            subtract,
+        } = self.flags
+        {
+            // The carry out of the top bit alone.
+            let a = if subtract { self.b.ins().bnot(a) } else { a };
+            let r = if subtract { r } else { self.b.ins().bnot(r) };
+            let and = self.b.ins().band(a, b);
+            let or = self.b.ins().bor(a, b);
+            let or = self.b.ins().band(or, r);
+            let c = self.b.ins().bor(and, or);
+            let c = self.b.ins().ushr_imm_u(c, i64::from(bits - 1));
+            return self.zext(c);
+        }
+        if let Flags::Add { .. } | Flags::Sub { .. } = self.flags {
+            let c = self.condition(ConditionCode::b);
+            return self.b.ins().uextend(I64, c);
+        }
         let w = self.cf_word();
         self.b.ins().ushr_imm_u(w, 63)
     }
@@ -419,6 +485,24 @@ impl Translator<'_, '_> {
                 match cc {
                     K::e => Some((IntCC::Equal, r, zero)),
                     K::ne => Some((IntCC::NotEqual, r, zero)),
+                    K::s | K::ns => Some(self.sign(cc, r, bits)),
+                    _ => None,
+                }
+            }
+            Flags::Carry { r, bits, .. } => {
+                let zero = self.b.ins().iconst(int(bits), 0);
+                match cc {
+                    K::e => Some((IntCC::Equal, r, zero)),
+                    K::ne => Some((IntCC::NotEqual, r, zero)),
+                    K::b | K::ae => {
+                        let c = self.cf_bit();
+                        let c = self.b.ins().ireduce(I8, c);
+                        return if cc == K::b {
+                            c
+                        } else {
+                            self.b.ins().bxor_imm_u(c, 1)
+                        };
+                    }
                     K::s | K::ns => Some(self.sign(cc, r, bits)),
                     _ => None,
                 }

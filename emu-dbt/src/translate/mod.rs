@@ -66,6 +66,9 @@ pub struct Translator<'a, 'b> {
     unit: SigRef,
     /// Returns to the dispatcher with [`exit::STOPPED`](crate::unit::exit::STOPPED).
     stop: Block,
+    /// Asks the jump cache; whether anything needs it.
+    find: Block,
+    finds: bool,
     /// Blocks of small loops, where changed registers are written back on the slow path rather than before each access.
     loops: Vec<bool>,
     failed: Option<&'static str>,
@@ -88,7 +91,8 @@ pub fn translate(
     let guest = MemFlagsData::new().with_notrap();
     let helper = b.import_signature(fallback::helper_signature(config.default_call_conv));
     let memory_helper = b.import_signature(fallback::memory_signature(config.default_call_conv));
-    let stop = b.create_block();
+    let (stop, find) = (b.create_block(), b.create_block());
+    b.set_cold_block(find);
     b.set_cold_block(stop);
     let unit = b.import_signature(crate::codegen::unit_signature());
     let gpr = std::array::from_fn(|_| b.declare_var(I64));
@@ -120,6 +124,8 @@ pub fn translate(
         memory_helper,
         unit,
         stop,
+        find,
+        finds: false,
         loops: region.small_loops(),
         failed: None,
     };
@@ -133,6 +139,7 @@ pub fn translate(
     if let Some(why) = t.failed {
         return Err(why);
     }
+    t.emit_find();
     t.b.switch_to_block(stop);
     t.return_code(crate::unit::exit::STOPPED);
     b.seal_all_blocks();
@@ -143,6 +150,15 @@ pub fn translate(
 impl Translator<'_, '_> {
     /// The entry: registers, clock, the root's fuel check.
     fn enter(&mut self) {
+        let bound = self.iconst((&raw const *self.out.bound) as u64);
+        let bound = self.b.ins().load(I64, self.own, bound, 0);
+        let here = self.b.ins().icmp(IntCC::Equal, bound, self.base);
+        let (go, elsewhere) = (self.b.create_block(), self.b.create_block());
+        self.b.set_cold_block(elsewhere);
+        self.b.ins().brif(here, go, &[], elsewhere, &[]);
+        self.b.switch_to_block(elsewhere);
+        self.return_code(crate::unit::exit::REBIND);
+        self.b.switch_to_block(go);
         self.store_scratch(scratch::BASE, self.base);
         for r in 0..16 {
             let v = self.load_own(I64, layout::GPR + 8 * r);
