@@ -233,7 +233,7 @@ fn programs(c: &mut Criterion) {
     for Variant {
         name: engine,
         make: new,
-    } in engines::ALL
+    } in engines::OFFERED
     {
         let mut g = c.benchmark_group(format!("programs/{engine}"));
         g.throughput(Throughput::Elements(RUN)).sample_size(20);
@@ -281,7 +281,7 @@ fn workloads(c: &mut Criterion) {
     for Variant {
         name: engine,
         make: new,
-    } in engines::ALL
+    } in engines::OFFERED
     {
         let mut g = c.benchmark_group(format!("workloads/{engine}"));
         g.throughput(Throughput::Elements(RUN)).sample_size(20);
@@ -305,7 +305,7 @@ fn cold(c: &mut Criterion) {
     for Variant {
         name: engine,
         make: new,
-    } in engines::ALL
+    } in engines::OFFERED
     {
         let mut g = c.benchmark_group(format!("cold/{engine}"));
         g.sample_size(20);

@@ -5,7 +5,7 @@
 
 use emu_tests::compare::{Difference, differences, story};
 use emu_tests::engines;
-use emu_tests::generate::{Candidate, candidates, case};
+use emu_tests::generate::{Candidate, candidates, case, restated};
 use emu_tests::native::Native;
 use emu_tests::ours::Ours;
 use emu_tests::shrink::shrink;
@@ -17,6 +17,9 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 /// Cases of each encoding in a run without EMU_SOAK: 64-bit code, and 32-bit code.
 const CASES_64: u64 = 480;
 const CASES_32: u64 = 96;
+/// Translating takes longer than running: so many of these cases in code of their own, each in so many states.
+const TRANSLATED: u64 = 20;
+const STATES: u64 = 8;
 /// Stories told at most, without EMU_STORIES.
 const STORIES: u64 = 12;
 
@@ -36,7 +39,7 @@ struct Failed {
 }
 
 struct Pair {
-    /// Each engine alone and going on ([`Ours::ahead`]), by name.
+    /// The engines, the interpreter also without going on ([`Ours::ahead`]), by name.
     ours: Vec<(String, Ours)>,
     host: Native,
 }
@@ -62,8 +65,29 @@ impl Pair {
         Vec::new()
     }
 
+    /// Who runs which case: the interpreters take turns, and so do the translators, with everything on half of the time.
+    fn shared_out(&self, seed: u64, c: Candidate, count: u64) -> Vec<(usize, Case)> {
+        let interps = 2;
+        let mut v: Vec<_> = (0..count)
+            .filter_map(|n| case(seed, c, n))
+            .enumerate()
+            .map(|(n, c)| (n % interps, c))
+            .collect();
+        let others = self.ours.len() - interps;
+        for n in 0..count.div_ceil(TRANSLATED) {
+            let Some(first) = case(seed, c, count + n) else {
+                continue;
+            };
+            let turn = (c.code as usize + n as usize) / 2;
+            let who = interps + if n % 2 == 0 { 0 } else { turn % others };
+            v.push((who, first.clone()));
+            v.extend((1..STATES).filter_map(|k| Some((who, restated(seed, &first, k)?))));
+        }
+        v
+    }
+
     fn test(&mut self, seed: u64, c: Candidate, count: u64) -> (Failed, u64) {
-        let cases: Vec<_> = (0..count).filter_map(|n| case(seed, c, n)).collect();
+        let (who, cases): (Vec<_>, Vec<_>) = self.shared_out(seed, c, count).into_iter().unzip();
         let results = self.host.run(&cases);
         let mut failed = Failed {
             of: cases.len() as u64,
@@ -85,8 +109,7 @@ impl Pair {
                 failed.first.get_or_insert((case.clone(), vec![died]));
                 continue;
             };
-            // The engines take turns: each has its share of every encoding.
-            let d = self.against(case, &host, Some(n % self.ours.len()));
+            let d = self.against(case, &host, Some(who[n]));
             if !d.is_empty() {
                 failed.count += 1;
                 failed.first.get_or_insert((case.clone(), d));
@@ -106,18 +129,15 @@ impl Pair {
     }
 }
 
+/// The interpreter alone and going on, then the translators.
 fn all_engines() -> Vec<(String, Ours)> {
-    engines::ALL
-        .iter()
-        .flat_map(|v| {
-            [false, true].map(|ahead| {
-                let mut ours = Ours::new("max", (v.make)());
-                ours.ahead = ahead;
-                let name = format!("{}{}", v.name, if ahead { ", going on" } else { "" });
-                (name, ours)
-            })
-        })
-        .collect()
+    let mut all = vec![("interp".to_string(), Ours::interp("max"))];
+    all.extend(engines::all().into_iter().map(|v| {
+        let mut ours = Ours::new("max", (v.make)());
+        ours.ahead = true;
+        (format!("{}, going on", v.name), ours)
+    }));
+    all
 }
 
 #[test]

@@ -75,13 +75,25 @@ fn check(name: &str, vectors: &[Vector], outcomes: impl Iterator<Item = Outcome>
 #[test]
 fn every_engine_does_what_the_vectors_say() {
     let vectors = all();
-    for variant in engines::ALL {
-        // Alone, and with what follows in one go.
+    for (number, variant) in engines::all().into_iter().enumerate() {
+        // Alone, and with what follows in one go. A translation holds both the instruction and the filler's: with fuel for
+        // one it is not entered.
         for ahead in [false, true] {
+            if !ahead && number >= 3 {
+                continue;
+            }
             let mut ours = Ours::new("max", (variant.make)());
             ours.ahead = ahead;
             let name = format!("{}{}", variant.name, if ahead { ", going on" } else { "" });
             check(&name, &vectors, vectors.iter().map(|v| ours.run(&v.case)));
+            // All but the branches and the 16-bit code must have been translated; what is hot at its second execution is not.
+            if ahead && variant.name.starts_with("dbt") {
+                let translated = ours.stat("retired_translated").expect("a translator");
+                assert!(
+                    translated > vectors.len() as u64 / 2,
+                    "{name}: {translated} instructions ran translated"
+                );
+            }
         }
     }
 }

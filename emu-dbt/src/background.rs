@@ -28,6 +28,8 @@ pub struct Background {
     done: Receiver<Finished>,
     ready: Arc<AtomicBool>,
     waiting: Arc<AtomicUsize>,
+    /// What waits is not wanted any more.
+    over: Arc<AtomicBool>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
@@ -41,10 +43,15 @@ impl Background {
         let flag = ready.clone();
         let waiting = Arc::new(AtomicUsize::new(0));
         let left = waiting.clone();
+        let over = Arc::new(AtomicBool::new(false));
+        let stop = over.clone();
         let thread = std::thread::Builder::new()
             .name("translator".to_owned())
             .spawn(move || {
                 for region in inbox {
+                    if stop.load(Relaxed) {
+                        break;
+                    }
                     let compiled = compiler.compile(&region);
                     if outbox.send(Finished { region, compiled }).is_err() {
                         break;
@@ -59,6 +66,7 @@ impl Background {
             done,
             ready,
             waiting,
+            over,
             thread: Some(thread),
         })
     }
@@ -98,6 +106,7 @@ impl Background {
 impl Drop for Background {
     fn drop(&mut self) {
         self.jobs = None;
+        self.over.store(true, Relaxed);
         // It may wait for room in its outbox.
         while self.thread.as_ref().is_some_and(|t| !t.is_finished()) {
             for _ in self.done.try_iter() {}

@@ -31,10 +31,6 @@ pub const SWITCHES: &[(&str, &str)] = &[
         "Memory accesses probe the shadow TLB in line; without it, each calls the memory helper.",
     ),
     (
-        "one-probe",
-        "Accesses of a block through one register share a TLB probe while they stay on its page; nothing between them can change a mapping.",
-    ),
-    (
         "flag-elim",
         "Flags are kept as operands of the instruction that set them, and computed only where they are read or leave the unit.",
     ),
@@ -50,6 +46,8 @@ pub struct Options {
     on: u32,
     /// Executions of a block until it counts as hot.
     pub threshold: u32,
+    /// Instructions in a region at most.
+    pub region_insns: u32,
     /// Bytes of host code at most.
     pub code_cache: usize,
     /// Check the IR and the registers' bookkeeping (tests).
@@ -73,7 +71,7 @@ macro_rules! switches {
 impl Options {
     switches! {
         region = "region", inline_calls = "inline-calls", link = "link", jump_cache = "jump-cache", lower = "lower",
-        lower_vec = "lower-vec", inline_tlb = "inline-tlb", one_probe = "one-probe", flag_elim = "flag-elim", background = "background"
+        lower_vec = "lower-vec", inline_tlb = "inline-tlb", flag_elim = "flag-elim", background = "background"
     }
 
     /// For `--engine tiered`.
@@ -81,6 +79,7 @@ impl Options {
         Self {
             on: u32::MAX,
             threshold: 1000,
+            region_insns: 300,
             code_cache: 128 << 20,
             verify: false,
         }

@@ -22,8 +22,6 @@ use std::collections::BinaryHeap;
 
 /// Blocks in a region at most.
 const MAX_NODES: usize = 96;
-/// Instructions in a region at most.
-const MAX_INSNS: usize = 300;
 /// Instructions in a loop at most that keeps its registers out of the vCPU.
 const SMALL_LOOP: usize = 64;
 /// Calls within calls at most.
@@ -268,7 +266,9 @@ struct Gather<'a> {
 impl Gather<'_> {
     fn grow(&mut self) {
         while let Some((_, _, rip, context)) = self.wanted.pop() {
-            if self.region.nodes.len() >= MAX_NODES || self.region.insns as usize >= MAX_INSNS {
+            if self.region.nodes.len() >= MAX_NODES
+                || self.region.insns >= self.options.region_insns
+            {
                 break;
             }
             if self.index.contains_key(&(rip, context)) {

@@ -48,6 +48,30 @@ pub fn case(seed: u64, c: Candidate, n: u64) -> Option<Case> {
     g.case(c.code)
 }
 
+/// The same code in another state, number `k` of these; `None`: it would store over itself.
+pub fn restated(seed: u64, case: &Case, k: u64) -> Option<Case> {
+    let mut g = Gen {
+        r: Rng::new(&[seed, case.before.rip, case.before.gpr[0], !k]),
+        bits: case.bits,
+        target: 0,
+    };
+    let mut s = Box::new(State::default());
+    g.registers(&mut s);
+    s.rip = case.before.rip;
+    g.target = g.place();
+    while g.target.wrapping_sub(s.rip - 0x800) < 0x900 {
+        g.target = g.place();
+    }
+    let x = decode(case);
+    g.operands(&x, &mut s);
+    let near = linear(&x, &s).wrapping_sub(s.rip - 64) < 128;
+    (!near).then(|| Case {
+        bits: case.bits,
+        code: case.code.clone(),
+        before: s,
+    })
+}
+
 /// The instruction of a case as iced sees it.
 pub fn decode(case: &Case) -> Instruction {
     Decoder::with_ip(

@@ -19,8 +19,9 @@ pub struct Ours {
     /// Runs on into the filler behind the instruction, so that an engine sees more than one instruction at a time; where
     /// something else comes next, the case is run again without.
     pub ahead: bool,
-    /// The code pages hold filler and nothing else.
-    clean: bool,
+    /// What the code pages hold besides filler; `None`: they are to be filled anew. Code that stays where it is lets an
+    /// engine keep what it has made of it.
+    held: Option<(u64, Vec<u8>)>,
 }
 
 impl Ours {
@@ -46,18 +47,17 @@ impl Ours {
             bench,
             engine,
             ahead: false,
-            clean: true,
+            held: Some((CODE, Vec::new())),
         }
     }
 
     /// Executes the case once.
     pub fn run(&mut self, case: &Case) -> Outcome {
-        let s = &case.before;
         let ended = if self.ahead { self.run_on(case) } else { None };
         let trap = match ended {
             Some(trap) => trap,
             None => {
-                self.clean &= !self.ahead;
+                self.look_at_code();
                 self.run_alone(case)
             }
         };
@@ -90,11 +90,7 @@ impl Ours {
         after.fsw = f.sw | u16::from(f.top) << 11;
         after.ftw = f.valid;
         self.bench.read(DATA, &mut after.mem);
-        // The instruction may have stored over the code pages.
-        self.bench.write(s.rip, &vec![INT3; case.code.len()]);
-        let mut code = [0; CODE_BYTES];
-        self.bench.read(CODE, &mut code);
-        self.clean = code == [INT3; CODE_BYTES];
+        self.look_at_code();
         Outcome { after, fault }
     }
 
@@ -151,10 +147,18 @@ impl Ours {
 
     fn load(&mut self, case: &Case) {
         let s = &case.before;
-        if !self.clean {
-            self.bench.write(CODE, &[INT3; CODE_BYTES]);
+        match self.held.take() {
+            Some((at, code)) if at == s.rip && code == case.code => {}
+            Some((at, code)) => {
+                self.bench.write(at, &vec![INT3; code.len()]);
+                self.bench.write(s.rip, &case.code);
+            }
+            None => {
+                self.bench.write(CODE, &[INT3; CODE_BYTES]);
+                self.bench.write(s.rip, &case.code);
+            }
         }
-        self.bench.write(s.rip, &case.code);
+        self.held = Some((s.rip, case.code.clone()));
         self.bench.write(DATA, &s.mem);
         self.bench.enter(case.bits.count());
         let cpu = &mut self.bench.cpu;
@@ -179,6 +183,26 @@ impl Ours {
         cpu.fpu.top = top as u8;
         cpu.fpu.valid = s.ftw;
         cpu.cr2 = 0;
+    }
+
+    /// The instruction may have stored over the code pages: if it has, they will be filled anew.
+    fn look_at_code(&mut self) {
+        let Some((at, code)) = &self.held else { return };
+        let mut seen = [0; CODE_BYTES];
+        self.bench.read(CODE, &mut seen);
+        let from = (at - CODE) as usize;
+        let own = from..from + code.len();
+        let filler = |b: &[u8]| b.iter().all(|b| *b == INT3);
+        if seen[own.clone()] != code[..] || !filler(&seen[..own.start]) || !filler(&seen[own.end..])
+        {
+            self.held = None;
+        }
+    }
+
+    /// One of the engine's counters.
+    pub fn stat(&self, name: &str) -> Option<u64> {
+        let stats = self.engine.stats();
+        stats.into_iter().find(|s| s.0 == name).map(|s| s.1)
     }
 
     /// Forgets translations, so that the next accesses take the slow path.

@@ -55,7 +55,6 @@ impl Translator<'_, '_> {
 
     /// Runs one instruction within its block by its handler.
     pub fn call_handler(&mut self, x: &Instruction, i: &Insn) {
-        self.pages.clear();
         self.flush();
         self.pass_flags();
         let info = self.info();
@@ -64,9 +63,9 @@ impl Translator<'_, '_> {
         let (out, on) = (self.b.create_block(), self.b.create_block());
         self.b.set_cold_block(out);
         self.b.ins().brif(code, out, &[], on, &[]);
-        self.at(out);
+        self.b.switch_to_block(out);
         self.b.ins().return_(&[code]);
-        self.at(on);
+        self.b.switch_to_block(on);
         // The helper has brought the flags into the vCPU; where the handler leaves them alone, their operands are still good.
         if x.rflags_modified() & super::flags::ARITH != 0 {
             self.flags = Flags::Mem;
@@ -98,9 +97,9 @@ impl Translator<'_, '_> {
             .ins()
             .icmp_imm_s(IntCC::Equal, code, exit::DONE as i64);
         self.b.ins().brif(same, on, &[], out, &[]);
-        self.at(out);
+        self.b.switch_to_block(out);
         self.leave_after_handler(code);
-        self.at(on);
+        self.b.switch_to_block(on);
         if x.rflags_modified() & super::flags::ARITH != 0 {
             self.flags = Flags::Mem;
         }
@@ -118,10 +117,10 @@ impl Translator<'_, '_> {
                 let (on, more) = (self.b.create_block(), self.b.create_block());
                 self.b.ins().brif(done, on, &[], more, &[]);
                 let (flags, dirty) = (self.flags, self.dirty);
-                self.at(more);
+                self.b.switch_to_block(more);
                 self.go(again);
                 (self.flags, self.dirty) = (flags, dirty);
-                self.at(on);
+                self.b.switch_to_block(on);
                 self.go(next);
             }
             _ => {}
@@ -137,9 +136,9 @@ impl Translator<'_, '_> {
             .ins()
             .icmp_imm_s(IntCC::SignedGreaterThanOrEqual, code, done);
         self.b.ins().brif(go, on, &[], out, &[]);
-        self.at(out);
+        self.b.switch_to_block(out);
         self.b.ins().return_(&[code]);
-        self.at(on);
+        self.b.switch_to_block(on);
         let rip = self.load_own(I64, layout::RIP);
         self.look_up(rip);
     }
