@@ -99,6 +99,18 @@ fn every_engine_does_what_the_vectors_say() {
 }
 
 #[test]
+fn every_switch_of_the_translator_is_off_in_one_engine() {
+    let all = engines::all();
+    for (switch, _) in emu_dbt::options::SWITCHES {
+        let name = format!("dbt without {switch}");
+        assert!(
+            *switch == "background" || all.iter().any(|v| v.name == name),
+            "no engine is called {name}"
+        );
+    }
+}
+
+#[test]
 fn the_host_does_what_the_vectors_say() {
     let Some(mut native) = Native::start() else {
         return;

@@ -31,6 +31,10 @@ pub const SWITCHES: &[(&str, &str)] = &[
         "Memory accesses probe the shadow TLB in line; without it, each calls the memory helper.",
     ),
     (
+        "one-probe",
+        "Accesses of a block through one register share a TLB probe while they stay on its page; nothing between them can change a mapping.",
+    ),
+    (
         "flag-elim",
         "Flags are kept as operands of the instruction that set them, and computed only where they are read or leave the unit.",
     ),
@@ -71,7 +75,7 @@ macro_rules! switches {
 impl Options {
     switches! {
         region = "region", inline_calls = "inline-calls", link = "link", jump_cache = "jump-cache", lower = "lower",
-        lower_vec = "lower-vec", inline_tlb = "inline-tlb", flag_elim = "flag-elim", background = "background"
+        lower_vec = "lower-vec", inline_tlb = "inline-tlb", one_probe = "one-probe", flag_elim = "flag-elim", background = "background"
     }
 
     /// For `--engine tiered`.

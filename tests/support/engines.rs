@@ -70,6 +70,7 @@ pub const EACH_OFF: &[Variant] = each_off!(
     "lower",
     "lower-vec",
     "inline-tlb",
+    "one-probe",
     "flag-elim"
 );
 

@@ -86,10 +86,10 @@ impl Translator<'_, '_> {
         let (a, b) = (self.b.create_block(), self.b.create_block());
         self.b.ins().brif(condition, a, &[], b, &[]);
         let (flags, dirty) = (self.flags, self.dirty);
-        self.b.switch_to_block(a);
+        self.at(a);
         self.go(taken);
         (self.flags, self.dirty) = (flags, dirty);
-        self.b.switch_to_block(b);
+        self.at(b);
         self.go(next);
         true
     }
@@ -137,7 +137,7 @@ impl Translator<'_, '_> {
         self.b.set_cold_block(out);
         self.b.ins().brif(ok, on, &[], out, &[]);
         let (flags, dirty) = (self.flags, self.dirty);
-        self.b.switch_to_block(out);
+        self.at(out);
         self.write_back();
         self.pass_flags();
         let info = self.info().last(true);
@@ -145,7 +145,7 @@ impl Translator<'_, '_> {
         let code = self.call_helper(runtime::call as *const () as usize, insn, info);
         self.b.ins().return_(&[code]);
         (self.flags, self.dirty) = (flags, dirty);
-        self.b.switch_to_block(on);
+        self.at(on);
     }
 
     fn ret(&mut self, x: &Instruction, i: &Insn) -> bool {
@@ -166,10 +166,10 @@ impl Translator<'_, '_> {
             self.b.set_cold_block(other);
             self.b.ins().brif(same, on, &[], other, &[]);
             let (flags, dirty) = (self.flags, self.dirty);
-            self.b.switch_to_block(other);
+            self.at(other);
             self.leave_by(target, i, Some(u64::from(bits / 8) + i.imm));
             (self.flags, self.dirty) = (flags, dirty);
-            self.b.switch_to_block(on);
+            self.at(on);
             self.drop_bytes(u64::from(bits / 8) + i.imm);
             self.advance_clock();
             self.go(e);

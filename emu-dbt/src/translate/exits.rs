@@ -59,7 +59,7 @@ impl Translator<'_, '_> {
                 .load(I64, self.own, at, offset_of!(Slot, tag) as i32);
             let holds = self.b.ins().icmp(IntCC::Equal, tag, seen);
             self.b.ins().brif(holds, on, &[], miss, &[]);
-            self.b.switch_to_block(on);
+            self.at(on);
             let target = self
                 .b
                 .ins()
@@ -67,7 +67,7 @@ impl Translator<'_, '_> {
             self.b
                 .ins()
                 .return_call_indirect(self.unit, target, &[self.cpu]);
-            self.b.switch_to_block(miss);
+            self.at(miss);
             // A link made for another address space: this one's unit may be in the jump cache. One never made is to be made.
             if self.options.jump_cache() {
                 let (find, plain) = (self.find, self.b.create_block());
@@ -75,7 +75,7 @@ impl Translator<'_, '_> {
                 self.finds = true;
                 let args = [at_rip.into(), code.into()];
                 self.b.ins().brif(seen, find, &args, plain, &[]);
-                self.b.switch_to_block(plain);
+                self.at(plain);
             }
         }
         self.b.ins().return_(&[code]);
@@ -87,7 +87,7 @@ impl Translator<'_, '_> {
             return;
         }
         let find = self.find;
-        self.b.switch_to_block(find);
+        self.at(find);
         let rip = self.b.append_block_param(find, I64);
         let code = self.b.append_block_param(find, I64);
         self.ask_jump_cache(rip);
@@ -137,7 +137,7 @@ impl Translator<'_, '_> {
             .load(I64, self.own, at, offset_of!(Jump, rip) as i32);
         let same = self.b.ins().icmp(IntCC::Equal, rip, seen);
         self.b.ins().brif(same, check, &[], miss, &[]);
-        self.b.switch_to_block(check);
+        self.at(check);
         let tag = self.load_scratch(scratch::TAG);
         let seen = self
             .b
@@ -145,7 +145,7 @@ impl Translator<'_, '_> {
             .load(I64, self.own, at, offset_of!(Jump, tag) as i32);
         let holds = self.b.ins().icmp(IntCC::Equal, tag, seen);
         self.b.ins().brif(holds, on, &[], miss, &[]);
-        self.b.switch_to_block(on);
+        self.at(on);
         let target = self
             .b
             .ins()
@@ -153,6 +153,6 @@ impl Translator<'_, '_> {
         self.b
             .ins()
             .return_call_indirect(self.unit, target, &[self.cpu]);
-        self.b.switch_to_block(miss);
+        self.at(miss);
     }
 }

@@ -55,6 +55,7 @@ impl Translator<'_, '_> {
 
     /// Runs one instruction within its block by its handler.
     pub fn call_handler(&mut self, x: &Instruction, i: &Insn) {
+        self.pages.clear();
         self.flush();
         self.pass_flags();
         let info = self.info();
@@ -63,9 +64,9 @@ impl Translator<'_, '_> {
         let (out, on) = (self.b.create_block(), self.b.create_block());
         self.b.set_cold_block(out);
         self.b.ins().brif(code, out, &[], on, &[]);
-        self.b.switch_to_block(out);
+        self.at(out);
         self.b.ins().return_(&[code]);
-        self.b.switch_to_block(on);
+        self.at(on);
         // The helper has brought the flags into the vCPU; where the handler leaves them alone, their operands are still good.
         if x.rflags_modified() & super::flags::ARITH != 0 {
             self.flags = Flags::Mem;
@@ -97,9 +98,9 @@ impl Translator<'_, '_> {
             .ins()
             .icmp_imm_s(IntCC::Equal, code, exit::DONE as i64);
         self.b.ins().brif(same, on, &[], out, &[]);
-        self.b.switch_to_block(out);
+        self.at(out);
         self.leave_after_handler(code);
-        self.b.switch_to_block(on);
+        self.at(on);
         if x.rflags_modified() & super::flags::ARITH != 0 {
             self.flags = Flags::Mem;
         }
@@ -117,10 +118,10 @@ impl Translator<'_, '_> {
                 let (on, more) = (self.b.create_block(), self.b.create_block());
                 self.b.ins().brif(done, on, &[], more, &[]);
                 let (flags, dirty) = (self.flags, self.dirty);
-                self.b.switch_to_block(more);
+                self.at(more);
                 self.go(again);
                 (self.flags, self.dirty) = (flags, dirty);
-                self.b.switch_to_block(on);
+                self.at(on);
                 self.go(next);
             }
             _ => {}
@@ -136,9 +137,9 @@ impl Translator<'_, '_> {
             .ins()
             .icmp_imm_s(IntCC::SignedGreaterThanOrEqual, code, done);
         self.b.ins().brif(go, on, &[], out, &[]);
-        self.b.switch_to_block(out);
+        self.at(out);
         self.b.ins().return_(&[code]);
-        self.b.switch_to_block(on);
+        self.at(on);
         let rip = self.load_own(I64, layout::RIP);
         self.look_up(rip);
     }

@@ -8,12 +8,22 @@ use super::guest::int;
 use crate::runtime;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::{I32, I64};
-use cranelift_codegen::ir::{BlockArg, InstBuilder, Type, Value};
+use cranelift_codegen::ir::{Block, BlockArg, InstBuilder, Type, Value};
 use emu_core::decode::insn::{Insn, akind};
 use emu_core::layout;
 use emu_core::mem::tlb::ENTRIES;
 use emu_core::vcpu::reg;
 use iced_x86::Instruction;
+
+/// A page that a probe has found: the tag it had to have (0: it was not found), and the way from linear to host addresses.
+#[derive(Clone, Copy)]
+pub struct Page {
+    root: Value,
+    off: i64,
+    write: bool,
+    tag: Value,
+    addend: Value,
+}
 
 /// What an access will do.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -36,7 +46,7 @@ impl Translator<'_, '_> {
             let node = &self.region.nodes[self.node];
             let target = node.rip.wrapping_add(i.disp as u64);
             let delta = target.wrapping_sub(self.region.nodes[0].rip);
-            return self.b.ins().iadd_imm_s(self.base, delta as i64);
+            return self.add_constant(self.base, delta as i64);
         }
         if i.base != zero {
             v = Some(self.get64(i.base));
@@ -53,7 +63,7 @@ impl Translator<'_, '_> {
             });
         }
         match v {
-            Some(v) if i.disp != 0 => self.b.ins().iadd_imm_s(v, i.disp),
+            Some(v) if i.disp != 0 => self.add_constant(v, i.disp),
             Some(v) => v,
             None => self.iconst(i.disp as u64),
         }
@@ -70,8 +80,49 @@ impl Translator<'_, '_> {
     }
 
     pub fn cut32(&mut self, v: Value) -> Value {
-        let v = self.b.ins().ireduce(I32, v);
-        self.b.ins().uextend(I64, v)
+        let n = self.b.ins().ireduce(I32, v);
+        let n = self.b.ins().uextend(I64, n);
+        let root = self.root(v);
+        self.affine.insert(n, root);
+        n
+    }
+
+    /// Adds a constant, counting from where the value itself was counted from.
+    pub fn add_constant(&mut self, v: Value, c: i64) -> Value {
+        let (root, before) = self.root(v);
+        let r = self.b.ins().iadd_imm_s(v, c);
+        self.affine.insert(r, (root, before.wrapping_add(c)));
+        r
+    }
+
+    fn root(&self, v: Value) -> (Value, i64) {
+        self.affine.get(&v).copied().unwrap_or((v, 0))
+    }
+
+    /// Whether a later instruction of the block reaches memory through the same register as the current one.
+    fn base_comes_again(&self) -> bool {
+        let node = &self.region.nodes[self.node];
+        let bases = |k: usize| {
+            let (x, i) = (&node.code[k], &node.insns[k]);
+            let stack = x.stack_pointer_increment() != 0;
+            let operand = (0..x.op_count()).any(|n| x.op_kind(n) == iced_x86::OpKind::Memory);
+            let base = (operand && i.base != reg::ZERO as u8).then_some(i.base);
+            (stack.then_some(reg::RSP as u8), base)
+        };
+        let (a, b) = bases(self.idx);
+        (self.idx + 1..node.insns.len()).any(|k| {
+            let (c, d) = bases(k);
+            let meets = |r: Option<u8>| r.is_some() && (r == c || r == d);
+            meets(a) || meets(b)
+        })
+    }
+
+    /// A page probed before that this access is likely to be on.
+    fn likely_page(&self, lin: Value, access: Access) -> Option<Page> {
+        let (root, off) = self.root(lin);
+        self.pages.iter().rev().copied().find(|p| {
+            p.root == root && (p.write || access == Access::Read) && off.abs_diff(p.off) < 4096
+        })
     }
 
     /// Linear address of the memory operand; only for [`addressable`](Self::addressable) ones.
@@ -101,23 +152,28 @@ impl Translator<'_, '_> {
         lin: Value,
         size: u32,
         access: Access,
-        hit: cranelift_codegen::ir::Block,
-        miss: cranelift_codegen::ir::Block,
+        hit: Block,
+        miss: Block,
+        keep: bool,
     ) {
         if !self.options.inline_tlb() {
             self.b.ins().jump(miss, &[]);
+            return;
+        }
+        if let Some(p) = self.likely_page(lin, access) {
+            let want = self.last_byte(lin, size);
+            let ok = self.b.ins().icmp(IntCC::Equal, want, p.tag);
+            let host = self.b.ins().iadd(lin, p.addend);
+            self.b
+                .ins()
+                .brif(ok, hit, &[BlockArg::Value(host)], miss, &[]);
             return;
         }
         let live = self.load_own(I64, layout::TLB_LIVE);
         let s = self.b.ins().ushr_imm_u(lin, 12 - 5);
         let s = self.b.ins().band_imm_u(s, ((ENTRIES - 1) << 5) as i64);
         let entry = self.b.ins().iadd(live, s);
-        let last = if size > 1 {
-            self.b.ins().iadd_imm_s(lin, i64::from(size - 1))
-        } else {
-            lin
-        };
-        let want = self.b.ins().bor_imm_u(last, 0xfff);
+        let want = self.last_byte(lin, size);
         let at = match access {
             Access::Read => layout::ENTRY_READ,
             Access::Write => layout::ENTRY_WRITE,
@@ -129,9 +185,51 @@ impl Translator<'_, '_> {
             .ins()
             .load(I64, self.own, entry, layout::ENTRY_ADDEND as i32);
         let host = self.b.ins().iadd(lin, addend);
-        self.b
-            .ins()
-            .brif(ok, hit, &[BlockArg::Value(host)], miss, &[]);
+        let args = [host, tag, addend].map(BlockArg::Value);
+        let args = if keep { &args[..] } else { &args[..1] };
+        self.b.ins().brif(ok, hit, args, miss, &[]);
+    }
+
+    /// What the tag of the page must be that holds the access's last byte.
+    fn last_byte(&mut self, lin: Value, size: u32) -> Value {
+        let last = if size > 1 {
+            self.b.ins().iadd_imm_s(lin, i64::from(size - 1))
+        } else {
+            lin
+        };
+        self.b.ins().bor_imm_u(last, 0xfff)
+    }
+
+    /// Whether this access's page is to be remembered for later ones.
+    fn keeps(&self, lin: Value, access: Access) -> bool {
+        self.options.one_probe()
+            && self.options.inline_tlb()
+            && self.likely_page(lin, access).is_none()
+            && self.base_comes_again()
+    }
+
+    /// Remembers the page that the block's second and third parameters speak of.
+    fn keep_page(&mut self, lin: Value, access: Access, hit: Block) {
+        let (root, off) = self.root(lin);
+        let p = self.b.block_params(hit);
+        let (tag, addend) = (p[1], p[2]);
+        self.pages.push(Page {
+            root,
+            off,
+            write: access == Access::Write,
+            tag,
+            addend,
+        });
+    }
+
+    /// The arguments for a block that takes a host address, and perhaps a page, from the slow path.
+    fn unknown_page(&mut self, host: Value, keep: bool) -> Vec<BlockArg> {
+        let mut args = vec![BlockArg::Value(host)];
+        if keep {
+            let zero = self.iconst(0);
+            args.extend([BlockArg::Value(zero); 2]);
+        }
+        args
     }
 
     /// The slow path's beginning: state that a fault needs, then the helper. Its result.
@@ -154,7 +252,7 @@ impl Translator<'_, '_> {
     }
 
     /// Where the helper's result is zero, the unit is left: the instruction did not complete.
-    fn check_helper(&mut self, result: Value, on: cranelift_codegen::ir::Block, args: &[BlockArg]) {
+    fn check_helper(&mut self, result: Value, on: Block, args: &[BlockArg]) {
         self.b.ins().brif(result, on, args, self.stop, &[]);
     }
 
@@ -169,12 +267,19 @@ impl Translator<'_, '_> {
         self.before_access();
         let (hit, miss) = (self.b.create_block(), self.b.create_block());
         self.b.set_cold_block(miss);
-        self.b.append_block_param(hit, I64);
-        self.probe(lin, size, access, hit, miss);
-        self.b.switch_to_block(miss);
+        let keep = self.keeps(lin, access);
+        for _ in 0..if keep { 3 } else { 1 } {
+            self.b.append_block_param(hit, I64);
+        }
+        self.probe(lin, size, access, hit, miss, keep);
+        self.at(miss);
         let host = self.slow(helper, lin, size, stack);
-        self.check_helper(host, hit, &[BlockArg::Value(host)]);
-        self.b.switch_to_block(hit);
+        let args = self.unknown_page(host, keep);
+        self.check_helper(host, hit, &args);
+        self.at(hit);
+        if keep {
+            self.keep_page(lin, access, hit);
+        }
         self.b.block_params(hit)[0]
     }
 
@@ -201,17 +306,43 @@ impl Translator<'_, '_> {
             self.b.create_block(),
         );
         self.b.set_cold_block(miss);
-        self.b.append_block_param(hit, I64);
-        self.probe(lin, size, Access::Write, hit, miss);
-        self.b.switch_to_block(miss);
+        let access = Access::Write;
+        let keep = self.keeps(lin, access);
+        for _ in 0..if keep { 3 } else { 1 } {
+            self.b.append_block_param(hit, I64);
+        }
+        self.probe(lin, size, access, hit, miss, keep);
+        self.at(miss);
         self.store_scratch(crate::unit::scratch::VALUE, v);
         let ok = self.slow(runtime::kept::write as *const () as usize, lin, size, stack);
-        self.check_helper(ok, done, &[]);
-        self.b.switch_to_block(hit);
-        let host = self.b.block_params(hit)[0];
-        self.b.ins().store(self.guest, v, host, 0);
-        self.b.ins().jump(done, &[]);
-        self.b.switch_to_block(done);
+        let none = if keep {
+            // The page of a write that went the slow way stays unknown.
+            self.b.append_block_param(done, I64);
+            self.b.append_block_param(done, I64);
+            let zero = self.iconst(0);
+            vec![BlockArg::Value(zero); 2]
+        } else {
+            Vec::new()
+        };
+        self.check_helper(ok, done, &none);
+        self.at(hit);
+        let p = self.b.block_params(hit).to_vec();
+        self.b.ins().store(self.guest, v, p[0], 0);
+        let page: Vec<BlockArg> = p[1..].iter().map(|&v| BlockArg::Value(v)).collect();
+        self.b.ins().jump(done, &page);
+        self.at(done);
+        if keep {
+            let (root, off) = self.root(lin);
+            let p = self.b.block_params(done);
+            let (tag, addend) = (p[0], p[1]);
+            self.pages.push(Page {
+                root,
+                off,
+                write: true,
+                tag,
+                addend,
+            });
+        }
     }
 
     /// Stores to an address that [`claim`](Self::claim) gave.

@@ -36,6 +36,7 @@ use emu_core::decode::insn::{Insn, pfx};
 use emu_core::layout;
 use flags::{Flags, Shape};
 use iced_x86::Instruction;
+use rustc_hash::FxHashMap;
 
 /// What is known while a unit is translated.
 pub struct Translator<'a, 'b> {
@@ -71,6 +72,10 @@ pub struct Translator<'a, 'b> {
     finds: bool,
     /// Blocks of small loops, where changed registers are written back on the slow path rather than before each access.
     loops: Vec<bool>,
+    /// Pages that this block has probed, by the value that their address is counted from.
+    pages: Vec<mem::Page>,
+    /// Values that are another one and a constant.
+    affine: FxHashMap<Value, (Value, i64)>,
     failed: Option<&'static str>,
 }
 
@@ -127,6 +132,8 @@ pub fn translate(
         find,
         finds: false,
         loops: region.small_loops(),
+        pages: Vec::new(),
+        affine: FxHashMap::default(),
         failed: None,
     };
     t.enter();
@@ -156,9 +163,9 @@ impl Translator<'_, '_> {
         let (go, elsewhere) = (self.b.create_block(), self.b.create_block());
         self.b.set_cold_block(elsewhere);
         self.b.ins().brif(here, go, &[], elsewhere, &[]);
-        self.b.switch_to_block(elsewhere);
+        self.at(elsewhere);
         self.return_code(crate::unit::exit::REBIND);
-        self.b.switch_to_block(go);
+        self.at(go);
         self.store_scratch(scratch::BASE, self.base);
         for r in 0..16 {
             let v = self.load_own(I64, layout::GPR + 8 * r);
@@ -182,7 +189,7 @@ impl Translator<'_, '_> {
             .ins()
             .icmp_imm_s(IntCC::SignedGreaterThan, clock, -i64::from(need));
         self.b.ins().brif(short, out, &[], go, &[]);
-        self.b.switch_to_block(out);
+        self.at(out);
         self.return_code(crate::unit::exit::FUEL);
     }
 
@@ -191,6 +198,7 @@ impl Translator<'_, '_> {
         self.idx = 0;
         self.dirty = dirty;
         self.b.switch_to_block(self.blocks[n]);
+        self.pages.clear();
         self.flags = self.flags_of_shape(self.shapes[n]);
     }
 
@@ -259,10 +267,10 @@ impl Translator<'_, '_> {
                             .icmp_imm_s(IntCC::SignedGreaterThan, c, -i64::from(need));
                     self.b.ins().brif(short, out, &[], on, &[]);
                     let (flags, dirty) = (self.flags, self.dirty);
-                    self.b.switch_to_block(out);
+                    self.at(out);
                     self.exit_short(self.region.nodes[n].rip);
                     (self.flags, self.dirty) = (flags, dirty);
-                    self.b.switch_to_block(on);
+                    self.at(on);
                 }
                 if self.loops[n] && !self.loops[self.node] {
                     self.flush();
@@ -271,6 +279,12 @@ impl Translator<'_, '_> {
                 self.b.ins().jump(self.blocks[n], &[]);
             }
         }
+    }
+
+    /// Goes on in a block to which all ways have been laid.
+    fn at(&mut self, block: Block) {
+        self.b.switch_to_block(block);
+        self.b.seal_block(block);
     }
 
     fn long(&self) -> bool {

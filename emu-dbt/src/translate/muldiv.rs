@@ -148,7 +148,7 @@ pub fn divide(t: &mut Translator, x: &Instruction, i: &Insn) -> bool {
     t.b.append_block_param(done, I64);
     t.b.append_block_param(done, I64);
     t.b.ins().brif(fine, go, &[], slow, &[]);
-    t.b.switch_to_block(go);
+    t.at(go);
     let (q, r) = if signed {
         (t.b.ins().sdiv(n, wd), t.b.ins().srem(n, wd))
     } else {
@@ -164,14 +164,14 @@ pub fn divide(t: &mut Translator, x: &Instruction, i: &Insn) -> bool {
         let fits = t.b.ins().icmp(IntCC::Equal, back, q);
         let ok = t.b.create_block();
         t.b.ins().brif(fits, ok, &[], slow, &[]);
-        t.b.switch_to_block(ok);
+        t.at(ok);
         let r32 = t.b.ins().ireduce(int(32), r);
         (t.zext(q32), t.zext(r32))
     } else {
         (q, r)
     };
     t.b.ins().jump(done, &[q.into(), r.into()]);
-    t.b.switch_to_block(slow);
+    t.at(slow);
     let flags = t.flags;
     t.write_back();
     t.pass_flags();
@@ -182,13 +182,13 @@ pub fn divide(t: &mut Translator, x: &Instruction, i: &Insn) -> bool {
     t.b.set_cold_block(out);
     t.b.set_cold_block(on);
     t.b.ins().brif(code, out, &[], on, &[]);
-    t.b.switch_to_block(out);
+    t.at(out);
     t.b.ins().return_(&[code]);
-    t.b.switch_to_block(on);
+    t.at(on);
     let q = t.load_own(I64, emu_core::layout::GPR);
     let r = t.load_own(I64, emu_core::layout::GPR + 8 * reg::RDX);
     t.b.ins().jump(done, &[q.into(), r.into()]);
-    t.b.switch_to_block(done);
+    t.at(done);
     let (q, r) = (t.b.block_params(done)[0], t.b.block_params(done)[1]);
     t.set64(RAX, q);
     t.set64(RDX, r);

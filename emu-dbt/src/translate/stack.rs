@@ -27,7 +27,7 @@ impl Translator<'_, '_> {
     pub fn push(&mut self, v: Value) {
         let size = self.b.func.dfg.value_type(v).bytes();
         let sp = self.get64(RSP);
-        let sp = self.b.ins().iadd_imm_s(sp, -i64::from(size));
+        let sp = self.add_constant(sp, -i64::from(size));
         let sp = self.cut_sp(sp);
         self.write(sp, v, true);
         self.set64(RSP, sp);
@@ -42,7 +42,7 @@ impl Translator<'_, '_> {
 
     pub fn drop_bytes(&mut self, n: u64) {
         let sp = self.get64(RSP);
-        let sp = self.b.ins().iadd_imm_s(sp, n as i64);
+        let sp = self.add_constant(sp, n as i64);
         let sp = self.cut_sp(sp);
         self.set64(RSP, sp);
     }
