@@ -201,9 +201,11 @@ impl CpuState {
                 fcs,
                 fdp,
                 fds,
+                ferr,
             } = f;
             format!(
-                "FCW={cw:04x} FSW={sw:04x} TOP={top} tags={valid:02x} FOP={fop:03x} FIP={fcs:04x}:{fip:x} FDP={fds:04x}:{fdp:x}"
+                "FCW={cw:04x} FSW={sw:04x} TOP={top} tags={valid:02x} FOP={fop:03x} FIP={fcs:04x}:{fip:x} FDP={fds:04x}:{fdp:x} FERR={}",
+                u8::from(*ferr)
             )
         };
         say("x87", rest(fpu), rest(&o.fpu));

@@ -77,6 +77,8 @@ pub enum Stop {
     NonCanonical,
     /// The access needs exact time or leaves a debug trap: run the same instruction again, alone ([`Vcpu::exact`](crate::vcpu::Vcpu)).
     Retry,
+    /// FERR# is asserted and IGNNE# is not: the CPU stands still before this instruction until an interrupt comes.
+    Frozen,
     /// Triple fault: the CPU is in shutdown.
     Shutdown,
 }

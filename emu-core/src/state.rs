@@ -115,6 +115,7 @@ impl CpuState {
         words(&f.se.map(u64::from));
         words(&[f.cw, f.sw, f.fop, f.fcs, f.fds].map(u64::from));
         words(&[f.fip, f.fdp, u64::from(f.top), u64::from(f.valid)]);
+        words(&[u64::from(f.ferr)]);
         words(&[u64::from(self.mxcsr), u64::from(self.cpl), self.pending_db]);
         words(&[self.a20, self.halted, self.shut_down].map(u64::from));
         words(&[self.nmi_blocked, self.shadow, self.shadow_stack].map(u64::from));

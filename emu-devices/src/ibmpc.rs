@@ -18,6 +18,8 @@ pub const RTC: Ports = (0x70, 2);
 pub const POST: Ports = (0x80, 1);
 pub const PORT_92: Ports = (0x92, 1);
 pub const SMI: Ports = (0xb2, 2);
+/// The coprocessor's: a write clears its interrupt (and asserts IGNNE#).
+pub const FPU: Ports = (0xf0, 1);
 pub const DEBUGCON: Ports = (0xe9, 1);
 pub const COM2: Ports = (0x2f8, 8);
 pub const COM1: Ports = (0x3f8, 8);
@@ -36,6 +38,7 @@ pub const IRQ_COM1: u8 = 4;
 pub const IRQ_RTC: u8 = 8;
 pub const IRQ_SCI: u8 = 9;
 pub const IRQ_MOUSE: u8 = 12;
+pub const IRQ_FPU: u8 = 13;
 /// The I/O APIC pin of the timer: pin 0 belongs to the 8259.
 pub const GSI_TIMER: u8 = 2;
 /// The interrupts that PCI links are routed to by the firmware, PIRQA# to PIRQD#.

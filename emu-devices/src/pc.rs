@@ -52,6 +52,7 @@ enum Dev {
     Post,
     Port92,
     Smi,
+    Fpu,
     DebugCon,
     Com(u8),
     Pvpanic,
@@ -76,6 +77,7 @@ fn wire(ports: &mut PortMap<Dev>, config: &PcConfig) -> Result<(), PortError> {
     ports.attach("MC146818 clock", ibmpc::RTC, Dev::Rtc)?;
     ports.attach("POST code", ibmpc::POST, Dev::Post)?;
     ports.attach("SMI command", ibmpc::SMI, Dev::Smi)?;
+    ports.attach("coprocessor error", ibmpc::FPU, Dev::Fpu)?;
     ports.attach("com1", ibmpc::COM1, Dev::Com(0))?;
     ports.attach("com2", ibmpc::COM2, Dev::Com(1))?;
     ports.attach("pvpanic", ibmpc::PVPANIC, Dev::Pvpanic)?;
@@ -199,6 +201,10 @@ pub struct PcState {
     nmi_masked: bool,
     post_code: u8,
     smi: [u8; 2],
+    /// FERR# has been seen: IRQ 13, until a write to port F0h.
+    fpu_error: bool,
+    /// IGNNE#, asserted by that write until the next edge of FERR# (before which FERR# has fallen).
+    ignne: bool,
     reset_control: u8,
     /// The levels that the interrupt controllers were last given: ISA IRQs and I/O APIC pins.
     isa_lines: u32,
@@ -263,6 +269,8 @@ impl Pc {
             nmi_masked: false,
             post_code: 0,
             smi: [0; 2],
+            fpu_error: false,
+            ignne: false,
             reset_control: 0,
             isa_lines: 0,
             gsi_lines: 0,
@@ -500,6 +508,8 @@ impl PcState {
         self.port_61 = 0;
         self.fast_init = false;
         self.nmi_masked = false;
+        self.fpu_error = false;
+        self.ignne = false;
         self.reset_control = 0;
         self.isa_lines = 0;
         self.gsi_lines = 0;

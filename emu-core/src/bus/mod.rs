@@ -66,8 +66,12 @@ pub trait Board: std::any::Any + Send {
     fn ack_intr(&mut self, cpu: usize, now: Nanos) -> u8;
     /// The NMI was taken.
     fn ack_nmi(&mut self, cpu: usize);
-    /// FERR#: an x87 exception waits and CR0.NE is clear. A PC's board latches IRQ 13, which a write to port F0h clears.
-    fn fpu_error(&mut self, _cpu: usize, _now: Nanos) {}
+    /// FERR# is asserted: an x87 exception waits and CR0.NE is clear (SDM Vol. 1, appendix D). `edge`: it was not before.
+    /// The answer is IGNNE#: true lets the CPU go on, false stops it until an interrupt comes. A PC's board latches IRQ 13
+    /// on the edge; a write to port F0h clears that and asserts IGNNE#. A board without such logic ties IGNNE# active.
+    fn fpu_error(&mut self, _cpu: usize, _edge: bool, _now: Nanos) -> bool {
+        true
+    }
 
     /// IA32_APIC_BASE as the CPU shows it (SDM Vol. 3A, 11.4.4).
     fn apic_base(&self, cpu: usize) -> u64;

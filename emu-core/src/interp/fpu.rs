@@ -3,7 +3,7 @@
 //! Registers are kept by physical number; TOP says which is ST(0). The instructions are in [`x87`](super::x87).
 //!
 //! Invariants: `top` is 0 to 7; `sw` holds neither TOP nor anything in its place; ES and B (bits 7 and 15) are set exactly
-//! while an unmasked exception waits ([`Fpu::summarise`]).
+//! while an unmasked exception waits ([`Fpu::summarise`]); FERR# is asserted only then.
 
 use crate::softfloat::{DE, F80, Fx, IE, ZE};
 use serde::{Deserialize, Serialize};
@@ -43,6 +43,9 @@ pub struct Fpu {
     pub fcs: u16,
     pub fdp: u64,
     pub fds: u16,
+    /// FERR# is asserted: a waiting instruction has met an exception with CR0.NE clear, and it still waits.
+    #[serde(default)]
+    pub ferr: bool,
 }
 
 impl Default for Fpu {
@@ -60,6 +63,7 @@ impl Default for Fpu {
             fcs: 0,
             fdp: 0,
             fds: 0,
+            ferr: false,
         }
     }
 }
@@ -135,6 +139,8 @@ impl Fpu {
         self.sw &= !(sw::ES | sw::B);
         if self.sw & !self.cw & sw::EXCEPTIONS != 0 {
             self.sw |= sw::ES | sw::B;
+        } else {
+            self.ferr = false;
         }
     }
 

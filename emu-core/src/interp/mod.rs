@@ -272,6 +272,7 @@ impl Interp {
                 cpu.stats.instructions_retried_alone += 1;
                 self.one(cpu);
             }
+            Stop::Frozen => cpu.events |= Events::HALT,
             Stop::Shutdown | Stop::None => cpu.events |= Events::SHUTDOWN,
         }
     }

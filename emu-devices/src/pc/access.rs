@@ -35,6 +35,7 @@ impl Pc {
             Dev::Post => s.post_code,
             Dev::Port92 => s.fast_init as u8 | (s.a20 as u8) << 1,
             Dev::Smi => s.smi[offset as usize & 1],
+            Dev::Fpu => 0xff,
             Dev::DebugCon => 0xe9,
             Dev::Com(n) => s.com[n as usize].read(offset as u8, now),
             Dev::Pvpanic => 3,
@@ -104,6 +105,8 @@ impl Pc {
                     _ => {}
                 }
             }
+            // 82371SB, coprocessor error register: IGNNE# is not asserted unless FERR# was.
+            Dev::Fpu => s.ignne |= std::mem::take(&mut s.fpu_error),
             Dev::DebugCon => {
                 if let Some(backend) = &mut self.debugcon {
                     backend.put(byte);
@@ -378,6 +381,15 @@ impl Board for Pc {
         self.s.counters.nmis += 1;
         self.s.lapics[cpu].ack_nmi();
         self.refresh_cpu(cpu);
+    }
+
+    fn fpu_error(&mut self, _cpu: usize, edge: bool, now: Nanos) -> bool {
+        if edge {
+            self.catch_up(now);
+            (self.s.fpu_error, self.s.ignne) = (true, false);
+            self.settle();
+        }
+        self.s.ignne
     }
 
     fn apic_base(&self, cpu: usize) -> u64 {

@@ -33,6 +33,7 @@ impl Pc {
             | bit(s.kbc.aux_irq(), ibmpc::IRQ_MOUSE)
             | bit(s.com[0].irq_level(), ibmpc::IRQ_COM1)
             | bit(s.com[1].irq_level(), ibmpc::IRQ_COM2)
+            | bit(s.fpu_error, ibmpc::IRQ_FPU)
             | bit(s.pm.sci_level(), ibmpc::IRQ_SCI);
         let mut isa_edges = 0;
         let timer_edge = s.pit.take_edge();

@@ -48,7 +48,7 @@ pub fn image() -> Vec<u8> {
 }
 
 /// Sets CR0's floating-point bits; OSFXSR is on.
-fn bits(s: &mut Stage, set: u32) -> R {
+pub(super) fn bits(s: &mut Stage, set: u32) -> R {
     s.code(|a| {
         ok! { a;
             mov(eax, cr4);
@@ -65,7 +65,7 @@ fn bits(s: &mut Stage, set: u32) -> R {
 }
 
 /// Divides 1 by 0 with zero-divide unmasked: 12 bytes before the next instruction.
-fn pending(a: &mut Asm) -> R {
+pub(super) fn pending(a: &mut Asm) -> R {
     ok! { a;
         mov(word_ptr(NOTES), 0x37b);
         fldcw(word_ptr(NOTES));

@@ -4,6 +4,7 @@
 //! between machines. What must be printed is in `tests/systests/NAME.expected`, from the manual.
 
 mod debug;
+mod ferr;
 mod fpu;
 mod long64;
 mod modes;
@@ -34,6 +35,7 @@ pub const ALL: &[(&str, crate::Maker)] = &[
     ("system", system::image),
     ("long64", long64::image),
     ("fpu", fpu::image),
+    ("ferr", ferr::image),
     ("modes", modes::image),
     ("stress", stress::image),
 ];

@@ -209,7 +209,8 @@ pub fn pick(x: &Instruction, _: &Ctx) -> Option<Handler> {
         }),
         Fnstsw => op!(store |c: &mut Vcpu, i: &Insn| ea::store(c, i, c.fpu.status())),
         Fnclex => op!(|c: &mut Vcpu, _: &Insn| {
-            c.fpu.sw &= !(sw::EXCEPTIONS | sw::SF | sw::ES | sw::B);
+            c.fpu.sw &= !(sw::EXCEPTIONS | sw::SF);
+            c.fpu.summarise();
             Ok(())
         }),
         Fninit => op!(|c: &mut Vcpu, _: &Insn| {

@@ -24,7 +24,7 @@ use super::fpu::sw;
 use crate::cpu::control::cr0;
 use crate::cpu::segment;
 use crate::decode::insn::Insn;
-use crate::fault::{Fault, R, vector};
+use crate::fault::{Fault, Faulted, R, Stop, vector};
 use crate::softfloat::{F80, Fx, f32_to_f80, f64_to_f80, i64_to_f80};
 use crate::vcpu::{Vcpu, reg};
 
@@ -37,18 +37,22 @@ pub fn wait(c: &mut Vcpu) -> R {
     Ok(())
 }
 
-/// #MF, or with CR0.NE clear the pin of old: FERR# goes to the board, which makes an IRQ 13 of it (SDM Vol. 1, 8.7.1).
-///
-/// The CPU then goes on as if the board had answered with IGNNE#; real ones stand still until the interrupt comes.
+/// #MF, or with CR0.NE clear the pin of old: FERR# goes to the board, which makes an IRQ 13 of it (SDM Vol. 1, 8.7.2 and
+/// appendix D). Unless the board answers with IGNNE#, the CPU stands still before the instruction until an interrupt comes.
 #[cold]
 #[inline(never)]
 fn report(c: &mut Vcpu) -> R {
     if c.cr0 & cr0::NE != 0 {
         return Err(c.raise(Fault::plain(vector::MF)));
     }
+    c.need_exact()?;
     let index = c.index;
-    c.with_board(|board, now| board.fpu_error(index, now));
-    Ok(())
+    let edge = !std::mem::replace(&mut c.fpu.ferr, true);
+    if c.with_board(|board, now| board.fpu_error(index, edge, now)) {
+        return Ok(());
+    }
+    c.stop = Stop::Frozen;
+    Err(Faulted)
 }
 
 /// Start of an instruction without memory operand that computes.

@@ -200,6 +200,7 @@ fn a_waiting_exception_is_reported_by_the_next_waiting_instruction() {
     assert_eq!(p.exec(&[0xdf, 0xe0]), Ok(()));
     assert_eq!(p.exec(&[0xd9, 0x3b]), Ok(()));
     // Without CR0.NE it is the board's business.
+    p.cpu.exact = true;
     p.cpu.cr0 &= !cr0::NE;
     assert_eq!(p.exec(&[0x9b]), Ok(()));
     p.cpu.cr0 |= cr0::NE;
