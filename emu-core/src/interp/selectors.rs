@@ -183,12 +183,21 @@ fn visible(c: &mut Vcpu, selector: u16) -> R<Option<Descriptor>> {
     Ok((conforming || d.dpl() >= c.cpl.max(rpl)).then_some(d))
 }
 
+/// Whether the upper half of a 16-byte descriptor lies within its table and has no type.
+fn upper_half(c: &mut Vcpu, selector: u16) -> R<bool> {
+    let Some(at) = c.descriptor_address(selector, 16) else {
+        return Ok(false);
+    };
+    let high: u32 = c.read_system(at.wrapping_add(12))?;
+    Ok(high & 0x1f00 == 0)
+}
+
 /// LAR (`LIMIT` false) and LSL.
 fn lar_lsl<const LIMIT: bool, const MEM: bool, W: Width>(c: &mut Vcpu, i: &Insn) -> R {
     c.protected_only()?;
     let selector = word::<MEM, 1>(c, i)?;
     let long = c.long_mode();
-    let d = visible(c, selector)?.filter(|d| match d.system_type() {
+    let mut d = visible(c, selector)?.filter(|d| match d.system_type() {
         None => true,
         // Which system types may be seen: SDM Vol. 2A, LAR and LSL.
         Some(sys::TSS16 | sys::TSS16_BUSY) => !long,
@@ -197,6 +206,16 @@ fn lar_lsl<const LIMIT: bool, const MEM: bool, W: Width>(c: &mut Vcpu, i: &Insn)
         Some(sys::CALL) => !LIMIT,
         _ => false,
     });
+    // Of 16 bytes are call gates in long mode and, in 64-bit code, all that is left of the system types. The upper half must
+    // be within the table and of type 0, so that it is no descriptor itself (APM Vol. 2, 4.8.3; SDM Vol. 3A, 5.8.3.1).
+    let wide = match d.and_then(|d| d.system_type()) {
+        None => false,
+        Some(sys::CALL) => long,
+        Some(_) => c.code64(),
+    };
+    if wide && !upper_half(c, selector)? {
+        d = None;
+    }
     set_zf(c, d.is_some());
     if let Some(d) = d {
         let v = if LIMIT {

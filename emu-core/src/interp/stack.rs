@@ -202,6 +202,12 @@ pub fn pick_pop(x: &Instruction, _: &Ctx) -> Option<Handler> {
 fn pusha<W: Width>(cpu: &mut Vcpu, _: &Insn) -> R {
     let start = cpu.gpr[reg::RSP];
     let mask = sp_mask(cpu);
+    // SDM Vol. 2B, PUSHA: in real-address and virtual-8086 mode #GP for these stack pointers, and #SS for 1, 3 and 5, which in
+    // real mode cannot be delivered on this stack: shutdown.
+    let real = !cpu.key.contains(ModeKey::PROTECTED);
+    if real && matches!(start & mask, 7 | 9 | 11 | 13 | 15) {
+        return cpu.gp(0);
+    }
     // All eight slots are checked before the first is written.
     for n in 1..=8 {
         let at = slot::<true>(cpu, start.wrapping_sub(n * W::BYTES) & mask, W::BYTES)?;

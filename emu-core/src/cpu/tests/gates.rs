@@ -386,3 +386,83 @@ fn real_mode_vectors_end_with_the_table() {
     cpu.gpr[reg::RSP] = 0x7000;
     assert_eq!(run(&mut cpu, 100), Exit::Shutdown);
 }
+
+/// PUSHA, PUSHAD or another instruction in real mode with this stack pointer: the vector taken, or `None` for shutdown.
+fn real_stack(code: &[u8], sp: u64) -> Option<u8> {
+    let mut cpu = vcpu("max", 0x20_0000);
+    // The vectors lie in memory that the stack does not reach.
+    cpu.idtr = TableReg {
+        base: IDT,
+        limit: 0x3ff,
+    };
+    for v in 0..=255u16 {
+        poke_u16(&cpu, IDT + 4 * u64::from(v), v);
+        poke_u16(&cpu, IDT + 4 * u64::from(v) + 2, 0x4000);
+    }
+    poke(&cpu, HANDLERS, &[0xf4; 256]);
+    poke(&cpu, CODE, code);
+    cpu.seg[CS as usize].load_real((CODE >> 4) as u16);
+    cpu.seg_base[CS as usize] = CODE;
+    cpu.refresh_mode();
+    cpu.rip = 0;
+    cpu.gpr[reg::RSP] = sp;
+    let done = run(&mut cpu, 100);
+    (done == Exit::Halt).then_some(cpu.rip as u8 - 1)
+}
+
+#[test]
+fn odd_stacks_in_real_mode_are_gp_or_shutdown() {
+    for code in [&[0x60][..], &[0x66, 0x60]] {
+        for sp in [1, 3, 5] {
+            assert_eq!(real_stack(code, sp), None, "{code:x?} with SP = {sp}");
+        }
+        for sp in [7, 9, 11, 13, 15] {
+            assert_eq!(real_stack(code, sp), Some(13), "{code:x?} with SP = {sp}");
+        }
+    }
+    // PUSHAD needs 32 bytes: an odd stack that has fewer is #SS. PUSHA has enough with 17, and goes on to the HLT behind it.
+    assert_eq!(real_stack(&[0x66, 0x60], 17), Some(12));
+    assert_eq!(real_stack(&[0x60, 0xcd, 0x21], 32), Some(0x21));
+    // PUSH and ENTER across the end of the segment cannot report it either.
+    for code in [&[0x50][..], &[0xc8, 0, 0, 0], &[0xc8, 0, 0, 1]] {
+        assert_eq!(real_stack(code, 1), None, "{code:x?}");
+    }
+    // ENTER whose frame ends where its last word would wrap: #SS, and it is delivered on the old stack.
+    assert_eq!(real_stack(&[0xc8, 0x08, 0, 0], 9), Some(12));
+}
+
+#[test]
+fn lar_and_lsl_look_at_both_halves_in_64_bit_code() {
+    // lar ebx, cx; setz dl; lsl esi, cx; setz dh; hlt
+    let code = [
+        0x0f, 0x02, 0xd9, 0x0f, 0x94, 0xc2, 0x0f, 0x03, 0xf1, 0x0f, 0x94, 0xc6, 0xf4,
+    ];
+    let zf = |selector: u16, low: u64, high: u64, code_selector: u16| {
+        let mut cpu = vcpu("max", 0x20_0000);
+        flat64(&mut cpu, 3);
+        poke(&cpu, CODE, &[&code[..12], &[0xcd, 0x41]].concat());
+        set_gdt(&cpu, selector, low);
+        if selector < 0xf8 {
+            set_gdt(&cpu, selector + 8, high);
+        }
+        let s = Descriptor::new(peek_u64(&cpu, GDT + u64::from(code_selector & !7)));
+        cpu.set_segment(1, s.segment(code_selector));
+        cpu.refresh_mode();
+        cpu.gpr[1] = selector.into();
+        run(&mut cpu, 20);
+        (cpu.gpr[2] & 1 != 0, cpu.gpr[2] >> 8 & 1 != 0)
+    };
+    let ldt = descriptor(0x5000, 0xff, 0xe2);
+    let call = gate(CODE0, TARGET, 0xec, 0);
+    let typed = 0x0000_0200_0000_0000;
+    assert_eq!(zf(FREE, ldt, 0, CODE3), (true, true));
+    assert_eq!(zf(FREE, ldt, typed, CODE3), (false, false));
+    // The last slot has no room for the upper half.
+    assert_eq!(zf(0xf8, ldt, 0, CODE3), (false, false));
+    assert_eq!(zf(0xf8, ldt, 0, OTHER3), (true, true));
+    // In compatibility mode only call gates are 16 bytes long.
+    assert_eq!(zf(FREE, ldt, typed, OTHER3), (true, true));
+    assert_eq!(zf(FREE, call, 0, OTHER3), (true, false));
+    assert_eq!(zf(FREE, call, typed, OTHER3), (false, false));
+    assert_eq!(zf(FREE, call, typed, CODE3), (false, false));
+}
