@@ -539,7 +539,8 @@ fn decode(cpu: &Vcpu, b: &Block, rip: u64) -> Option<Vec<Instruction>> {
         }
         decoder.set_position(at).ok()?;
         decoder.set_ip(rip.wrapping_add(at as u64));
-        let x = decoder.decode();
+        let mut x = decoder.decode();
+        block::mend(&mut x, &bytes[at..want]);
         if x.len() != usize::from(i.len) || x.code() as u16 != i.code {
             return None;
         }

@@ -200,9 +200,7 @@ pub fn instruction(x: &Instruction, bytes: &[u8], bits: Bits) -> bool {
     // A repeat prefix turns LOOPNE into LOOPE and back on AMD's CPUs; it is reserved (SDM Vol. 2A, 2.1.1).
     let count = matches!(x.mnemonic(), Loop | Loope | Loopne)
         && (x.has_rep_prefix() || x.has_repne_prefix());
-    // F3h REX.B 90h is XCHG with R8, but iced decodes PAUSE.
-    let pause = x.mnemonic() == Pause && x.len() > 2;
-    known && !pause && !segment && !foreign && !count && !narrow(bytes, bits) && general(x)
+    known && !segment && !foreign && !count && !narrow(bytes, bits) && general(x)
 }
 
 /// An operand-size prefix on a near branch in 64-bit code: AMD's CPUs cut RIP, Intel's ignore it (SDM Vol. 2A, CALL),

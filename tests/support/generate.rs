@@ -16,6 +16,7 @@ use crate::state::{
     Bits, CODE, CODE_BYTES, CONST, CONST_BYTES, Case, DATA, DATA_BYTES, INT3, State,
 };
 use crate::values::Rng;
+use emu_core::decode::block;
 use iced_x86::{Code, Decoder, DecoderOptions, Encoder, EncodingKind, Instruction};
 
 /// One encoding to test in one code size.
@@ -74,13 +75,15 @@ pub fn restated(seed: u64, case: &Case, k: u64) -> Option<Case> {
 
 /// The instruction of a case as iced sees it.
 pub fn decode(case: &Case) -> Instruction {
-    Decoder::with_ip(
+    let mut x = Decoder::with_ip(
         case.bits.count(),
         &case.code,
         case.before.rip,
         DecoderOptions::NONE,
     )
-    .decode()
+    .decode();
+    block::mend(&mut x, &case.code);
+    x
 }
 
 struct Gen {

@@ -20,7 +20,7 @@ use crate::interp::string::repeated;
 use crate::op;
 use crate::vcpu::{Vcpu, reg};
 use iced_x86::{
-    Decoder, DecoderError, DecoderOptions, EncodingKind, Instruction, Mnemonic, OpKind,
+    Code, Decoder, DecoderError, DecoderOptions, EncodingKind, Instruction, Mnemonic, OpKind,
 };
 use std::cell::Cell;
 
@@ -199,7 +199,8 @@ fn decode_into(
     let bytes = &code[at..len];
     let (bits, here) = (ctx.key.code_bits(), rip.wrapping_add(at as u64));
     let mut first = Decoder::with_ip(bits, bytes, here, OPTIONS);
-    let x = first.decode();
+    let mut x = first.decode();
+    mend(&mut x, bytes);
     if x.is_invalid() {
         if first.last_error() == DecoderError::NoMoreBytes && bytes.len() < 15 {
             return None;
@@ -251,7 +252,8 @@ fn across(cpu: &mut Vcpu, rip: u64, lin: u64, page: &Fetched) -> R<Block> {
     let more = 15 - page.len;
     bytes[page.len..].copy_from_slice(&buf[..more]);
     let mut decoder = Decoder::with_ip(ctx.key.code_bits(), &bytes, rip, OPTIONS);
-    let x = decoder.decode();
+    let mut x = decoder.decode();
+    mend(&mut x, &bytes);
     let (insn, ends, len) = if x.is_invalid() {
         let (i, e) = undefined(0, too_long(&bytes, ctx.key));
         (i, e, bytes.len())
@@ -275,12 +277,22 @@ fn across(cpu: &mut Vcpu, rip: u64, lin: u64, page: &Fetched) -> R<Block> {
 /// One instruction from a slice, for memory that is not RAM and for tests; `None`: more bytes are needed.
 pub fn decode_one(bytes: &[u8], rip: u64, ctx: &Ctx) -> Option<(Insn, Ends)> {
     let mut decoder = Decoder::with_ip(ctx.key.code_bits(), bytes, rip, OPTIONS);
-    let x = decoder.decode();
+    let mut x = decoder.decode();
+    mend(&mut x, bytes);
     if x.is_invalid() {
         let short = decoder.last_error() == DecoderError::NoMoreBytes;
         return (!short || bytes.len() >= 15).then(|| undefined(0, short));
     }
     Some(predecode(&x, bytes, rip, 0, ctx))
+}
+
+/// What iced takes for PAUSE is XCHG with R8 when REX.B stands before the 90h (SDM Vol. 2B, NOP and PAUSE; the host's CPU
+/// does so): `x` was decoded from the beginning of `bytes`.
+#[inline]
+pub fn mend(x: &mut Instruction, bytes: &[u8]) {
+    if x.code() == Code::Pause && x.len() > 2 && bytes[x.len() - 2] & 0xf1 == 0x41 {
+        *x = Decoder::with_ip(64, bytes, x.ip(), DecoderOptions::NO_PAUSE).decode();
+    }
 }
 
 /// Whether an instruction is invalid only for its length: without some of its prefixes it decodes, and with them it has
@@ -441,7 +453,7 @@ fn predecode_into(
         pfx: pfx::REFUSED,
         ..place(blank(run))
     };
-    let Some(row) = known(x, ctx) else {
+    let Some(row) = known(x, ctx).filter(|_| !vendor_undefined(x, bytes, ctx)) else {
         *i = refuse(ud);
         return Ends::Far;
     };
@@ -545,6 +557,20 @@ fn predecode_into(
         }
         e => e,
     }
+}
+
+/// VPEXTRD and VPINSRD with VEX.W set outside 64-bit code: VPEXTRQ and VPINSRQ, which are undefined there (APM Vol. 4; so
+/// do AMD's CPUs), while on Intel's W is ignored (SDM Vol. 2D, VPEXTRD).
+fn vendor_undefined(x: &Instruction, bytes: &[u8], ctx: &Ctx) -> bool {
+    if !matches!(x.mnemonic(), Mnemonic::Vpextrd | Mnemonic::Vpinsrd) {
+        return false;
+    }
+    // Before C4h stand prefixes only.
+    let w = bytes
+        .iter()
+        .position(|&b| b == 0xc4)
+        .is_some_and(|n| bytes.get(n + 2).is_some_and(|b| b & 0x80 != 0));
+    w && !ctx.key.contains(ModeKey::CODE64) && ctx.model.amd()
 }
 
 /// The instruction's row, if the CPU model has the instruction.

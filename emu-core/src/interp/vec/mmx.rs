@@ -283,9 +283,9 @@ pub fn pick_word(x: &Instruction) -> Option<Handler> {
 pub fn pick_maskmovq(_: &Instruction, _: &Ctx) -> Option<Handler> {
     Some(crate::op!(store | cpu: &mut Vcpu, i: &Insn | {
         begin(cpu)?;
-        let (v, m) = (mm(cpu, i.r1), mm(cpu, i.r2));
-        super::moves::store_bytes(cpu, i, &v.to_le_bytes(), &m.to_le_bytes())?;
+        // The one MMX store that enters MMX state even when it faults (Zen 4; the manuals do not say).
         enter(cpu);
-        Ok(())
+        let (v, m) = (mm(cpu, i.r1), mm(cpu, i.r2));
+        super::moves::store_bytes(cpu, i, &v.to_le_bytes(), &m.to_le_bytes())
     }))
 }
