@@ -8,6 +8,7 @@ use crate::status::{Status, TABLE};
 use crate::vm::Error;
 use clap::{Args, Parser, Subcommand};
 use emu_core::cpu::cpuid::{FEATURES, MODELS};
+use emu_core::nearest::hint;
 use emu_devices::pc::DebugExit;
 use std::io::Write;
 use std::path::PathBuf;
@@ -55,7 +56,7 @@ pub struct Options {
     )]
     pub append: String,
     /// Guest RAM: bytes, or with K, M, G, T
-    #[arg(short, long, value_name = "SIZE", default_value = "512M", value_parser = memory)]
+    #[arg(short, long, value_name = "SIZE", default_value = "512M", value_parser = memory, allow_hyphen_values = true)]
     pub memory: u64,
     /// CPU model with features: MODEL[,+FEATURE][,-FEATURE] (`help` lists them)
     #[arg(long, value_name = "MODEL", default_value = "max")]
@@ -212,7 +213,10 @@ fn device(s: &str) -> Result<DebugExit, String> {
     let mut parts = s.split(',');
     let name = parts.next().unwrap_or_default();
     if name != "isa-debug-exit" {
-        return Err(format!("unknown device \"{name}\" (known: isa-debug-exit)"));
+        let hint = hint(name, ["isa-debug-exit"]);
+        return Err(format!(
+            "unknown device \"{name}\"{hint} (known: isa-debug-exit)"
+        ));
     }
     let mut exit = DebugExit::default();
     for p in parts {

@@ -74,11 +74,18 @@ fn initrds_and_command_lines() {
 fn option_values() {
     for (args, words) in [
         (&["--memory", "0"][..], "at least 1M"),
+        (&["--memory", "-5"], "512M"),
         (&["--memory", "100T"], "at most"),
         (&["--memory", "lots"], "512M"),
         (&["--memory", "1M"], "more --memory"),
         (&["--memory", "8G", "--cpu", "486"], "address bits"),
         (&["--cpu", "k6"], "unknown CPU model \"k6\""),
+        (&["--cpu", "pentum"], "did you mean pentium?"),
+        (&["--cpu", "max,-sse5"], "did you mean sse"),
+        (
+            &["--device", "isa-debug-exti"],
+            "did you mean isa-debug-exit?",
+        ),
         (&["--cpu", "max,+warp"], "unknown CPU feature \"warp\""),
         (&["--cpu", "max,sse"], "+ or -"),
         (&["--device", "vga"], "unknown device \"vga\""),

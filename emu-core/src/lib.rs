@@ -11,6 +11,7 @@ pub mod interp;
 pub mod layout;
 pub mod machine;
 pub mod mem;
+pub mod nearest;
 pub mod runner;
 pub mod sensitive;
 pub mod softfloat;

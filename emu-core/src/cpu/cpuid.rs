@@ -7,6 +7,7 @@
 //! The newer models identify as AMD: guests that see an Intel CPU turn on page-table isolation.
 
 use crate::cpu::control::{cr4, efer};
+use crate::nearest::hint;
 use iced_x86::{CpuidFeature as F, Instruction};
 
 /// CPUID words that hold feature bits.
@@ -172,9 +173,9 @@ pub const MODELS: &[&str] = &[
 /// What `--cpu` named that does not exist.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum ModelError {
-    #[error("unknown CPU model \"{0}\" (known: {list})", list = MODELS.join(", "))]
+    #[error("unknown CPU model \"{0}\"{hint} (known: {list})", hint = hint(.0, MODELS.iter().copied()), list = MODELS.join(", "))]
     Model(String),
-    #[error("unknown CPU feature \"{0}\" (known: {list})", list = FEATURES.iter().map(|f| f.name).collect::<Vec<_>>().join(", "))]
+    #[error("unknown CPU feature \"{0}\"{hint} (`emu cpus` lists them)", hint = hint(.0, FEATURES.iter().map(|f| f.name)))]
     Feature(String),
     #[error("CPU option \"{0}\" must begin with + or - and name a feature")]
     Sign(String),
