@@ -180,7 +180,9 @@ impl Counter {
     }
 
     fn status(&self, tick: u64) -> u8 {
-        let null = self.written == 0
+        // Before any control word all is undefined (82C54 data sheet, programming); a BIOS has loaded the counters, and Linux
+        // without a TSC polls counter 0 for that.
+        let null = self.written == 0 && self.access != 0
             || self.reload.is_some()
             || (self.loaded == 0 && matches!(self.mode, 1 | 5));
         (self.out(tick) as u8) << 7

@@ -27,6 +27,7 @@ pub fn image() -> Vec<u8> {
     show(|s| {
         real_mode(s)?;
         protected_mode(s)?;
+        leave_without_long_mode(s)?;
         s.long()?;
         head(s, "long mode")?;
         s.code(|a| {
@@ -54,6 +55,32 @@ pub fn image() -> Vec<u8> {
             }
         })?;
         tasks::routines(s)
+    })
+}
+
+/// Powers off on a 32-bit CPU: CPUID 80000001h, EDX bit 29.
+fn leave_without_long_mode(s: &mut Stage) -> R {
+    s.code(|a| {
+        let [mut old, mut long] = [(); 2].map(|()| a.create_label());
+        ok! { a;
+            mov(eax, 0x8000_0000_u32);
+            cpuid();
+            cmp(eax, 0x8000_0001_u32);
+            jb(old);
+            mov(eax, 0x8000_0001_u32);
+            cpuid();
+            bt(edx, 29);
+            jc(long);
+            here(&mut old);
+            mov(esi, a.text("long mode   this CPU has none. Good bye.\n"));
+            call(a.to("puts32"));
+            mov(edx, PM1A_CNT);
+            mov(eax, SLEEP_S5);
+            out(dx, ax);
+            hlt();
+            here(&mut long);
+            nop();
+        }
     })
 }
 
