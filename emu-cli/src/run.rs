@@ -23,6 +23,7 @@ const FLUSH: Duration = Duration::from_millis(4);
 const DOZE: Duration = Duration::from_millis(100);
 
 pub fn run(options: &Options) -> Result<Status, Error> {
+    let asked = Instant::now();
     if options.cpu == "help" {
         return args::list_cpus();
     }
@@ -43,6 +44,7 @@ pub fn run(options: &Options) -> Result<Status, Error> {
     }
 
     let began = Instant::now();
+    let start = began - asked;
     let done = drive(&mut vm, options, &control, &input, began);
     let wall = began.elapsed();
     let error = vm.with_pc(|pc| pc.flush()).flatten();
@@ -50,7 +52,7 @@ pub fn run(options: &Options) -> Result<Status, Error> {
     if let Ok(status) = done {
         explain(status, options, &vm);
         if let Some(to) = &options.stats {
-            stats::write(to, &vm, status, wall)?;
+            stats::write(to, &vm, status, start, wall)?;
         }
     }
     match (done, error) {

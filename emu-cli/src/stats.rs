@@ -14,16 +14,29 @@ pub fn state_hash(runner: &Runner) -> u64 {
     CpuState::of(&runner.cpu).hash() ^ runner.machine().ram.hash().rotate_left(1)
 }
 
-/// Everything there is to tell.
-fn collect(vm: &Vm, status: Status, wall: Duration) -> Map<String, Value> {
+/// The most memory that this process has had in use at a time, guest RAM included; where the host tells.
+fn host_peak() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
+    let kib: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some(kib << 10)
+}
+
+/// Everything there is to tell. `start` is what passed before the first guest instruction, `wall` what passed since.
+fn collect(vm: &Vm, status: Status, start: Duration, wall: Duration) -> Map<String, Value> {
     let cpu = &vm.runner.cpu;
     let guest = cpu.now();
     let state = state_hash(&vm.runner);
     let mut out = Map::new();
     let mut put = |key: &str, value: Value| out.insert(key.into(), value);
     put("retired", cpu.retired.into());
+    put("start_ns", (start.as_nanos() as u64).into());
     put("wall_ns", (wall.as_nanos() as u64).into());
     put("guest_ns", guest.into());
+    put(
+        "host_peak_bytes",
+        host_peak().map_or(Value::Null, Value::from),
+    );
     put("engine", vm.runner.engine.name().into());
     put("exit", status.name().into());
     put("exit_status", status.code().into());
@@ -47,8 +60,14 @@ fn collect(vm: &Vm, status: Status, wall: Duration) -> Map<String, Value> {
 }
 
 /// Writes the counters where they were asked for.
-pub fn write(to: &Stats, vm: &Vm, status: Status, wall: Duration) -> Result<(), Error> {
-    let all = collect(vm, status, wall);
+pub fn write(
+    to: &Stats,
+    vm: &Vm,
+    status: Status,
+    start: Duration,
+    wall: Duration,
+) -> Result<(), Error> {
+    let all = collect(vm, status, start, wall);
     match to {
         Stats::Text => {
             for (key, value) in flatten(&all) {

@@ -42,8 +42,10 @@ fn with_the_virtual_clock_two_runs_are_the_same() {
         (&"interp".into(), &"power-off".into())
     );
     assert_eq!(a["state_hash"].as_str().unwrap().len(), 16);
-    a["wall_ns"] = 0.into();
-    b["wall_ns"] = 0.into();
+    for own in ["start_ns", "wall_ns", "host_peak_bytes"] {
+        a[own] = 0.into();
+        b[own] = 0.into();
+    }
     assert_eq!(a, b);
 }
 
@@ -226,5 +228,51 @@ fn lists() {
         let out = run(args);
         assert_eq!(status(&out), 0);
         assert!(stdout(&out).contains("x86-64-v3") || stdout(&out).contains("Exit status"));
+    }
+}
+
+#[test]
+fn start_and_memory_are_told_and_bounded() {
+    let out = run(&["demo", "-m", "256M", "--stats=json"]);
+    let text = stderr(&out);
+    let stats: serde_json::Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+    let start = stats["start_ns"].as_u64().unwrap();
+    // It is some milliseconds; a test must bear a host that is busy.
+    assert!((1..5_000_000_000).contains(&start), "{start} ns");
+    if cfg!(target_os = "linux") {
+        let peak = stats["host_peak_bytes"].as_u64().unwrap();
+        assert!((1 << 20..(256 + 64) << 20).contains(&peak), "{peak} bytes");
+    }
+}
+
+#[test]
+fn the_demo_runs_on_32_bit_cpus() {
+    for cpu in ["486", "pentium", "pentium3"] {
+        let out = run(&["demo", "--cpu", cpu, "--timeout", "30"]);
+        let text = stdout(&out);
+        assert_eq!(status(&out), 0, "{cpu}: {text}");
+        for words in ["real mode", "virtual-8086", "this CPU has none"] {
+            assert!(
+                text.contains(words),
+                "{cpu}: {words} is missing in:\n{text}"
+            );
+        }
+    }
+}
+
+#[test]
+fn closed_descriptors_are_no_reason_to_fail() {
+    // The host gives the program /dev/null in their place.
+    for closed in ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"] {
+        let line = format!("exec \"$0\" run demo --timeout 30 {closed}");
+        let done = std::process::Command::new("sh")
+            .args(["-c", &line, env!("CARGO_BIN_EXE_emu")])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .output()
+            .unwrap();
+        assert_eq!(done.status.code(), Some(0), "{closed}: {}", stderr(&done));
+        assert_eq!(stderr(&done), "", "{closed}");
     }
 }
