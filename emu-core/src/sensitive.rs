@@ -126,7 +126,7 @@ const BASE_IN: &str =
     "changes a segment base, without trapping once CR4.FSGSBASE is set (SDM Vol. 2B, WRFSBASE)";
 
 /// Every instruction that is not innocuous.
-pub const CATALOGUE: &[Entry] = &{
+pub static CATALOGUE: &[Entry] = &{
     use Class::*;
     use Form::*;
     use Mnemonic as M;
