@@ -77,6 +77,7 @@ impl CpuState {
         cpu.a20 = if self.a20 { u64::MAX } else { !(1 << 20) };
         cpu.nmi_blocked = self.nmi_blocked;
         cpu.shadow_stack = self.shadow_stack;
+        cpu.in_repeat = self.in_repeat;
         cpu.pending_db = self.pending_db;
         cpu.stop = Default::default();
         (cpu.leave, cpu.exact) = (false, false);
@@ -141,6 +142,7 @@ impl CpuState {
             nmi_blocked,
             shadow,
             shadow_stack,
+            in_repeat,
             pending_db,
         } = self;
         let o = other;
@@ -217,6 +219,7 @@ impl CpuState {
             ("NMI blocked", nmi_blocked, &o.nmi_blocked),
             ("interrupt shadow", shadow, &o.shadow),
             ("shadow of MOV SS", shadow_stack, &o.shadow_stack),
+            ("within a repetition", in_repeat, &o.in_repeat),
         ] {
             say(name, u8::from(*a).to_string(), u8::from(*b).to_string());
         }

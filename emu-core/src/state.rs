@@ -42,6 +42,9 @@ pub struct CpuState {
     /// Interrupts wait for the instruction at RIP; `shadow_stack`: debug traps too.
     pub shadow: bool,
     pub shadow_stack: bool,
+    /// A repeated string instruction at RIP has done some of its iterations: an interrupt pushes RF set.
+    #[serde(default)]
+    pub in_repeat: bool,
     /// DR6 bits of a debug trap that is due.
     pub pending_db: u64,
 }
@@ -82,6 +85,7 @@ impl CpuState {
             nmi_blocked: cpu.nmi_blocked,
             shadow: cpu.events.contains(Events::SHADOW),
             shadow_stack: cpu.shadow_stack,
+            in_repeat: cpu.in_repeat,
             pending_db: cpu.pending_db,
         }
     }
@@ -115,7 +119,7 @@ impl CpuState {
         words(&f.se.map(u64::from));
         words(&[f.cw, f.sw, f.fop, f.fcs, f.fds].map(u64::from));
         words(&[f.fip, f.fdp, u64::from(f.top), u64::from(f.valid)]);
-        words(&[u64::from(f.ferr)]);
+        words(&[f.ferr, self.in_repeat].map(u64::from));
         words(&[u64::from(self.mxcsr), u64::from(self.cpl), self.pending_db]);
         words(&[self.a20, self.halted, self.shut_down].map(u64::from));
         words(&[self.nmi_blocked, self.shadow, self.shadow_stack].map(u64::from));

@@ -124,6 +124,8 @@ pub struct Vcpu {
     pub trap_inhibited: bool,
     /// The instruction has just loaded RF, which so covers the next one.
     pub rf_loaded: bool,
+    /// A repeated string instruction at RIP has done some of its iterations.
+    pub in_repeat: bool,
     /// What the board asked for, oldest first.
     pub requests: VecDeque<Request>,
     /// When the runner wants control back; an event planned earlier ends the slice.
@@ -197,6 +199,7 @@ impl Vcpu {
             shadow_stack: false,
             trap_inhibited: false,
             rf_loaded: false,
+            in_repeat: false,
             requests: VecDeque::new(),
             slice_end: Nanos::MAX,
             intr_line: false,
@@ -247,6 +250,7 @@ impl Vcpu {
         self.stop = Stop::None;
         self.pending_db = 0;
         self.nmi_blocked = false;
+        self.in_repeat = false;
         self.cpl = 0;
         self.events = Events::FLUSH_CODE;
         for s in 0..6 {

@@ -101,9 +101,10 @@ impl Vcpu {
         self.debug_exception();
     }
 
-    /// Raises #DB (a fault) if an instruction breakpoint lies at RIP and RF does not hold it back.
+    /// Raises #DB (a fault) if an instruction breakpoint lies at RIP and RF does not hold it back; a string instruction has
+    /// it before its first iteration only.
     pub fn code_breakpoint(&mut self) -> bool {
-        if self.sys & flags::RF != 0 {
+        if self.sys & flags::RF != 0 || self.in_repeat {
             return false;
         }
         let at = self.wrap(self.seg[1].base * u64::from(!self.code64()) + self.rip);

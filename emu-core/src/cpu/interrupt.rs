@@ -16,7 +16,7 @@ use crate::vcpu::{Events, Vcpu, reg};
 pub enum Source {
     /// An exception of fault class: RF is set in the pushed flags.
     Fault,
-    /// #DB as a trap or an instruction breakpoint, NMI, external interrupt.
+    /// #DB as a trap or an instruction breakpoint, NMI, external interrupt: RF as it is, but set within a repetition.
     External,
     /// INT1: no privilege checks, and EXT is set although it is an instruction.
     Icebp,
@@ -125,6 +125,7 @@ impl Vcpu {
         let exact = std::mem::replace(&mut self.exact, true);
         let done = self.deliver(v, error, source, self.rip);
         self.exact = exact;
+        self.in_repeat = false;
         if v == vector::DB && done.is_ok() {
             // SDM Vol. 3B, 18.2.4: GD is cleared so that the handler can use the debug registers.
             self.dr[7] &= !crate::cpu::debug::DR7_GD;
@@ -302,11 +303,13 @@ impl Vcpu {
         Ok(())
     }
 
-    /// RFLAGS as they are pushed: RF is set for faults and has run out behind an instruction (SDM Vol. 3B, 18.3.1.1).
+    /// RFLAGS as they are pushed (SDM Vol. 3B, 18.3.1.1): RF is set for faults and between the iterations of a string
+    /// instruction, and has run out behind an instruction.
     fn pushed_flags(&self, source: Source) -> u64 {
         let image = self.rflags();
         match source {
             Source::Fault => image | flags::RF,
+            Source::External if self.in_repeat => image | flags::RF,
             Source::External => image,
             Source::Icebp | Source::Software | Source::SoftwareTrap => image & !flags::RF,
         }

@@ -390,7 +390,7 @@ impl Interp {
         cpu.trap_inhibited = false;
         cpu.rf_loaded = false;
         if self.one(cpu) {
-            if cpu.sys & flags::RF != 0 && !cpu.rf_loaded {
+            if cpu.sys & flags::RF != 0 && !cpu.rf_loaded && !cpu.in_repeat {
                 cpu.set_sys(cpu.sys & !flags::RF);
             }
             let loaded_ss = cpu.events.contains(Events::SHADOW) && cpu.shadow_stack;

@@ -3,7 +3,8 @@
 //! A repeated instruction works in *chunks*: the iterations until an operand reaches the end of its page, at least one. After
 //! a chunk the registers are exact and RIP stands at the instruction again if iterations are left, so that interrupts come in
 //! between; each chunk counts as one retired instruction. Where chunks end depends on the architecture's state alone, so
-//! every engine counts alike. Under single-step or armed data breakpoints a chunk is one iteration.
+//! every engine counts alike. Under single-step or armed data breakpoints a chunk is one iteration, and one that reaches a
+//! device ends its chunk, so that time passes for the device and the host's patience is not tried.
 //!
 //! Within a chunk the bulk functions of [`mem`](crate::mem) do the work where they can; otherwise element by element, with
 //! the registers updated after each, so that a fault leaves what was done.
@@ -227,6 +228,7 @@ fn repeat<O: StringOp, W: Width>(cpu: &mut Vcpu, i: &Insn) -> R {
     let cut = |v: u64| if code64 { v } else { v & 0xffff_ffff };
     let count = cpu.gpr[reg::RCX] & m;
     if count == 0 {
+        cpu.in_repeat = false;
         cpu.rip = cut(next);
         return Ok(());
     }
@@ -241,6 +243,7 @@ fn repeat<O: StringOp, W: Width>(cpu: &mut Vcpu, i: &Insn) -> R {
         chunk = 1;
     }
     let until_equal = i.pfx & pfx::REPNE != 0;
+    let devices = cpu.stats.mmio_accesses;
     let mut done = 0;
     let mut ended = false;
     let ascending = cpu.sys & flags::DF == 0;
@@ -257,7 +260,9 @@ fn repeat<O: StringOp, W: Width>(cpu: &mut Vcpu, i: &Insn) -> R {
             set(cpu, i, reg::RCX, count - 1);
             done = 1;
             ended = O::COMPARES && cpu.flags.zf() == until_equal;
-            if !ended {
+            if cpu.stats.mmio_accesses != devices {
+                chunk = 1;
+            } else if !ended {
                 n = bulk::<O, W>(
                     cpu,
                     i,
@@ -277,8 +282,12 @@ fn repeat<O: StringOp, W: Width>(cpu: &mut Vcpu, i: &Insn) -> R {
         advance::<O, W>(cpu, i, 1);
         set(cpu, i, reg::RCX, count - done);
         ended = O::COMPARES && cpu.flags.zf() == until_equal;
+        if cpu.stats.mmio_accesses != devices {
+            chunk = done;
+        }
     }
-    cpu.rip = cut(if ended || done == count { next } else { here });
+    cpu.in_repeat = !ended && done < count;
+    cpu.rip = cut(if cpu.in_repeat { here } else { next });
     Ok(())
 }
 
@@ -324,6 +333,7 @@ impl<W: Width, const IN: bool> Op for PortString<W, IN> {
         let port = cpu.gpr[reg::RDX] as u16;
         cpu.check_io(port, W::BYTES as u8)?;
         if rep && count == 0 {
+            cpu.in_repeat = false;
             cpu.rip = cut(next);
             return Ok(());
         }
@@ -347,7 +357,8 @@ impl<W: Width, const IN: bool> Op for PortString<W, IN> {
         if rep {
             set(cpu, i, reg::RCX, count - 1);
         }
-        cpu.rip = cut(if rep && count > 1 { here } else { next });
+        cpu.in_repeat = rep && count > 1;
+        cpu.rip = cut(if cpu.in_repeat { here } else { next });
         Ok(())
     }
 }

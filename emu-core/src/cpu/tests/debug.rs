@@ -115,3 +115,86 @@ fn general_detect_is_a_fault_and_delivery_clears_it() {
     assert_eq!(bits(&cpu), 1 << 13);
     assert_eq!(cpu.dr[7], 0x400);
 }
+
+/// REP MOVSB of three bytes; the iterations are cut by single steps, by an interrupt, and by nothing.
+const COPY: [u8; 3] = [0xf3, 0xa4, 0xf4];
+
+fn copying(c: &mut Vcpu, count: u64) {
+    (c.gpr[1], c.gpr[6], c.gpr[7]) = (count, 0x5000, 0x6000);
+}
+
+#[test]
+fn a_trap_between_iterations_pushes_rf_and_one_behind_the_last_does_not() {
+    for (count, rip, rf) in [(3, CODE, flags::RF), (1, CODE + 2, 0)] {
+        let cpu = run32(0, &COPY, |c| {
+            copying(c, count);
+            c.set_rflags(flags::TF);
+        });
+        let t = Trap::taken(&cpu).expect("#DB");
+        assert_eq!((t.vector, t.rip, t.flags & flags::RF), (1, rip, rf));
+    }
+}
+
+#[test]
+fn an_interrupt_between_iterations_pushes_rf() {
+    // REP OUTSB to the port that raises INTR with the byte as vector: after the first iteration it comes.
+    let code = [0xba, 0xf0, 0, 0, 0, 0xf3, 0x6e, 0xf4];
+    for (count, rip, rf) in [(3, CODE + 5, flags::RF), (1, CODE + 7, 0)] {
+        let cpu = run32(0, &code, |c| {
+            copying(c, count);
+            poke(c, 0x5000, &[0x40; 3]);
+            c.set_rflags(flags::IF);
+        });
+        let t = Trap::taken(&cpu).expect("the interrupt");
+        assert_eq!((t.vector, t.rip, t.flags & flags::RF), (0x40, rip, rf));
+        assert_eq!(cpu.gpr[1], count - 1);
+    }
+    // The same between the chunks of a long copy: an NMI that waits in the interrupt's shadow of nothing.
+    let mut cpu = vcpu("max", 0x20_0000);
+    flat32(&mut cpu, 0);
+    poke(&cpu, CODE, &COPY);
+    copying(&mut cpu, 0x1800);
+    assert_eq!(run(&mut cpu, 1), Exit::Fuel);
+    assert_eq!((cpu.rip, cpu.gpr[1]), (CODE, 0x800));
+    cpu.machine.board().pio_write(RAISE_NMI, 1, 0, 0);
+    cpu.poll_lines();
+    run(&mut cpu, 100);
+    let t = Trap::taken(&cpu).expect("NMI");
+    assert_eq!((t.vector, t.rip, t.flags & flags::RF), (2, CODE, flags::RF));
+}
+
+#[test]
+fn a_breakpoint_on_a_string_instruction_comes_once() {
+    // The handler sets RF in its frame and counts in EBX.
+    let handler = asm(32, |a| {
+        use iced_x86::code_asm::{dword_ptr, ebx, esp};
+        a.or(dword_ptr(esp + 8), 0x1_0000)?;
+        a.inc(ebx)?;
+        a.iretd()
+    });
+    let cpu = run32(0, &COPY, |c| {
+        copying(c, 0x1800);
+        poke(c, 0x3_0000, &handler);
+        set_idt32(c, 1, gate(CODE0, 0x3_0000, 0x8e, 0));
+        set_dr(c, CODE, EXECUTES);
+    });
+    assert_eq!((cpu.rip, cpu.gpr[1], cpu.gpr[3]), (CODE + 3, 0, 1));
+    assert_eq!(cpu.sys & flags::RF, 0);
+}
+
+#[test]
+fn an_iteration_that_reaches_a_device_is_a_chunk_of_its_own() {
+    // 16 bytes of RAM and then what is behind it: the chunk ends with the first byte there.
+    let mut cpu = vcpu("max", 0x20_0000);
+    flat32(&mut cpu, 0);
+    poke(&cpu, CODE, &COPY);
+    copying(&mut cpu, 0x100);
+    cpu.gpr[7] = 0x20_0000 - 16;
+    let mut counts = Vec::new();
+    for _ in 0..4 {
+        assert_eq!(run(&mut cpu, 1), Exit::Fuel);
+        counts.push(cpu.gpr[1]);
+    }
+    assert_eq!(counts, [0xf0, 0xef, 0xee, 0xed]);
+    assert_eq!((cpu.retired, cpu.stats.mmio_accesses), (4, 3));
+}
