@@ -4,6 +4,7 @@
 //! break it does not compile.
 
 use crate::cpu::flags::Lazy;
+use crate::cpu::segment::Segment;
 use crate::mem::tlb::{self, Entry};
 use crate::vcpu::Vcpu;
 use std::mem::offset_of;
@@ -19,6 +20,13 @@ pub const SYS: usize = offset_of!(Vcpu, sys);
 pub const RIP: usize = offset_of!(Vcpu, rip);
 /// Segment bases by segment number, 8 bytes each.
 pub const SEG_BASE: usize = offset_of!(Vcpu, seg_base);
+/// Segment registers with their hidden parts, [`SEG_SIZE`] bytes each.
+pub const SEG: usize = offset_of!(Vcpu, seg);
+pub const SEG_SIZE: usize = size_of::<Segment>();
+/// Within one: selector (2 bytes), rights (2), limit (4).
+pub const SEG_SELECTOR: usize = offset_of!(Segment, selector);
+pub const SEG_ATTR: usize = offset_of!(Segment, attr);
+pub const SEG_LIMIT: usize = offset_of!(Segment, limit);
 /// A pointer to the TLB entries in force.
 pub const TLB_LIVE: usize = offset_of!(Vcpu, tlb) + tlb::LIVE_OFFSET;
 pub const RETIRED: usize = offset_of!(Vcpu, retired);

@@ -316,6 +316,18 @@ pub mod kept {
     kept!(read, write, claim);
 }
 
+/// The current instruction is to be run alone, by the interpreter; nothing of it was done.
+///
+/// # Safety
+/// As [`read`].
+pub unsafe extern "C" fn alone(cpu: *mut Vcpu, _: u64, clock: u64, info: u64) -> u64 {
+    // SAFETY: as `read`.
+    let cpu = unsafe { &mut *cpu };
+    cpu.stop = Stop::Retry;
+    stop(cpu, clock, Info(info));
+    0
+}
+
 /// Runs an instruction by its handler; 0, or how the unit is to return ([`exit`]).
 ///
 /// # Safety

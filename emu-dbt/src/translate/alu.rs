@@ -3,7 +3,7 @@
 use super::Translator;
 use super::flags::Flags;
 use super::guest::int;
-use cranelift_codegen::ir::{InstBuilder, Value};
+use cranelift_codegen::ir::{AtomicRmwOp, InstBuilder, Value};
 use emu_core::decode::insn::Insn;
 use emu_core::decode::table::width;
 use iced_x86::{Instruction, Mnemonic, OpKind};
@@ -24,7 +24,12 @@ impl Translator<'_, '_> {
 
     /// Whether all operands are of kinds that lowerings can reach.
     pub fn reachable(x: &Instruction, i: &Insn) -> bool {
-        !x.has_lock_prefix()
+        !x.has_lock_prefix() && Self::operands(x, i)
+    }
+
+    /// The same for an instruction that may be locked.
+    pub fn operands(x: &Instruction, i: &Insn) -> bool {
+        Self::lockable(x)
             && (0..x.op_count()).all(|n| x.op_kind(n) != OpKind::Memory || Self::addressable(i))
     }
 
@@ -54,7 +59,7 @@ impl Translator<'_, '_> {
 
 /// ADD, ADC, SUB, SBB, AND, OR, XOR, CMP, TEST.
 pub fn binary(t: &mut Translator, x: &Instruction, i: &Insn) -> bool {
-    if !Translator::reachable(x, i) {
+    if !Translator::operands(x, i) {
         return false;
     }
     let bits = width(x);
@@ -88,6 +93,31 @@ pub fn binary(t: &mut Translator, x: &Instruction, i: &Insn) -> bool {
         return true;
     }
     let b = t.source(x, i, 1, bits);
+    if x.has_lock_prefix() {
+        let op = match m {
+            Mnemonic::Add => AtomicRmwOp::Add,
+            Mnemonic::Sub => AtomicRmwOp::Sub,
+            Mnemonic::And => AtomicRmwOp::And,
+            Mnemonic::Or => AtomicRmwOp::Or,
+            _ => AtomicRmwOp::Xor,
+        };
+        let lin = t.lin(i);
+        let a = t.atomic(lin, i, bits, op, b);
+        t.flags = match m {
+            Mnemonic::Add => Flags::Add { bits, a, b },
+            Mnemonic::Sub => Flags::Sub { bits, a, b },
+            _ => {
+                let ins = t.b.ins();
+                let r = match m {
+                    Mnemonic::And => ins.band(a, b),
+                    Mnemonic::Or => ins.bor(a, b),
+                    _ => ins.bxor(a, b),
+                };
+                Flags::Logic { bits, r }
+            }
+        };
+        return true;
+    }
     let carry = matches!(m, Mnemonic::Adc | Mnemonic::Sbb).then(|| {
         let c = t.cf_bit();
         if bits == 64 {
@@ -126,12 +156,26 @@ pub fn binary(t: &mut Translator, x: &Instruction, i: &Insn) -> bool {
 
 /// INC, DEC, NEG, NOT.
 pub fn unary(t: &mut Translator, x: &Instruction, i: &Insn) -> bool {
-    if !Translator::reachable(x, i) {
+    if !Translator::operands(x, i) {
         return false;
     }
     let bits = width(x);
     let m = x.mnemonic();
     let cf = matches!(m, Mnemonic::Inc | Mnemonic::Dec).then(|| t.cf_word());
+    if let (true, Some(cf)) = (x.has_lock_prefix(), cf) {
+        let one = t.b.ins().iconst(int(bits), 1);
+        let lin = t.lin(i);
+        t.flags = if m == Mnemonic::Inc {
+            let a = t.atomic(lin, i, bits, AtomicRmwOp::Add, one);
+            let r = t.b.ins().iadd(a, one);
+            Flags::Inc { bits, r, cf }
+        } else {
+            let a = t.atomic(lin, i, bits, AtomicRmwOp::Sub, one);
+            let r = t.b.ins().isub(a, one);
+            Flags::Dec { bits, r, cf }
+        };
+        return true;
+    }
     let (a, r) = t.change(x, i, bits, |t, a| match m {
         Mnemonic::Inc => t.b.ins().iadd_imm_u(a, 1),
         Mnemonic::Dec => {

@@ -390,6 +390,41 @@ impl Translator<'_, '_> {
         self.b.ins().bor(hi, lo)
     }
 
+    /// The six flags at their places in EFLAGS.
+    pub fn rflags_bits(&mut self) -> Value {
+        use ConditionCode as K;
+        let mut all = {
+            let (_, aux) = self.pair();
+            let af = self.b.ins().band_imm_u(aux, 8);
+            self.b.ins().ishl_imm_u(af, 1)
+        };
+        for (cc, at) in [(K::b, 0), (K::p, 2), (K::e, 6), (K::s, 7), (K::o, 11)] {
+            let v = self.condition(cc);
+            let v = self.b.ins().uextend(I64, v);
+            let v = self.b.ins().ishl_imm_u(v, at);
+            all = self.b.ins().bor(all, v);
+        }
+        all
+    }
+
+    /// Sets SF, ZF, AF, PF and CF from their places in EFLAGS, and OF as given (an I8 of 0 or 1): `Lazy::from_bits`.
+    pub fn flags_from_bits(&mut self, bits: Value, of: Value) {
+        let mut bit = |n: i64| {
+            let v = self.b.ins().ushr_imm_u(bits, n);
+            self.b.ins().band_imm_u(v, 1)
+        };
+        let (cf, pf, af, zf, sf) = (bit(0), bit(2), bit(4), bit(6), bit(7));
+        let res = self.b.ins().bxor_imm_u(zf, 1);
+        let top = self.cf_of_word(cf, of);
+        let odd = self.b.ins().bxor(pf, zf);
+        let odd = self.b.ins().ishl_imm_u(odd, 8);
+        let af = self.b.ins().ishl_imm_u(af, 3);
+        let aux = self.b.ins().bor(top, odd);
+        let aux = self.b.ins().bor(aux, af);
+        let aux = self.b.ins().bor(aux, sf);
+        self.flags = Flags::Pair { res, aux };
+    }
+
     /// A word whose bit 63 is CF.
     pub fn cf_word(&mut self) -> Value {
         match self.flags {

@@ -36,20 +36,29 @@ impl Translator<'_, '_> {
     /// Whether the memory operand's address can be formed here.
     pub fn addressable(i: &Insn) -> bool {
         matches!(i.akind, akind::A64 | akind::FLAT32 | akind::A32IN64)
+            || i.akind == akind::SEG32 && i.seg > 3
     }
 
     /// Base + index * scale + displacement, uncut.
-    fn sum(&mut self, i: &Insn) -> Value {
+    fn sum(&mut self, i: &Insn, more: Option<Value>) -> Value {
         let zero = reg::ZERO as u8;
-        let mut v = None;
+        let mut v = more;
         if i.base == reg::BLOCK as u8 {
             let node = &self.region.nodes[self.node];
             let target = node.rip.wrapping_add(i.disp as u64);
             let delta = target.wrapping_sub(self.region.nodes[0].rip);
-            return self.add_constant(self.base, delta as i64);
+            let v = self.add_constant(self.base, delta as i64);
+            return match more {
+                Some(more) => self.b.ins().iadd(v, more),
+                None => v,
+            };
         }
         if i.base != zero {
-            v = Some(self.get64(i.base));
+            let base = self.get64(i.base);
+            v = Some(match v {
+                Some(v) => self.b.ins().iadd(v, base),
+                None => base,
+            });
         }
         if i.index != zero {
             let x = self.get64(i.index);
@@ -71,7 +80,7 @@ impl Translator<'_, '_> {
 
     /// The effective address, cut to the address size.
     pub fn offset(&mut self, i: &Insn) -> Value {
-        let v = self.sum(i);
+        let v = self.sum(i, None);
         match i.akind {
             akind::A64 => v,
             akind::SEG16 => self.b.ins().band_imm_u(v, 0xffff),
@@ -127,9 +136,18 @@ impl Translator<'_, '_> {
 
     /// Linear address of the memory operand; only for [`addressable`](Self::addressable) ones.
     pub fn lin(&mut self, i: &Insn) -> Value {
-        let v = self.sum(i);
+        self.lin_beside(i, None)
+    }
+
+    /// The same with something added to the effective address.
+    pub fn lin_beside(&mut self, i: &Insn, more: Option<Value>) -> Value {
+        let v = self.sum(i, more);
         match i.akind {
             akind::FLAT32 => self.cut32(v),
+            akind::SEG32 => {
+                let v = self.cut32(v);
+                self.segment32(v, i)
+            }
             k => {
                 let v = if k == akind::A32IN64 {
                     self.cut32(v)

@@ -10,6 +10,7 @@
 //! this block, minus the slice's end. An instruction's lowering makes all its memory accesses before it changes any of these.
 
 mod alu;
+mod atomic;
 mod bits;
 mod control_flow;
 mod exits;
@@ -20,6 +21,7 @@ mod mem;
 mod muldiv;
 mod shift;
 mod stack;
+mod string;
 mod table;
 mod transfer;
 

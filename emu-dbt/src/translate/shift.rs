@@ -7,7 +7,7 @@ use super::flags::Flags;
 use super::guest::int;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::I64;
-use cranelift_codegen::ir::{InstBuilder, Value};
+use cranelift_codegen::ir::{AtomicRmwOp, InstBuilder, Value};
 use emu_core::decode::insn::Insn;
 use emu_core::decode::table::width;
 use emu_core::vcpu::reg;
@@ -264,42 +264,122 @@ pub fn double(t: &mut Translator, x: &Instruction, i: &Insn) -> bool {
     true
 }
 
-/// BT, BTS, BTR, BTC; a bit string in memory indexed by a register is the handler's.
+/// BT, BTS, BTR, BTC. A register indexes a bit string in memory with sign, beyond the operand (SDM Vol. 2A, BT).
 pub fn bit(t: &mut Translator, x: &Instruction, i: &Insn) -> bool {
-    let far = x.op0_kind() == OpKind::Memory && x.op1_kind() == OpKind::Register;
-    if far || !Translator::reachable(x, i) {
+    if !Translator::operands(x, i) {
         return false;
     }
     let bits = width(x);
+    let memory = x.op0_kind() == OpKind::Memory;
+    let mut beside = None;
     let n = if x.op1_kind() == OpKind::Register {
         let v = t.get(i.r1, bits);
+        if memory {
+            let wide = if bits == 64 {
+                v
+            } else {
+                t.b.ins().sextend(I64, v)
+            };
+            let words = t.b.ins().sshr_imm_u(wide, i64::from(bits.trailing_zeros()));
+            let bytes =
+                t.b.ins()
+                    .ishl_imm_u(words, i64::from((bits / 8).trailing_zeros()));
+            beside = Some(bytes);
+        }
         let v = t.zext(v);
         t.b.ins().band_imm_u(v, i64::from(bits - 1))
     } else {
         t.iconst(u64::from(x.immediate(1) as u32 & (bits - 1)))
     };
     let m = x.mnemonic();
-    let a = if m == Mnemonic::Bt {
-        t.source(x, i, 0, bits)
+    let one = t.iconst(1);
+    let mask = t.b.ins().ishl(one, n);
+    let mask = if bits == 64 {
+        mask
     } else {
-        let one = t.iconst(1);
-        let mask = t.b.ins().ishl(one, n);
-        let mask = if bits == 64 {
-            mask
+        t.b.ins().ireduce(int(bits), mask)
+    };
+    let new = |t: &mut Translator, a| match m {
+        Mnemonic::Bts => t.b.ins().bor(a, mask),
+        Mnemonic::Btr => t.b.ins().band_not(a, mask),
+        _ => t.b.ins().bxor(a, mask),
+    };
+    let a = if !memory {
+        let a = t.get(i.r0, bits);
+        if m != Mnemonic::Bt {
+            let r = new(t, a);
+            t.set(i.r0, bits, r);
+        }
+        a
+    } else {
+        let lin = t.lin_beside(i, beside);
+        let stack = Translator::stack_operand(i);
+        if m == Mnemonic::Bt {
+            t.read(lin, int(bits), stack)
+        } else if x.has_lock_prefix() {
+            let (op, v) = match m {
+                Mnemonic::Bts => (AtomicRmwOp::Or, mask),
+                Mnemonic::Btr => (AtomicRmwOp::And, t.b.ins().bnot(mask)),
+                _ => (AtomicRmwOp::Xor, mask),
+            };
+            t.atomic(lin, i, bits, op, v)
         } else {
-            t.b.ins().ireduce(int(bits), mask)
-        };
-        t.change(x, i, bits, |t, a| match m {
-            Mnemonic::Bts => t.b.ins().bor(a, mask),
-            Mnemonic::Btr => t.b.ins().band_not(a, mask),
-            _ => t.b.ins().bxor(a, mask),
-        })
-        .0
+            let host = t.claim(lin, bits / 8, stack);
+            let a = t.load_host(host, bits);
+            let r = new(t, a);
+            t.store_host(host, r);
+            a
+        }
     };
     let w = t.zext(a);
     let cf = t.b.ins().ushr(w, n);
     let cf = t.b.ins().band_imm_u(cf, 1);
     t.set_cf(cf);
+    true
+}
+
+/// RCL, RCR by one.
+pub fn through_carry(t: &mut Translator, x: &Instruction, i: &Insn) -> bool {
+    if !Translator::reachable(x, i) {
+        return false;
+    }
+    let bits = width(x);
+    let Count::Known(1) = t.count(x, i, 1, bits) else {
+        return false;
+    };
+    let left = x.mnemonic() == Mnemonic::Rcl;
+    let top = i64::from(bits) - 1;
+    let carry = t.cf_bit();
+    let carry = if bits == 64 {
+        carry
+    } else {
+        t.b.ins().ireduce(int(bits), carry)
+    };
+    let (a, r) = t.change(x, i, bits, |t, a| {
+        if left {
+            let s = t.b.ins().ishl_imm_u(a, 1);
+            t.b.ins().bor(s, carry)
+        } else {
+            let s = t.b.ins().ushr_imm_u(a, 1);
+            let c = t.b.ins().ishl_imm_u(carry, top);
+            t.b.ins().bor(s, c)
+        }
+    });
+    let cf = if left {
+        t.b.ins().ushr_imm_u(a, top)
+    } else {
+        t.b.ins().band_imm_u(a, 1)
+    };
+    // OF: whether the sign is another than CF (left), or than the bit below it (right).
+    let sign = t.b.ins().ushr_imm_u(r, top);
+    let other = if left {
+        cf
+    } else {
+        let v = t.b.ins().ushr_imm_u(r, top - 1);
+        t.b.ins().band_imm_u(v, 1)
+    };
+    let of = t.b.ins().bxor(sign, other);
+    t.set_cf_of(cf, of);
     true
 }
 
@@ -363,7 +443,7 @@ pub fn scan(t: &mut Translator, x: &Instruction, i: &Insn) -> bool {
 
 impl Translator<'_, '_> {
     /// Replaces ZF (an I8 of 0 or 1); all other flags stay.
-    fn zf_only(&mut self, zf: Value) -> bool {
+    pub fn zf_only(&mut self, zf: Value) -> bool {
         use iced_x86::ConditionCode as K;
         let (_, aux) = self.pair();
         let sf = self.condition(K::s);

@@ -1,12 +1,14 @@
-//! The stack: PUSH, POP, LEAVE (SDM Vol. 1, 6.2). RSP moves only after the access: a fault leaves it alone.
+//! The stack: PUSH, POP, PUSHF, LEAVE (SDM Vol. 1, 6.2). RSP moves only after the access: a fault leaves it alone.
 //!
 //! Units exist for 64-bit code and for flat 32-bit code; of the latter only that with a 32-bit stack pointer is lowered.
 
 use super::Translator;
 use super::guest::int;
+use cranelift_codegen::ir::types::I64;
 use cranelift_codegen::ir::{InstBuilder, Value};
 use emu_core::cpu::mode::ModeKey;
-use emu_core::decode::insn::Insn;
+use emu_core::decode::insn::{Insn, akind};
+use emu_core::layout;
 use emu_core::vcpu::reg;
 use iced_x86::{Instruction, OpKind};
 
@@ -64,9 +66,42 @@ pub fn push(t: &mut Translator, x: &Instruction, i: &Insn) -> bool {
     true
 }
 
-/// POP to a register.
+/// PUSHF outside virtual-8086 mode: what the stack gets shows neither VM nor RF (SDM Vol. 2B).
+pub fn pushf(t: &mut Translator, x: &Instruction, _: &Insn) -> bool {
+    use emu_core::cpu::flags::{RF, VM};
+    let bits = slot_bits(x);
+    if !t.flat_stack() || t.region.key.contains(ModeKey::V86) {
+        return false;
+    }
+    let sys = t.load_own(I64, layout::SYS);
+    let sys = t.b.ins().band_imm_s(sys, !(VM | RF) as i64);
+    let arithmetic = t.rflags_bits();
+    let v = t.b.ins().bor(sys, arithmetic);
+    let v = if bits == 64 {
+        v
+    } else {
+        t.b.ins().ireduce(int(bits), v)
+    };
+    t.push(v);
+    true
+}
+
+/// POP to a register or to memory, whose address is formed with the stack pointer already moved (SDM Vol. 2B).
 pub fn pop(t: &mut Translator, x: &Instruction, i: &Insn) -> bool {
     let bits = slot_bits(x);
+    let early = i.akind != akind::SEG32 && Translator::reachable(x, i);
+    if x.op0_kind() == OpKind::Memory && t.flat_stack() && early {
+        let v = t.peek(bits);
+        let old = t.get64(RSP);
+        let dirty = t.dirty;
+        t.drop_bytes(u64::from(bits / 8));
+        let (new, lin) = (t.get64(RSP), t.lin(i));
+        t.b.def_var(t.gpr[RSP as usize], old);
+        t.dirty = dirty;
+        t.write(lin, v, Translator::stack_operand(i));
+        t.set64(RSP, new);
+        return true;
+    }
     if x.op0_kind() != OpKind::Register || !x.op0_register().is_gpr() || !t.flat_stack() {
         return false;
     }

@@ -2,9 +2,9 @@
 //! handler.
 
 use super::flags::Shape;
-use super::{Translator, alu, bits, muldiv, shift, stack, transfer};
+use super::{Translator, alu, atomic, bits, muldiv, shift, stack, string, transfer};
 use emu_core::decode::insn::Insn;
-use emu_core::decode::table::width;
+pub use emu_core::decode::table::width;
 use iced_x86::{Instruction, Mnemonic};
 
 /// Translates one instruction; false, with nothing done, for a form that is left to the handler.
@@ -19,7 +19,14 @@ pub fn lowering(m: Mnemonic) -> Option<Lowering> {
         Mov => transfer::mov,
         Movzx | Movsx | Movsxd => transfer::extend,
         Lea => transfer::lea,
-        Xchg => transfer::xchg,
+        Xchg => atomic::xchg,
+        Cmpxchg => atomic::cmpxchg,
+        Cmpxchg8b => atomic::cmpxchg8b,
+        Xlatb => transfer::xlat,
+        Cld | Std => transfer::direction,
+        Lahf => transfer::lahf,
+        Sahf => transfer::sahf,
+        Mfence => transfer::fence,
         Cmovo | Cmovno | Cmovb | Cmovae | Cmove | Cmovne | Cmovbe | Cmova | Cmovs | Cmovns
         | Cmovp | Cmovnp | Cmovl | Cmovge | Cmovle | Cmovg => transfer::cmov,
         Seto | Setno | Setb | Setae | Sete | Setne | Setbe | Seta | Sets | Setns | Setp | Setnp
@@ -29,12 +36,14 @@ pub fn lowering(m: Mnemonic) -> Option<Lowering> {
         Bswap => transfer::bswap,
         Movbe => transfer::movbe,
         Nop | Endbr32 | Endbr64 | Prefetchnta | Prefetcht0 | Prefetcht1 | Prefetcht2
-        | Prefetchw | Lfence | Sfence => transfer::nothing,
+        | Prefetchw | Lfence | Sfence | Pause => transfer::nothing,
         Clc | Stc | Cmc => transfer::carry_flag,
         Push => stack::push,
         Pop => stack::pop,
+        Pushf | Pushfd | Pushfq => stack::pushf,
         Leave => stack::leave,
         Shl | Sal | Shr | Sar | Rol | Ror => shift::shift,
+        Rcl | Rcr => shift::through_carry,
         Shld | Shrd => shift::double,
         Bt | Bts | Btr | Btc => shift::bit,
         Bsf | Bsr | Tzcnt | Lzcnt | Popcnt => shift::scan,
@@ -43,7 +52,12 @@ pub fn lowering(m: Mnemonic) -> Option<Lowering> {
         Shlx | Shrx | Sarx | Rorx => bits::flagless_shift,
         Mulx => bits::mulx,
         Andn => bits::andn,
-        Xadd => bits::xadd,
+        Blsi | Blsmsk | Blsr => bits::lowest,
+        Bextr | Bzhi => bits::field,
+        Adcx | Adox => bits::adx,
+        Xadd => atomic::xadd,
+        Movsb | Movsw | Movsd | Movsq | Stosb | Stosw | Stosd | Stosq | Lodsb | Lodsw | Lodsd
+        | Lodsq | Scasb | Scasw | Scasd | Scasq | Cmpsb | Cmpsw | Cmpsd | Cmpsq => string::once,
         _ => return None,
     })
 }
@@ -53,13 +67,13 @@ pub fn lowering(m: Mnemonic) -> Option<Lowering> {
 /// Blocks agree on forms before they are translated, so this must say exactly what the lowering does.
 pub fn shape(x: &Instruction, i: &Insn) -> Option<Shape> {
     use Mnemonic::*;
-    if !Translator::reachable(x, i) {
+    if !Translator::operands(x, i) {
         return None;
     }
     let bits = width(x);
     Some(match x.mnemonic() {
-        Add => Shape::Add(bits),
-        Sub | Cmp | Neg => Shape::Sub(bits),
+        Add | Xadd => Shape::Add(bits),
+        Sub | Cmp | Neg | Cmpxchg => Shape::Sub(bits),
         And | Or | Xor | Test | Andn => Shape::Logic(bits),
         Inc => Shape::Inc(bits),
         Dec => Shape::Dec(bits),

@@ -3,8 +3,10 @@
 use super::Translator;
 use super::guest::int;
 use cranelift_codegen::ir::InstBuilder;
+use emu_core::cpu::width::HIGH_BYTE;
 use emu_core::decode::insn::Insn;
 use emu_core::decode::table::width;
+use emu_core::layout;
 use emu_core::vcpu::reg;
 use iced_x86::{Code, Instruction, OpKind};
 
@@ -14,6 +16,9 @@ fn general(x: &Instruction) -> bool {
 
 /// MOV between general registers, memory and immediates.
 pub fn mov(t: &mut Translator, x: &Instruction, i: &Insn) -> bool {
+    if x.op1_kind() == OpKind::Register && x.op1_register().is_segment_register() {
+        return from_segment(t, x, i);
+    }
     if !general(x) || !Translator::reachable(x, i) {
         return false;
     }
@@ -25,6 +30,79 @@ pub fn mov(t: &mut Translator, x: &Instruction, i: &Insn) -> bool {
     } else {
         t.set(i.r0, bits, v);
     }
+    true
+}
+
+/// MOV from a segment register: 16 bits to memory, zero-extended to a register.
+fn from_segment(t: &mut Translator, x: &Instruction, i: &Insn) -> bool {
+    let selector = layout::SEG + usize::from(i.r1) * layout::SEG_SIZE + layout::SEG_SELECTOR;
+    if i.r1 > 5 || !Translator::reachable(x, i) {
+        return false;
+    }
+    let v = t.load_own(int(16), selector);
+    if x.op0_kind() == OpKind::Memory {
+        let lin = t.lin(i);
+        t.write(lin, v, Translator::stack_operand(i));
+    } else {
+        let bits = width(x);
+        let v = if bits == 16 {
+            v
+        } else {
+            t.b.ins().uextend(int(bits), v)
+        };
+        t.set(i.r0, bits, v);
+    }
+    true
+}
+
+/// XLAT: AL is the index, without sign.
+pub fn xlat(t: &mut Translator, x: &Instruction, i: &Insn) -> bool {
+    if !Translator::reachable(x, i) {
+        return false;
+    }
+    let al = t.get(reg::RAX as u8, 8);
+    let al = t.zext(al);
+    let lin = t.lin_beside(i, Some(al));
+    let v = t.read(lin, int(8), Translator::stack_operand(i));
+    t.set(reg::RAX as u8, 8, v);
+    true
+}
+
+/// MFENCE.
+pub fn fence(t: &mut Translator, _: &Instruction, _: &Insn) -> bool {
+    t.b.ins().fence();
+    true
+}
+
+/// CLD, STD.
+pub fn direction(t: &mut Translator, x: &Instruction, _: &Insn) -> bool {
+    use emu_core::cpu::flags::DF;
+    let sys = t.load_own(int(64), layout::SYS);
+    let sys = if x.mnemonic() == iced_x86::Mnemonic::Std {
+        t.b.ins().bor_imm_u(sys, DF as i64)
+    } else {
+        t.b.ins().band_imm_s(sys, !DF as i64)
+    };
+    t.store_own(sys, layout::SYS);
+    true
+}
+
+/// LAHF: SF, ZF, AF, PF, CF into AH.
+pub fn lahf(t: &mut Translator, _: &Instruction, _: &Insn) -> bool {
+    let v = t.rflags_bits();
+    let v = t.b.ins().ireduce(int(8), v);
+    let v = t.b.ins().bor_imm_u(v, 2);
+    t.set(reg::RAX as u8 | HIGH_BYTE, 8, v);
+    true
+}
+
+/// SAHF: the same from AH; OF stays.
+pub fn sahf(t: &mut Translator, _: &Instruction, _: &Insn) -> bool {
+    let of = t.condition(iced_x86::ConditionCode::o);
+    let ah = t.get64(reg::RAX as u8);
+    let ah = t.b.ins().ushr_imm_u(ah, 8);
+    let ah = t.b.ins().band_imm_u(ah, 0xff);
+    t.flags_from_bits(ah, of);
     true
 }
 
@@ -64,18 +142,6 @@ pub fn lea(t: &mut Translator, x: &Instruction, i: &Insn) -> bool {
         t.b.ins().ireduce(int(bits), v)
     };
     t.set(i.r0, bits, v);
-    true
-}
-
-/// XCHG of registers; with memory it is locked, which the handler does.
-pub fn xchg(t: &mut Translator, x: &Instruction, i: &Insn) -> bool {
-    if x.op0_kind() == OpKind::Memory || x.op1_kind() == OpKind::Memory {
-        return false;
-    }
-    let bits = width(x);
-    let (a, b) = (t.get(i.r0, bits), t.get(i.r1, bits));
-    t.set(i.r0, bits, b);
-    t.set(i.r1, bits, a);
     true
 }
 
