@@ -2,6 +2,7 @@
 
 use crate::bench::BenchOptions;
 use crate::engines::{EngineKind, Translator};
+use crate::inspect;
 use crate::lockstep;
 use crate::output::Output;
 use crate::status::{Status, TABLE};
@@ -29,6 +30,8 @@ pub enum Command {
     Run(Box<Options>),
     /// Run two engines side by side on one guest and name the first instruction that differs
     Lockstep(Box<lockstep::Options>),
+    /// Show how the translator translates the code at an address
+    Inspect(Box<inspect::Options>),
     /// Compare engines on small guests, and write a report
     Bench(Box<BenchOptions>),
     /// List the CPU models and features that --cpu takes
@@ -117,7 +120,7 @@ pub enum Stats {
 }
 
 /// A number in C's notation.
-fn number(s: &str) -> Result<u64, String> {
+pub fn number(s: &str) -> Result<u64, String> {
     let digits = s.strip_prefix("0x").or_else(|| s.strip_prefix("0X"));
     match digits {
         Some(hex) if !hex.starts_with('+') => u64::from_str_radix(hex, 16),

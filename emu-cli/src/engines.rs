@@ -31,6 +31,9 @@ pub struct Translator {
     /// Translator: host memory for translated code: bytes, or with K, M, G
     #[arg(long, value_name = "SIZE", default_value = "128M", value_parser = crate::args::code_size)]
     pub code_cache: u64,
+    /// Translator: name units for Linux perf in /tmp/perf-PID.map
+    #[arg(long)]
+    pub perf_map: bool,
     /// Translator: executions of a block until it counts as hot
     #[arg(long, value_name = "N", hide = true)]
     pub dbt_threshold: Option<u32>,
@@ -70,12 +73,23 @@ impl EngineKind {
 
 /// A new engine.
 pub fn make(kind: EngineKind, t: &Translator) -> Result<Box<dyn Engine>, EngineError> {
+    Ok(match kind {
+        EngineKind::Interp => Box::new(Interp::default()),
+        _ => Box::new(translator(kind, t)?),
+    })
+}
+
+/// A new translating engine.
+pub fn translator(kind: EngineKind, t: &Translator) -> Result<emu_dbt::Dbt, EngineError> {
     let options = match kind {
-        EngineKind::Interp => return Ok(Box::new(Interp::default())),
         EngineKind::Dbt => emu_dbt::Options::everything(),
-        EngineKind::Tiered => emu_dbt::Options::tiered(),
+        _ => emu_dbt::Options::tiered(),
     };
-    Ok(Box::new(emu_dbt::Dbt::new(t.options(options)?)?))
+    let mut dbt = emu_dbt::Dbt::new(t.options(options)?)?;
+    if t.perf_map {
+        dbt.write_perf_map()?;
+    }
+    Ok(dbt)
 }
 
 /// Runs its engine a few instructions at a time: the same machine must come out.

@@ -8,6 +8,7 @@ mod args;
 mod bench;
 mod console;
 mod engines;
+mod inspect;
 mod lockstep;
 mod output;
 mod report;
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
     let done = match command {
         Command::Run(options) => run::run(&options),
         Command::Lockstep(options) => lockstep::run(&options),
+        Command::Inspect(options) => inspect::run(&options),
         Command::Bench(options) => bench::run(&options).map_err(vm::Error::from),
         Command::Cpus => args::list_cpus(),
     };
@@ -75,6 +77,7 @@ fn usage(e: &clap::Error) -> ExitCode {
     let line = lines.join(" ");
     let command = match std::env::args().nth(1).as_deref() {
         Some("bench") => "bench",
+        Some("inspect") => "inspect",
         _ => "run",
     };
     console::say(format_args!(

@@ -65,6 +65,13 @@ pub fn unit_signature() -> Signature {
     s
 }
 
+/// A unit with its IR and, in Cranelift's words, the host's code.
+pub struct Explained {
+    pub compiled: Compiled,
+    pub ir: String,
+    pub assembly: String,
+}
+
 /// Compiles regions one after the other; lives on the background thread.
 pub struct Compiler {
     isa: OwnedTargetIsa,
@@ -85,15 +92,15 @@ impl Compiler {
 
     /// The unit's code. Nothing of the guest's state is looked at.
     pub fn compile(&mut self, region: &Region) -> Result<Compiled, CompileError> {
-        self.run(region, false).map(|(c, _)| c)
+        self.run(region, false).map(|x| x.compiled)
     }
 
     /// The same, with the IR and the host's assembly as text.
-    pub fn explain(&mut self, region: &Region) -> Result<(Compiled, String), CompileError> {
+    pub fn explain(&mut self, region: &Region) -> Result<Explained, CompileError> {
         self.run(region, true)
     }
 
-    fn run(&mut self, region: &Region, text: bool) -> Result<(Compiled, String), CompileError> {
+    fn run(&mut self, region: &Region, text: bool) -> Result<Explained, CompileError> {
         let began = Instant::now();
         self.context.clear();
         self.context.func.signature = unit_signature();
@@ -110,9 +117,9 @@ impl Compiler {
             self.builder = FunctionBuilderContext::new();
             return Err(CompileError::Translate(why));
         }
-        let mut listing = String::new();
+        let mut ir = String::new();
         if text {
-            listing = self.context.func.display().to_string();
+            ir = self.context.func.display().to_string();
             self.context.set_disasm(true);
         }
         self.context
@@ -125,12 +132,13 @@ impl Compiler {
             return Err(CompileError::Relocation);
         }
         out.code = code.code_buffer().to_vec();
-        if let Some(asm) = &code.vcode {
-            listing += "\n";
-            listing += asm;
-        }
+        let assembly = code.vcode.clone().unwrap_or_default();
         out.ns = began.elapsed().as_nanos() as u64;
-        Ok((out, listing))
+        Ok(Explained {
+            compiled: out,
+            ir,
+            assembly,
+        })
     }
 }
 

@@ -22,6 +22,7 @@ use crate::background::{Background, Finished};
 use crate::code_cache::{Arena, ArenaError};
 use crate::codegen::{CompileError, Compiler, Trampoline};
 use crate::options::Options;
+use crate::perf_map::PerfMap;
 use crate::region::Region;
 use crate::stubs::Calls;
 use crate::unit::{
@@ -40,6 +41,8 @@ pub enum DbtError {
     Arena(#[from] ArenaError),
     #[error(transparent)]
     Compile(#[from] CompileError),
+    #[error("--perf-map: {path} cannot be written: {0}", path = PerfMap::path().display())]
+    PerfMap(std::io::Error),
 }
 
 /// What the engine did.
@@ -90,6 +93,7 @@ pub struct Dbt {
     roots: FxHashMap<(u64, ModeKey), UnitId>,
     jumps: Box<[Jump]>,
     calls: Calls,
+    perf_map: Option<PerfMap>,
     /// Counts deaths of translated blocks.
     deaths: u64,
     pub counters: Counters,
@@ -126,9 +130,31 @@ impl Dbt {
             roots: FxHashMap::default(),
             jumps,
             calls: Calls::default(),
+            perf_map: None,
             deaths: 0,
             counters: Counters::default(),
         })
+    }
+
+    /// Names units for Linux perf from now on.
+    pub fn write_perf_map(&mut self) -> Result<(), DbtError> {
+        self.perf_map = Some(PerfMap::create().map_err(DbtError::PerfMap)?);
+        Ok(())
+    }
+
+    pub(crate) fn options(&self) -> Options {
+        self.options
+    }
+
+    pub(crate) fn unit(&self, id: UnitId) -> Option<&Unit> {
+        self.units.get(id as usize)?.as_ref()
+    }
+
+    /// The unit with this block as its root, or else one that it is part of.
+    pub(crate) fn unit_of(&self, off: u64, key: ModeKey) -> Option<UnitId> {
+        let root = self.roots.get(&(off, key));
+        root.or_else(|| self.members.get(&(off, key))?.first())
+            .copied()
     }
 
     fn tag(cpu: &Vcpu) -> u64 {
@@ -454,7 +480,7 @@ impl Dbt {
             bound,
             ..
         } = compiled;
-        let root = region.root().off;
+        let (root, root_rip) = (region.root().off, region.root().rip);
         if let Some(&old) = self.roots.get(&(root, region.key)) {
             self.kill(old);
         }
@@ -476,6 +502,9 @@ impl Dbt {
             jumps: Vec::new(),
             insns,
         };
+        if let Some(map) = &mut self.perf_map {
+            map.add(unit.code, unit.size, root_rip);
+        }
         let id = self.free.pop().unwrap_or_else(|| {
             self.units.push(None);
             self.units.len() as UnitId - 1
@@ -626,6 +655,10 @@ impl Engine for Dbt {
             ("pages_not_where_they_were", c.pages_not_where_they_were),
         ]);
         v
+    }
+
+    fn describe_unit(&mut self, cpu: &mut Vcpu, rip: u64) -> Option<String> {
+        self.describe(cpu, rip)
     }
 
     fn tables(&self) -> Vec<(&'static str, Vec<(String, u64)>)> {

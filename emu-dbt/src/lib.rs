@@ -11,8 +11,10 @@
 pub mod background;
 pub mod code_cache;
 pub mod codegen;
+pub mod dump;
 pub mod engine;
 pub mod options;
+pub mod perf_map;
 pub mod region;
 pub mod runtime;
 pub mod stubs;

@@ -104,6 +104,10 @@ pub struct Compiled {
     pub bound: Box<u64>,
     /// The instructions that compiled code calls handlers for; it holds their addresses.
     pub insns: Vec<Box<Insn>>,
+    /// Where each slot leads, in the order of slots.
+    pub exits: Vec<u64>,
+    /// How each instruction was translated.
+    pub treatments: Vec<crate::dump::Treatment>,
     pub guest_insns: u32,
     /// Instructions that were lowered.
     pub lowered: u32,

@@ -47,6 +47,7 @@ impl Translator<'_, '_> {
         let slot = Box::new(Slot::default());
         let address = (&raw const *slot) as u64;
         self.out.slots.push(slot);
+        self.out.exits.push(rip);
         let code = self.iconst(address | exit::LINK);
         if self.options.link() {
             let (on, miss) = (self.b.create_block(), self.b.create_block());

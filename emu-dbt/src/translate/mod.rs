@@ -25,6 +25,7 @@ mod string;
 mod table;
 mod transfer;
 
+use crate::dump::Treatment;
 use crate::options::Options;
 use crate::region::{Edge, Region, Tail};
 use crate::runtime::Info;
@@ -212,9 +213,11 @@ impl Translator<'_, '_> {
         for k in 0..count - own {
             self.idx = k;
             let (x, i) = (&node.code[k], &node.insns[k]);
-            if !self.lower(x, i) {
+            let lowered = self.lower(x, i);
+            if !lowered {
                 self.call_handler(x, i);
             }
+            self.note_treatment(lowered);
         }
         self.idx = count - 1;
     }
@@ -241,9 +244,20 @@ impl Translator<'_, '_> {
         let refused = i.pfx & (pfx::REFUSED | pfx::AS_OLDER) != 0 || !self.options.lower();
         if !refused && self.lower_tail(x, i) {
             self.out.lowered += 1;
+            self.note_treatment(true);
             return;
         }
+        self.note_treatment(false);
         self.call_last(x, i);
+    }
+
+    /// Remembers how the current instruction was translated.
+    fn note_treatment(&mut self, lowered: bool) {
+        self.out.treatments.push(Treatment {
+            node: self.node as u16,
+            idx: self.idx as u8,
+            lowered,
+        });
     }
 
     /// The block's instructions count as retired.
