@@ -65,7 +65,7 @@ pub struct Options {
     #[arg(long, value_name = "MODEL", default_value = "max")]
     pub cpu: String,
     /// How guest code is executed
-    #[arg(long, value_name = "ENGINE", value_enum, default_value = "interp")]
+    #[arg(long, value_name = "ENGINE", value_enum, default_value = "tiered")]
     pub engine: EngineKind,
     #[command(flatten)]
     pub translator: Translator,

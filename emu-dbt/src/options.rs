@@ -93,6 +93,8 @@ impl Options {
     pub fn everything() -> Self {
         let mut o = Self {
             threshold: 1,
+            // Nothing is known of what is hot, so few neighbours are taken.
+            region_insns: 24,
             ..Self::tiered()
         };
         o.set("background", false);

@@ -11,7 +11,7 @@ use indicatif::ProgressBar;
 
 /// Every optimisation's name, as `--dbt-off` takes it, and what it does.
 fn switches() -> &'static [(&'static str, &'static str)] {
-    &[]
+    emu_dbt::options::SWITCHES
 }
 
 /// Which engine, how often.

@@ -47,7 +47,7 @@ pub struct Options {
     #[command(flatten)]
     pub machine: args::Options,
     /// The two engines; the same one twice runs in slices of different lengths
-    #[arg(long, value_name = "A,B", default_value = "interp,interp", value_parser = two)]
+    #[arg(long, value_name = "A,B", default_value = "interp,tiered", value_parser = two)]
     pub engines: [EngineKind; 2],
     /// Compare after every N instructions
     #[arg(long, value_name = "N", default_value = "100000", value_parser = count)]
