@@ -66,6 +66,7 @@ pub struct Counters {
     pub exits_stopped: u64,
     pub exits_look_up: u64,
     pub exits_fuel: u64,
+    pub exits_mxcsr: u64,
     pub links_made: u64,
     pub pages_not_where_they_were: u64,
     pub units_rebound: u64,
@@ -198,7 +199,11 @@ impl Dbt {
                         return;
                     }
                     exit::FUEL => {
-                        self.counters.exits_fuel += 1;
+                        if code == exit::MXCSR {
+                            self.counters.exits_mxcsr += 1;
+                        } else {
+                            self.counters.exits_fuel += 1;
+                        }
                         if let Ok(n) = self.interp.lookup(cpu) {
                             self.interp.chain::<false>(cpu, n, end);
                         } else {
@@ -347,6 +352,7 @@ impl Dbt {
                 std::mem::transmute(self.trampoline.address());
             f(cpu, code)
         };
+        crate::runtime::end_float(cpu);
         self.counters.retired_translated += cpu.retired - before;
         result
     }
@@ -649,6 +655,7 @@ impl Engine for Dbt {
             ("unit_exits_stopped", c.exits_stopped),
             ("unit_exits_look_up", c.exits_look_up),
             ("unit_exits_fuel", c.exits_fuel),
+            ("unit_exits_mxcsr", c.exits_mxcsr),
             ("links_made", c.links_made),
             ("units_rebound", c.units_rebound),
             ("units_not_global", c.units_not_global),

@@ -162,6 +162,81 @@ fn stop(cpu: &mut Vcpu, clock: u64, info: Info) {
     }
 }
 
+/// The host's MXCSR and the guest's floating-point flags. Compiled code runs with the host's control bits, which are Rust's;
+/// the flags that it raises gather in the host's MXCSR and belong to the guest while [`scratch::FLOAT`] is set.
+mod host {
+    pub const FLAGS: u32 = 0x3f;
+
+    #[cfg(target_arch = "x86_64")]
+    pub fn mxcsr() -> u32 {
+        let mut v = 0u32;
+        // SAFETY: stores four bytes to `v`.
+        unsafe {
+            std::arch::asm!("stmxcsr [{}]", in(reg) &raw mut v, options(nostack, preserves_flags));
+        }
+        v
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    pub fn set_mxcsr(v: u32) {
+        // SAFETY: the caller changes the flags only, which mean nothing to Rust.
+        unsafe {
+            std::arch::asm!("ldmxcsr [{}]", in(reg) &raw const v, options(nostack, preserves_flags));
+        }
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    pub fn mxcsr() -> u32 {
+        0
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    pub fn set_mxcsr(_: u32) {}
+}
+
+/// The host's flags are to be none that the guest does not have.
+fn clear_host_flags(cpu: &Vcpu) {
+    let m = host::mxcsr();
+    if m & host::FLAGS & !cpu.mxcsr != 0 {
+        host::set_mxcsr(m & !host::FLAGS);
+    }
+}
+
+/// Rust code runs from here on: what the host's MXCSR has gathered goes to the guest's.
+#[inline]
+fn pause_float(cpu: &mut Vcpu) {
+    if cpu.scratch[scratch::FLOAT] != 0 {
+        cpu.mxcsr |= host::mxcsr() & host::FLAGS;
+    }
+}
+
+/// Compiled code goes on.
+#[inline]
+fn resume_float(cpu: &Vcpu) {
+    if cpu.scratch[scratch::FLOAT] != 0 {
+        clear_host_flags(cpu);
+    }
+}
+
+/// From here on the host's flags are the guest's.
+///
+/// # Safety
+/// As [`read`].
+pub unsafe extern "C" fn begin_float(cpu: *mut Vcpu, _: u64, _: u64, _: u64) -> u64 {
+    // SAFETY: as `read`.
+    let cpu = unsafe { &mut *cpu };
+    clear_host_flags(cpu);
+    cpu.scratch[scratch::FLOAT] = 1;
+    0
+}
+
+/// Compiled code has been left.
+#[inline]
+pub fn end_float(cpu: &mut Vcpu) {
+    pause_float(cpu);
+    cpu.scratch[scratch::FLOAT] = 0;
+}
+
 /// Reads into [`scratch::VALUE`]; its address, or 0 when the instruction did not complete.
 ///
 /// # Safety
@@ -169,7 +244,13 @@ fn stop(cpu: &mut Vcpu, clock: u64, info: Info) {
 pub unsafe extern "C" fn read(cpu: *mut Vcpu, lin: u64, clock: u64, info: u64) -> u64 {
     // SAFETY: the caller's promise; nobody else refers to the vCPU while compiled code runs.
     let cpu = unsafe { &mut *cpu };
-    let info = Info(info);
+    pause_float(cpu);
+    let done = read_slowly(cpu, lin, clock, Info(info));
+    resume_float(cpu);
+    done
+}
+
+fn read_slowly(cpu: &mut Vcpu, lin: u64, clock: u64, info: Info) -> u64 {
     let lin = cpu.wrap(lin);
     let value: R<[u64; 4]> = match info.bytes() {
         1 => cpu.read::<u8>(lin).map(|v| [v.into(), 0, 0, 0]),
@@ -198,7 +279,13 @@ pub unsafe extern "C" fn read(cpu: *mut Vcpu, lin: u64, clock: u64, info: u64) -
 pub unsafe extern "C" fn write(cpu: *mut Vcpu, lin: u64, clock: u64, info: u64) -> u64 {
     // SAFETY: as `read`.
     let cpu = unsafe { &mut *cpu };
-    let info = Info(info);
+    pause_float(cpu);
+    let done = write_slowly(cpu, lin, clock, Info(info));
+    resume_float(cpu);
+    done
+}
+
+fn write_slowly(cpu: &mut Vcpu, lin: u64, clock: u64, info: Info) -> u64 {
     let lin = cpu.wrap(lin);
     // A write that hits decoded code is the interpreter's: the unit may not go on behind it.
     if cpu.prepare_write(lin, info.bytes()).is_err() || cpu.would_hit_code(lin, info.bytes()) {
@@ -235,7 +322,13 @@ pub unsafe extern "C" fn write(cpu: *mut Vcpu, lin: u64, clock: u64, info: u64) 
 pub unsafe extern "C" fn claim(cpu: *mut Vcpu, lin: u64, clock: u64, info: u64) -> u64 {
     // SAFETY: as `read`.
     let cpu = unsafe { &mut *cpu };
-    let info = Info(info);
+    pause_float(cpu);
+    let done = claim_slowly(cpu, lin, clock, Info(info));
+    resume_float(cpu);
+    done
+}
+
+fn claim_slowly(cpu: &mut Vcpu, lin: u64, clock: u64, info: Info) -> u64 {
     let lin = cpu.wrap(lin);
     if cpu.prepare_write(lin, info.bytes()).is_ok() {
         if let Some(host) = cpu.direct_host(lin, info.bytes()) {
@@ -335,7 +428,13 @@ pub unsafe extern "C" fn alone(cpu: *mut Vcpu, _: u64, clock: u64, info: u64) ->
 pub unsafe extern "C" fn call(cpu: *mut Vcpu, insn: *const Insn, clock: u64, info: u64) -> u64 {
     // SAFETY: the caller's promise.
     let (cpu, insn) = unsafe { (&mut *cpu, &*insn) };
-    let info = Info(info);
+    pause_float(cpu);
+    let code = run_handler(cpu, insn, clock, Info(info));
+    resume_float(cpu);
+    code
+}
+
+fn run_handler(cpu: &mut Vcpu, insn: &Insn, clock: u64, info: Info) -> u64 {
     // SAFETY: the engine has put the address of a table with a word for each iced-x86 code here (`Dbt::enter`).
     unsafe { *(cpu.scratch[scratch::CALLS] as *mut u64).add(usize::from(insn.code)) += 1 };
     settle_flags(cpu, info);

@@ -66,6 +66,10 @@ pub mod scratch {
     pub const CALLS: usize = 12;
     /// The jump cache.
     pub const ALL_JUMPS: usize = 13;
+    /// Not 0 while the host's MXCSR gathers the guest's floating-point flags.
+    pub const FLOAT: usize = 14;
+    /// Takes a result so that its operation is not left out.
+    pub const DONE: usize = 15;
 }
 
 /// How a unit came back to the dispatcher: the low three bits of what it returns. [`exit::LINK`] has the slot's address above them.
@@ -86,6 +90,8 @@ pub mod exit {
     pub const MOVED: u64 = 6;
     /// The unit is bound to another linear address than RIP.
     pub const REBIND: u64 = 7;
+    /// A kind of [`FUEL`]: the unit has floating point and MXCSR is not the usual; nothing was done.
+    pub const MXCSR: u64 = 8 | FUEL;
 }
 
 /// A page that a unit has code on: its distance from the root's page and where it was found in RAM.

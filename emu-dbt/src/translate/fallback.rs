@@ -77,6 +77,7 @@ impl Translator<'_, '_> {
             written(x, &mut InstructionInfoFactory::new())
         };
         self.reload(mask);
+        self.reload_vectors(x);
     }
 
     /// Runs the instruction that ends a block by its handler.
@@ -105,6 +106,7 @@ impl Translator<'_, '_> {
             self.flags = Flags::Mem;
         }
         self.reload(written(x, &mut InstructionInfoFactory::new()));
+        self.reload_vectors(x);
         self.advance_clock();
         match tail {
             Tail::Barrier(next) => self.go(next),

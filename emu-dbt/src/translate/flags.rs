@@ -471,6 +471,9 @@ impl Translator<'_, '_> {
     /// Whether a condition holds, as an I8 of 0 or 1.
     pub fn condition(&mut self, cc: ConditionCode) -> Value {
         use ConditionCode as K;
+        if let Some(v) = self.float_condition(cc) {
+            return v;
+        }
         let direct = match self.flags {
             Flags::Sub { a, b, bits } => match cc {
                 K::b => Some((IntCC::UnsignedLessThan, a, b)),

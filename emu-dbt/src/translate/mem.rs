@@ -308,6 +308,12 @@ impl Translator<'_, '_> {
         self.b.ins().load(ty, self.guest, host, 0)
     }
 
+    /// The host address of `size` bytes to be read at once.
+    pub fn read_host(&mut self, lin: Value, size: u32, stack: bool) -> Value {
+        let helper = runtime::kept::read as *const () as usize;
+        self.resolve(lin, size, stack, Access::Read, helper)
+    }
+
     /// The host address of `size` bytes that will be changed in place.
     pub fn claim(&mut self, lin: Value, size: u32, stack: bool) -> Value {
         let helper = runtime::kept::claim as *const () as usize;
@@ -316,8 +322,18 @@ impl Translator<'_, '_> {
 
     /// Writes a value at a linear address.
     pub fn write(&mut self, lin: Value, v: Value, stack: bool) {
+        self.write_parts(lin, &[v], stack);
+    }
+
+    /// Writes two values of 16 bytes, one behind the other, as one access.
+    pub fn write_pair(&mut self, lin: Value, low: Value, high: Value, stack: bool) {
+        self.write_parts(lin, &[low, high], stack);
+    }
+
+    fn write_parts(&mut self, lin: Value, parts: &[Value], stack: bool) {
         self.before_access();
-        let size = self.b.func.dfg.value_type(v).bytes();
+        let each = self.b.func.dfg.value_type(parts[0]).bytes();
+        let size = each * parts.len() as u32;
         let (hit, miss, done) = (
             self.b.create_block(),
             self.b.create_block(),
@@ -331,7 +347,9 @@ impl Translator<'_, '_> {
         }
         self.probe(lin, size, access, hit, miss, keep);
         self.at(miss);
-        self.store_scratch(crate::unit::scratch::VALUE, v);
+        for (k, &v) in parts.iter().enumerate() {
+            self.store_scratch(crate::unit::scratch::VALUE + 2 * k, v);
+        }
         let ok = self.slow(runtime::kept::write as *const () as usize, lin, size, stack);
         let none = if keep {
             // The page of a write that went the slow way stays unknown.
@@ -345,7 +363,10 @@ impl Translator<'_, '_> {
         self.check_helper(ok, done, &none);
         self.at(hit);
         let p = self.b.block_params(hit).to_vec();
-        self.b.ins().store(self.guest, v, p[0], 0);
+        for (k, &v) in parts.iter().enumerate() {
+            let at = k as i32 * each as i32;
+            self.b.ins().store(self.guest, v, p[0], at);
+        }
         let page: Vec<BlockArg> = p[1..].iter().map(|&v| BlockArg::Value(v)).collect();
         self.b.ins().jump(done, &page);
         self.at(done);

@@ -24,6 +24,7 @@ mod stack;
 mod string;
 mod table;
 mod transfer;
+mod vec;
 
 use crate::dump::Treatment;
 use crate::options::Options;
@@ -79,6 +80,7 @@ pub struct Translator<'a, 'b> {
     pages: Vec<mem::Page>,
     /// Values that are another one and a constant.
     affine: FxHashMap<Value, (Value, i64)>,
+    vec: vec::Vectors,
     failed: Option<&'static str>,
 }
 
@@ -108,6 +110,7 @@ pub fn translate(
     let base = b.ins().load(I64, own, cpu, layout::RIP as i32);
     let blocks = region.nodes.iter().map(|_| b.create_block()).collect();
     let shapes = flags::shapes(region, options);
+    let vec = vec::Vectors::new(&mut b, region, options);
     out.guest_insns = region.insns;
     let mut t = Translator {
         b: &mut b,
@@ -137,6 +140,7 @@ pub fn translate(
         loops: region.small_loops(),
         pages: Vec::new(),
         affine: FxHashMap::default(),
+        vec,
         failed: None,
     };
     t.enter();
@@ -169,6 +173,7 @@ impl Translator<'_, '_> {
         self.at(elsewhere);
         self.return_code(crate::unit::exit::REBIND);
         self.at(go);
+        self.enter_vectors();
         self.store_scratch(scratch::BASE, self.base);
         for r in 0..16 {
             let v = self.load_own(I64, layout::GPR + 8 * r);
@@ -200,6 +205,7 @@ impl Translator<'_, '_> {
         self.node = n;
         self.idx = 0;
         self.dirty = dirty;
+        self.begin_vectors();
         self.b.switch_to_block(self.blocks[n]);
         self.pages.clear();
         self.flags = self.flags_of_shape(self.shapes[n]);

@@ -2,7 +2,7 @@
 //! handler.
 
 use super::flags::Shape;
-use super::{Translator, alu, atomic, bits, muldiv, shift, stack, string, transfer};
+use super::{Translator, alu, atomic, bits, muldiv, shift, stack, string, transfer, vec};
 use emu_core::decode::insn::Insn;
 pub use emu_core::decode::table::width;
 use iced_x86::{Instruction, Mnemonic};
@@ -56,10 +56,20 @@ pub fn lowering(m: Mnemonic) -> Option<Lowering> {
         Bextr | Bzhi => bits::field,
         Adcx | Adox => bits::adx,
         Xadd => atomic::xadd,
-        Movsb | Movsw | Movsd | Movsq | Stosb | Stosw | Stosd | Stosq | Lodsb | Lodsw | Lodsd
-        | Lodsq | Scasb | Scasw | Scasd | Scasq | Cmpsb | Cmpsw | Cmpsd | Cmpsq => string::once,
-        _ => return None,
+        Movsb | Movsw | Movsq | Stosb | Stosw | Stosd | Stosq | Lodsb | Lodsw | Lodsd
+        | Lodsq | Scasb | Scasw | Scasd | Scasq | Cmpsb | Cmpsw | Cmpsq => string::once,
+        Movsd | Cmpsd => string_or_scalar,
+        _ => return vec::lowering(m),
     })
+}
+
+/// MOVSD and CMPSD name a string instruction and one on a scalar double each.
+fn string_or_scalar(t: &mut Translator, x: &Instruction, i: &Insn) -> bool {
+    if x.is_string_instruction() {
+        string::once(t, x, i)
+    } else {
+        vec::lowering(x.mnemonic()).is_some_and(|f| f(t, x, i))
+    }
 }
 
 /// In which form the lowering of an instruction that sets flags leaves them; `None`: as a pair.

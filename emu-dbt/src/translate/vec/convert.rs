@@ -1,0 +1,157 @@
+//! Conversions between floating point and integers and between the formats (SDM Vol. 1, 5.5.1.6, 5.6.1.6 and 4.9), by the rules of
+//! [`float`](super::float).
+
+use super::super::Translator;
+use super::super::table::Lowering;
+use super::{vex, wide};
+use crate::unit::scratch;
+use cranelift_codegen::ir::condcodes::IntCC;
+use cranelift_codegen::ir::types::{F32, F32X4, F64, I32, I32X4, I64};
+use cranelift_codegen::ir::{InstBuilder, Type, Value};
+use emu_core::decode::insn::Insn;
+use emu_core::layout;
+use emu_core::vcpu::reg;
+use iced_x86::{Instruction, Mnemonic, OpKind};
+
+pub fn lowering(m: Mnemonic) -> Option<Lowering> {
+    use Mnemonic::*;
+    Some(match m {
+        Cvtsi2ss | Vcvtsi2ss | Cvtsi2sd | Vcvtsi2sd => from_integer,
+        Cvttss2si | Vcvttss2si | Cvttsd2si | Vcvttsd2si => truncated,
+        Cvtss2sd | Vcvtss2sd | Cvtsd2ss | Vcvtsd2ss => scalar,
+        Cvtdq2ps | Vcvtdq2ps | Cvttps2dq | Vcvttps2dq => packed,
+        _ => return None,
+    })
+}
+
+/// CVTSI2SS, CVTSI2SD.
+fn from_integer(t: &mut Translator, x: &Instruction, i: &Insn) -> bool {
+    use Mnemonic::*;
+    if !t.has_float() || !t.vector_form(x, i) {
+        return false;
+    }
+    let last = x.op_count() - 1;
+    let memory = x.op_kind(last) == OpKind::Memory;
+    let bytes = match x.op_kind(last) {
+        OpKind::Memory => x.memory_size().size(),
+        _ => x.op_register(last).size(),
+    };
+    let v = t.source(x, i, last, 8 * bytes as u32);
+    let v = t.anchored_integer(v, memory);
+    let ty = match x.mnemonic() {
+        Cvtsi2ss | Vcvtsi2ss => F32,
+        _ => F64,
+    };
+    let v = t.b.ins().fcvt_from_sint(ty, v);
+    t.put_element(x, i, v);
+    true
+}
+
+/// CVTTSS2SI, CVTTSD2SI: what does not fit gives the lowest integer.
+fn truncated(t: &mut Translator, x: &Instruction, i: &Insn) -> bool {
+    use Mnemonic::*;
+    if !t.has_float() || !t.vector_form(x, i) {
+        return false;
+    }
+    let (from, word, infinity) = match x.mnemonic() {
+        Cvttss2si | Vcvttss2si => (F32, I32, 0x7f80_0000u64),
+        _ => (F64, I64, 0x7ff0_0000_0000_0000),
+    };
+    let bits = x.op0_register().size() as u32 * 8;
+    // The first number over the range, as its format's bits.
+    let over = match (from == F32, bits) {
+        (true, 32) => u64::from((2f32.powi(31)).to_bits()),
+        (true, _) => u64::from((2f32.powi(63)).to_bits()),
+        (false, 32) => (2f64.powi(31)).to_bits(),
+        (false, _) => (2f64.powi(63)).to_bits(),
+    };
+    let to = super::super::guest::int(bits);
+    let (v, fresh) = t.source_element(x, i, 1, from);
+    let v = t.anchored(v, fresh);
+    let r = t.b.ins().fcvt_to_sint_sat(to, v);
+    // It happens here, wherever its result is used.
+    let wide = t.zext(r);
+    t.store_scratch(scratch::DONE, wide);
+    // Cranelift's gives the highest integer for large numbers and 0 for NaNs.
+    let raw = t.cast(word, v);
+    let large =
+        t.b.ins()
+            .icmp_imm_s(IntCC::SignedGreaterThanOrEqual, raw, over as i64);
+    let top = if word == I32 { 0x7fff_ffff } else { i64::MAX };
+    let size = t.b.ins().band_imm_s(raw, top);
+    let nan =
+        t.b.ins()
+            .icmp_imm_s(IntCC::SignedGreaterThan, size, infinity as i64);
+    let bad = t.b.ins().bor(large, nan);
+    let lowest = t.b.ins().iconst(
+        to,
+        if bits == 32 {
+            i64::from(i32::MIN) & 0xffff_ffff
+        } else {
+            i64::MIN
+        },
+    );
+    let r = t.b.ins().select(bad, lowest, r);
+    t.set(i.r0, bits, r);
+    true
+}
+
+/// CVTSS2SD, CVTSD2SS.
+fn scalar(t: &mut Translator, x: &Instruction, i: &Insn) -> bool {
+    use Mnemonic::*;
+    if !t.has_float() || !t.vector_form(x, i) {
+        return false;
+    }
+    let last = if vex(x) { 2 } else { 1 };
+    let widen = matches!(x.mnemonic(), Cvtss2sd | Vcvtss2sd);
+    let (b, fresh) = t.source_element(x, i, last, if widen { F32 } else { F64 });
+    let b = t.anchored(b, fresh);
+    let v = if widen {
+        t.b.ins().fpromote(F64, b)
+    } else {
+        t.b.ins().fdemote(F32, b)
+    };
+    t.put_element(x, i, v);
+    true
+}
+
+/// CVTDQ2PS, CVTTPS2DQ.
+fn packed(t: &mut Translator, x: &Instruction, i: &Insn) -> bool {
+    use Mnemonic::*;
+    if !t.has_float() || !t.vector_form(x, i) {
+        return false;
+    }
+    let to_float = matches!(x.mnemonic(), Cvtdq2ps | Vcvtdq2ps);
+    let half = |t: &mut Translator, v: Value, fresh: bool| {
+        let v = t.cast(F32X4, v);
+        let v = t.anchored(v, fresh);
+        if to_float {
+            let v = t.cast(I32X4, v);
+            t.b.ins().fcvt_from_sint(F32X4, v)
+        } else {
+            t.b.ins().x86_cvtt2dq(I32X4, v)
+        }
+    };
+    if wide(x) {
+        let (l, h, fresh) = t.source256(x, i, 1);
+        let (l, h) = (half(t, l, fresh), half(t, h, fresh));
+        t.put_both(i, l, h, true);
+    } else {
+        let (v, fresh) = t.source128(x, i, 1);
+        let v = half(t, v, fresh);
+        t.put(x, i, v, true);
+    }
+    true
+}
+
+impl Translator<'_, '_> {
+    /// As [`anchored`](Self::anchored), for an integer.
+    fn anchored_integer(&mut self, v: Value, fresh: bool) -> Value {
+        if fresh || !self.vec.looped[self.node] {
+            return v;
+        }
+        let ty: Type = self.b.func.dfg.value_type(v);
+        let zero = self.load_own(ty, layout::GPR + 8 * reg::ZERO);
+        self.b.ins().bor(v, zero)
+    }
+}

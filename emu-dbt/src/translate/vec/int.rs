@@ -1,0 +1,256 @@
+//! Integer arithmetic, logic, comparison and shifts (SDM Vol. 1, 5.4 to 5.10).
+
+use super::super::Translator;
+use super::{Two, operand, vex, wide};
+use cranelift_codegen::ir::condcodes::IntCC;
+use cranelift_codegen::ir::types::{I8X16, I16X8, I32, I32X4, I64, I64X2};
+use cranelift_codegen::ir::{InstBuilder, Type, Value};
+use emu_core::decode::insn::Insn;
+use iced_x86::{Instruction, Mnemonic, OpKind};
+
+/// A closure that casts both sources to a lane type and applies one Cranelift instruction.
+macro_rules! lanes {
+    ($ty:ident, $op:ident) => {
+        |t, a, b, _| {
+            let (a, b) = (t.cast($ty, a), t.cast($ty, b));
+            t.b.ins().$op(a, b)
+        }
+    };
+    ($ty:ident, cmp $cc:ident) => {
+        |t, a, b, _| {
+            let (a, b) = (t.cast($ty, a), t.cast($ty, b));
+            t.b.ins().icmp(IntCC::$cc, a, b)
+        }
+    };
+}
+
+/// The operation of a two-source instruction.
+pub fn operation(m: Mnemonic) -> Option<Two> {
+    use Mnemonic::*;
+    Some(match m {
+        Paddb | Vpaddb => lanes!(I8X16, iadd),
+        Paddw | Vpaddw => lanes!(I16X8, iadd),
+        Paddd | Vpaddd => lanes!(I32X4, iadd),
+        Paddq | Vpaddq => lanes!(I64X2, iadd),
+        Psubb | Vpsubb => lanes!(I8X16, isub),
+        Psubw | Vpsubw => lanes!(I16X8, isub),
+        Psubd | Vpsubd => lanes!(I32X4, isub),
+        Psubq | Vpsubq => lanes!(I64X2, isub),
+        Paddsb | Vpaddsb => lanes!(I8X16, sadd_sat),
+        Paddsw | Vpaddsw => lanes!(I16X8, sadd_sat),
+        Paddusb | Vpaddusb => lanes!(I8X16, uadd_sat),
+        Paddusw | Vpaddusw => lanes!(I16X8, uadd_sat),
+        Psubsb | Vpsubsb => lanes!(I8X16, ssub_sat),
+        Psubsw | Vpsubsw => lanes!(I16X8, ssub_sat),
+        Psubusb | Vpsubusb => lanes!(I8X16, usub_sat),
+        Psubusw | Vpsubusw => lanes!(I16X8, usub_sat),
+        Pand | Vpand | Andps | Vandps | Andpd | Vandpd => lanes!(I8X16, band),
+        // The first source is the one that is inverted.
+        Pandn | Vpandn | Andnps | Vandnps | Andnpd | Vandnpd => {
+            |t, a, b, _| t.b.ins().band_not(b, a)
+        }
+        Por | Vpor | Orps | Vorps | Orpd | Vorpd => lanes!(I8X16, bor),
+        Pxor | Vpxor | Xorps | Vxorps | Xorpd | Vxorpd => lanes!(I8X16, bxor),
+        Pcmpeqb | Vpcmpeqb => lanes!(I8X16, cmp Equal),
+        Pcmpeqw | Vpcmpeqw => lanes!(I16X8, cmp Equal),
+        Pcmpeqd | Vpcmpeqd => lanes!(I32X4, cmp Equal),
+        Pcmpeqq | Vpcmpeqq => lanes!(I64X2, cmp Equal),
+        Pcmpgtb | Vpcmpgtb => lanes!(I8X16, cmp SignedGreaterThan),
+        Pcmpgtw | Vpcmpgtw => lanes!(I16X8, cmp SignedGreaterThan),
+        Pcmpgtd | Vpcmpgtd => lanes!(I32X4, cmp SignedGreaterThan),
+        Pcmpgtq | Vpcmpgtq => lanes!(I64X2, cmp SignedGreaterThan),
+        Pminsb | Vpminsb => lanes!(I8X16, smin),
+        Pminsw | Vpminsw => lanes!(I16X8, smin),
+        Pminsd | Vpminsd => lanes!(I32X4, smin),
+        Pminub | Vpminub => lanes!(I8X16, umin),
+        Pminuw | Vpminuw => lanes!(I16X8, umin),
+        Pminud | Vpminud => lanes!(I32X4, umin),
+        Pmaxsb | Vpmaxsb => lanes!(I8X16, smax),
+        Pmaxsw | Vpmaxsw => lanes!(I16X8, smax),
+        Pmaxsd | Vpmaxsd => lanes!(I32X4, smax),
+        Pmaxub | Vpmaxub => lanes!(I8X16, umax),
+        Pmaxuw | Vpmaxuw => lanes!(I16X8, umax),
+        Pmaxud | Vpmaxud => lanes!(I32X4, umax),
+        Pavgb | Vpavgb => lanes!(I8X16, avg_round),
+        Pavgw | Vpavgw => lanes!(I16X8, avg_round),
+        Pmullw | Vpmullw => lanes!(I16X8, imul),
+        Pmulld | Vpmulld => lanes!(I32X4, imul),
+        Phaddw | Vphaddw => lanes!(I16X8, iadd_pairwise),
+        Phaddd | Vphaddd => lanes!(I32X4, iadd_pairwise),
+        Pmulhw | Vpmulhw => |t, a, b, _| t.high_product(a, b, true),
+        Pmulhuw | Vpmulhuw => |t, a, b, _| t.high_product(a, b, false),
+        Pmuludq | Vpmuludq => |t, a, b, _| t.even_product(a, b, false),
+        Pmuldq | Vpmuldq => |t, a, b, _| t.even_product(a, b, true),
+        Pmaddwd | Vpmaddwd => |t, a, b, _| {
+            let (l, h) = t.products(a, b, true);
+            t.b.ins().iadd_pairwise(l, h)
+        },
+        _ => return None,
+    })
+}
+
+/// Two sources.
+pub fn binary(t: &mut Translator, x: &Instruction, i: &Insn) -> bool {
+    use Mnemonic::*;
+    let last = x.op_count() - 1;
+    let same =
+        x.op_kind(last) == OpKind::Register && x.op_register(last) == x.op_register(last - 1);
+    let xor = matches!(x.mnemonic(), Pxor | Vpxor | Xorps | Vxorps | Xorpd | Vxorpd);
+    if same && xor {
+        return super::two(t, x, i, 0, |t, _, _, _| t.zero());
+    }
+    operation(x.mnemonic()).is_some_and(|f| super::two(t, x, i, 0, f))
+}
+
+/// PABSB, PABSW, PABSD.
+pub fn absolute(t: &mut Translator, x: &Instruction, i: &Insn) -> bool {
+    use Mnemonic::*;
+    macro_rules! abs {
+        ($ty:ident) => {
+            |t, v, _| {
+                let v = t.cast($ty, v);
+                t.b.ins().iabs(v)
+            }
+        };
+    }
+    let f: super::One = match x.mnemonic() {
+        Pabsb | Vpabsb => abs!(I8X16),
+        Pabsw | Vpabsw => abs!(I16X8),
+        _ => abs!(I32X4),
+    };
+    super::one(t, x, i, f)
+}
+
+impl Translator<'_, '_> {
+    /// The eight 32-bit products of words, low four and high four.
+    fn products(&mut self, a: Value, b: Value, signed: bool) -> (Value, Value) {
+        let (a, b) = (self.cast(I16X8, a), self.cast(I16X8, b));
+        let ins = |t: &mut Self, v, low| match (signed, low) {
+            (true, true) => t.b.ins().swiden_low(v),
+            (true, false) => t.b.ins().swiden_high(v),
+            (false, true) => t.b.ins().uwiden_low(v),
+            (false, false) => t.b.ins().uwiden_high(v),
+        };
+        let (al, bl) = (ins(self, a, true), ins(self, b, true));
+        let (ah, bh) = (ins(self, a, false), ins(self, b, false));
+        (self.b.ins().imul(al, bl), self.b.ins().imul(ah, bh))
+    }
+
+    fn high_product(&mut self, a: Value, b: Value, signed: bool) -> Value {
+        let (l, h) = self.products(a, b, signed);
+        // Within range of the narrowing in either case, so nothing saturates.
+        if signed {
+            let l = self.b.ins().sshr_imm_u(l, 16);
+            let h = self.b.ins().sshr_imm_u(h, 16);
+            self.b.ins().snarrow(l, h)
+        } else {
+            let l = self.b.ins().ushr_imm_u(l, 16);
+            let h = self.b.ins().ushr_imm_u(h, 16);
+            self.b.ins().unarrow(l, h)
+        }
+    }
+
+    /// 64-bit products of the even doublewords.
+    fn even_product(&mut self, a: Value, b: Value, signed: bool) -> Value {
+        let even = [0, 1, 2, 3, 8, 9, 10, 11, 0, 1, 2, 3, 8, 9, 10, 11];
+        let (a, b) = (self.mix(a, a, even), self.mix(b, b, even));
+        let (a, b) = (self.cast(I32X4, a), self.cast(I32X4, b));
+        let (a, b) = if signed {
+            (self.b.ins().swiden_low(a), self.b.ins().swiden_low(b))
+        } else {
+            (self.b.ins().uwiden_low(a), self.b.ins().uwiden_low(b))
+        };
+        self.b.ins().imul(a, b)
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Way {
+    Left,
+    Right,
+    Arithmetic,
+}
+
+/// PSLLW, PSRLD, PSRAW and their kin: a count that is too large gives zero, or the sign in every bit.
+pub fn shift(t: &mut Translator, x: &Instruction, i: &Insn) -> bool {
+    use Mnemonic::*;
+    if !t.vector_form(x, i) {
+        return false;
+    }
+    let (ty, way) = match x.mnemonic() {
+        Psllw | Vpsllw => (I16X8, Way::Left),
+        Pslld | Vpslld => (I32X4, Way::Left),
+        Psllq | Vpsllq => (I64X2, Way::Left),
+        Psrlw | Vpsrlw => (I16X8, Way::Right),
+        Psrld | Vpsrld => (I32X4, Way::Right),
+        Psrlq | Vpsrlq => (I64X2, Way::Right),
+        Psraw | Vpsraw => (I16X8, Way::Arithmetic),
+        _ => (I32X4, Way::Arithmetic),
+    };
+    let last = x.op_count() - 1;
+    let bits = ty.lane_bits() as u64;
+    let count = match x.op_kind(last) {
+        OpKind::Register | OpKind::Memory => {
+            let v = match x.op_kind(last) {
+                OpKind::Memory => t.load128(i, !vex(x)),
+                _ => t.low(operand(i, last)),
+            };
+            Err(t.lane(I64X2, v, 0))
+        }
+        _ => Ok(i.imm & 0xff),
+    };
+    let from = if vex(x) { i.r1 } else { i.r0 };
+    let low = t.low(from);
+    let low = t.shifted(low, ty, way, bits, count);
+    if wide(x) {
+        let high = t.high(from);
+        let high = t.shifted(high, ty, way, bits, count);
+        t.put_both(i, low, high, false);
+    } else {
+        t.put(x, i, low, false);
+    }
+    true
+}
+
+impl Translator<'_, '_> {
+    fn shifted(
+        &mut self,
+        v: Value,
+        ty: Type,
+        way: Way,
+        bits: u64,
+        count: Result<u64, Value>,
+    ) -> Value {
+        let v = self.cast(ty, v);
+        let arithmetic = matches!(way, Way::Arithmetic);
+        let n = match count {
+            Ok(n) if n >= bits && !arithmetic => return self.zero(),
+            Ok(n) => self.b.ins().iconst(I32, n.min(bits - 1) as i64),
+            Err(n) if arithmetic => {
+                let most = self.b.ins().iconst(I64, bits as i64 - 1);
+                let n = self.b.ins().umin(n, most);
+                self.b.ins().ireduce(I32, n)
+            }
+            Err(n) => self.b.ins().ireduce(I32, n),
+        };
+        let r = match way {
+            Way::Left => self.b.ins().ishl(v, n),
+            Way::Right => self.b.ins().ushr(v, n),
+            Way::Arithmetic => self.b.ins().sshr(v, n),
+        };
+        match count {
+            Err(n) if !arithmetic => {
+                let fits = self
+                    .b
+                    .ins()
+                    .icmp_imm_u(IntCC::UnsignedLessThan, n, bits as i64);
+                let fits = self.zext(fits);
+                let keep = self.b.ins().ineg(fits);
+                let keep = self.b.ins().splat(I64X2, keep);
+                let r = self.cast(I64X2, r);
+                self.b.ins().band(r, keep)
+            }
+            _ => r,
+        }
+    }
+}
