@@ -56,8 +56,8 @@ pub fn lowering(m: Mnemonic) -> Option<Lowering> {
         Bextr | Bzhi => bits::field,
         Adcx | Adox => bits::adx,
         Xadd => atomic::xadd,
-        Movsb | Movsw | Movsq | Stosb | Stosw | Stosd | Stosq | Lodsb | Lodsw | Lodsd
-        | Lodsq | Scasb | Scasw | Scasd | Scasq | Cmpsb | Cmpsw | Cmpsq => string::once,
+        Movsb | Movsw | Movsq | Stosb | Stosw | Stosd | Stosq | Lodsb | Lodsw | Lodsd | Lodsq
+        | Scasb | Scasw | Scasd | Scasq | Cmpsb | Cmpsw | Cmpsq => string::once,
         Movsd | Cmpsd => string_or_scalar,
         _ => return vec::lowering(m),
     })
