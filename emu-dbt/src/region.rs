@@ -459,7 +459,7 @@ fn tail(b: &Block, rip: u64) -> Tail {
     let Ok(code) = iced_x86::Code::try_from(usize::from(last.code)) else {
         return Tail::Far;
     };
-    if last.pfx & (pfx::REP | pfx::REPNE) != 0 && code.mnemonic().is_string() {
+    if last.pfx & (pfx::REP | pfx::REPNE) != 0 && names_a_string(code.mnemonic()) {
         return Tail::Repeat(next, Edge::Exit(cut(rip.wrapping_add(u64::from(last.off)))));
     }
     match code.flow_control() {
@@ -481,43 +481,38 @@ fn passes(x: &Instruction) -> bool {
     ) || x.op0_register().is_segment_register()
 }
 
-trait IsString {
-    fn is_string(self) -> bool;
-}
-
-impl IsString for iced_x86::Mnemonic {
-    fn is_string(self) -> bool {
-        use iced_x86::Mnemonic::*;
-        matches!(
-            self,
-            Movsb
-                | Movsw
-                | Movsd
-                | Movsq
-                | Stosb
-                | Stosw
-                | Stosd
-                | Stosq
-                | Lodsb
-                | Lodsw
-                | Lodsd
-                | Lodsq
-                | Scasb
-                | Scasw
-                | Scasd
-                | Scasq
-                | Cmpsb
-                | Cmpsw
-                | Cmpsd
-                | Cmpsq
-                | Insb
-                | Insw
-                | Insd
-                | Outsb
-                | Outsw
-                | Outsd
-        )
-    }
+/// Whether a mnemonic is a string instruction's (and perhaps another's too).
+fn names_a_string(m: iced_x86::Mnemonic) -> bool {
+    use iced_x86::Mnemonic::*;
+    matches!(
+        m,
+        Movsb
+            | Movsw
+            | Movsd
+            | Movsq
+            | Stosb
+            | Stosw
+            | Stosd
+            | Stosq
+            | Lodsb
+            | Lodsw
+            | Lodsd
+            | Lodsq
+            | Scasb
+            | Scasw
+            | Scasd
+            | Scasq
+            | Cmpsb
+            | Cmpsw
+            | Cmpsd
+            | Cmpsq
+            | Insb
+            | Insw
+            | Insd
+            | Outsb
+            | Outsw
+            | Outsd
+    )
 }
 
 /// The block's instructions in iced's form, from the bytes that it was built from.
