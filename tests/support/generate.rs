@@ -49,6 +49,51 @@ pub fn case(seed: u64, c: Candidate, n: u64) -> Option<Case> {
     g.case(c.code)
 }
 
+/// A few instructions of these encodings one after the other (none of them branches), each by itself, and a state that suits
+/// the first of them. The case's code is all of them.
+pub fn sequence(seed: u64, bits: Bits, from: &[Code], n: u64) -> Option<(Case, Vec<Vec<u8>>)> {
+    let mut g = Gen {
+        r: Rng::new(&[seed, bits as u64, n]),
+        bits,
+        target: 0,
+    };
+    let mut s = Box::new(State::default());
+    g.registers(&mut s);
+    s.rip = CODE + 64 * g.r.below(CODE_BYTES as u64 / 64 - 4);
+    let count = 2 + g.r.below(6) as usize;
+    let mut parts: Vec<Vec<u8>> = Vec::new();
+    let mut ip = s.rip;
+    for _ in 0..4 * count {
+        g.target = g.place();
+        let code = g.r.pick(from);
+        let Some(x) = g.instruction(code, ip) else {
+            continue;
+        };
+        let mut e = Encoder::new(bits.count());
+        if e.encode(&x, ip).is_err() {
+            continue;
+        }
+        let bytes = e.take_buffer();
+        let x = Decoder::with_ip(bits.count(), &bytes, ip, DecoderOptions::NONE).decode();
+        let goes_on = x.flow_control() == iced_x86::FlowControl::Next && !x.is_invalid();
+        if !goes_on || !allowed::instruction(&x, &bytes, bits) {
+            continue;
+        }
+        if parts.len() < 2 {
+            g.operands(&x, &mut s);
+        }
+        ip += bytes.len() as u64;
+        parts.push(bytes);
+        if parts.len() == count {
+            break;
+        }
+    }
+    let code = parts.concat();
+    let before = s;
+    let case = Case { bits, code, before };
+    (parts.len() > 1).then_some((case, parts))
+}
+
 /// The same code in another state, number `k` of these; `None`: it would store over itself.
 pub fn restated(seed: u64, case: &Case, k: u64) -> Option<Case> {
     let mut g = Gen {

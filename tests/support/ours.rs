@@ -94,6 +94,12 @@ impl Ours {
         Outcome { after, fault }
     }
 
+    /// Executes the case's code, several instructions, with this much fuel. What came out stands in the bench.
+    pub fn run_through(&mut self, case: &Case, fuel: u64) -> Option<Trap> {
+        self.load(case);
+        self.bench.run(&mut *self.engine, fuel)
+    }
+
     fn run_alone(&mut self, case: &Case) -> Option<Trap> {
         self.load(case);
         let mut trap = self.bench.run(&mut *self.engine, 1);
@@ -186,7 +192,7 @@ impl Ours {
     }
 
     /// The instruction may have stored over the code pages: if it has, they will be filled anew.
-    fn look_at_code(&mut self) {
+    pub fn look_at_code(&mut self) {
         let Some((at, code)) = &self.held else { return };
         let mut seen = [0; CODE_BYTES];
         self.bench.read(CODE, &mut seen);

@@ -1,0 +1,183 @@
+//! Random straight code on the translator and on the interpreter: a few instructions of any encoding in one block, so that each
+//! lowering meets registers, flags and vectors as another has left them, and faults come in the middle of what is not written
+//! back. The whole vCPU, the data and the retired count must be the same, undefined flags too: no instruction may tell engines
+//! apart.
+//!
+//! `EMU_SOAK` is how many seconds, `EMU_SEED` repeats a run, `EMU_CASE` runs one case of it, `EMU_ONLY` takes only sequences with a
+//! mnemonic that contains the text. A difference is told with as few instructions as show it.
+
+use emu_core::checkpoint::{Checkpoint, Difference};
+use emu_tests::engines;
+use emu_tests::generate::{candidates, restated, sequence};
+use emu_tests::ours::Ours;
+use emu_tests::state::{Bits, CODE, CODE_BYTES, Case, DATA, DATA_BYTES};
+use iced_x86::{Code, Decoder, DecoderOptions, EncodingKind, Formatter, IntelFormatter};
+use std::fmt::Write;
+use std::time::{Duration, Instant};
+
+/// States that each sequence runs in: translating takes longer than running.
+const STATES: u64 = 6;
+const FUEL: u64 = 64;
+
+fn difference(a: &mut Ours, b: &mut Ours, case: &Case, fuel: u64) -> Vec<Difference> {
+    let counts = [&*a, &*b].map(|o| o.bench.cpu.retired);
+    let traps = [a.run_through(case, fuel), b.run_through(case, fuel)];
+    let [x, y] = [&*a, &*b].map(|o| Checkpoint::of(&o.bench.cpu, None));
+    let mut found = x.state.differences(&y.state);
+    let mut say = |field: &str, values: [String; 2]| {
+        if values[0] != values[1] {
+            let field = field.into();
+            found.push(Difference { field, values });
+        }
+    };
+    say("exception", traps.map(|t| format!("{t:x?}")));
+    let retired = [
+        x.retired.wrapping_sub(counts[0]),
+        y.retired.wrapping_sub(counts[1]),
+    ];
+    say("retired", retired.map(|n| n.to_string()));
+    for (at, bytes) in [(DATA, DATA_BYTES), (CODE, CODE_BYTES)] {
+        let memory = [&*a, &*b].map(|o| {
+            let mut m = vec![0; bytes];
+            o.bench.read(at, &mut m);
+            m
+        });
+        for row in (0..bytes).step_by(16) {
+            if memory[0][row..row + 16] == memory[1][row..row + 16] {
+                continue;
+            }
+            let [x, y] = [0, 1].map(|n| format!("{:02x?}", &memory[n][row..row + 16]));
+            say(&format!("[{:x}]", at + row as u64), [x, y]);
+        }
+    }
+    a.look_at_code();
+    b.look_at_code();
+    found
+}
+
+fn told(parts: &[Vec<u8>], bits: Bits, rip: u64) -> String {
+    let (mut text, mut at) = (String::new(), rip);
+    for p in parts {
+        let x = Decoder::with_ip(bits.count(), p, at, DecoderOptions::NONE).decode();
+        let mut line = String::new();
+        IntelFormatter::new().format(&x, &mut line);
+        let hex: String = p.iter().map(|b| format!("{b:02x}")).collect();
+        let _ = writeln!(text, "  {at:x}  {hex:<24}{line}");
+        at += p.len() as u64;
+    }
+    text
+}
+
+/// Encodings to pick from: general ones as often as vector ones, of which there are many more.
+fn encodings(bits: Bits) -> Vec<Code> {
+    let all = candidates().into_iter().filter(|c| c.bits == bits);
+    let (vector, general): (Vec<_>, Vec<_>) = all.map(|c| c.code).partition(|c| {
+        let vex = c.encoding() == EncodingKind::VEX;
+        vex || (0..c.op_code().op_count()).any(|n| {
+            let kind = format!("{:?}", c.op_code().op_kind(n));
+            kind.contains("mm_") || kind.contains("st0")
+        })
+    });
+    let times = vector.len() / general.len().max(1) + 1;
+    let mut picked = vector;
+    for _ in 0..times {
+        picked.extend_from_slice(&general);
+    }
+    picked
+}
+
+#[test]
+fn the_translator_does_with_sequences_what_the_interpreter_does() {
+    let number = |name: &str| std::env::var(name).ok().and_then(|v| v.parse::<u64>().ok());
+    let seed = number("EMU_SEED").unwrap_or(7);
+    let budget = Duration::from_secs(number("EMU_SOAK").unwrap_or(20));
+    let only = number("EMU_CASE");
+    let word = std::env::var("EMU_ONLY").unwrap_or_default().to_lowercase();
+    let pools = [Bits::B64, Bits::B32].map(encodings);
+    let variants: Vec<_> = engines::all()
+        .into_iter()
+        .filter(|v| v.name.starts_with("dbt"))
+        .collect();
+    // An interpreter for each: what a case leaves alone (the x87 pointers, CR2, …) is what the one before has left.
+    let both = |v: &engines::Variant| [Ours::interp("max"), Ours::new("max", (v.make)())];
+    let mut pairs: Vec<_> = variants.iter().map(both).collect();
+    let (start, mut ran, mut stories) = (Instant::now(), 0u64, Vec::new());
+    let mut n = only.unwrap_or(0);
+    while start.elapsed() < budget && stories.len() < 5 {
+        let bits = [Bits::B64, Bits::B32][usize::from(n % 4 == 3)];
+        // With everything on half of the time.
+        let who = if n % 2 == 0 {
+            0
+        } else {
+            (n / 2) as usize % pairs.len()
+        };
+        if let Some((first, parts)) = sequence(seed, bits, &pools[bits as usize & 1], n)
+            && told(&parts, bits, 0).contains(&word)
+        {
+            let cases = (0..STATES).filter_map(|k| match k {
+                0 => Some(first.clone()),
+                k => restated(seed, &first, k),
+            });
+            for case in cases {
+                ran += 1;
+                let fuel = if ran % 5 == 0 { 1 + ran % 7 } else { FUEL };
+                let [reference, ours] = &mut pairs[who];
+                let found = difference(reference, ours, &case, fuel);
+                if found.is_empty() {
+                    continue;
+                }
+                // Fewer instructions, as long as engines made anew differ.
+                let differ = |parts: &[Vec<u8>]| {
+                    let case = Case {
+                        code: parts.concat(),
+                        ..case.clone()
+                    };
+                    let [mut a, mut b] = both(&variants[who]);
+                    difference(&mut a, &mut b, &case, fuel)
+                };
+                let mut small = parts.clone();
+                let mut k = 0;
+                while k < small.len() {
+                    let mut fewer = small.clone();
+                    fewer.remove(k);
+                    if differ(&fewer).is_empty() {
+                        k += 1;
+                    } else {
+                        small = fewer;
+                    }
+                }
+                let mut text = format!(
+                    "EMU_SEED={seed} EMU_CASE={n}: interp and {} differ with fuel {fuel}, {}-bit code\n{}",
+                    variants[who].name,
+                    bits.count(),
+                    told(&small, bits, case.before.rip)
+                );
+                let again = differ(&small);
+                let found = if again.is_empty() { &found } else { &again };
+                for d in found.iter().take(12) {
+                    let _ = writeln!(
+                        text,
+                        "* {:<12} {}\n  {:<12} {}",
+                        d.field, d.values[0], "", d.values[1]
+                    );
+                }
+                let _ = writeln!(
+                    text,
+                    "  before: flags {:x} gpr {:x?}",
+                    case.before.flags, case.before.gpr
+                );
+                stories.push(text);
+                // What came of it stays different.
+                pairs[who] = both(&variants[who]);
+                break;
+            }
+        }
+        n += 1;
+        if only.is_some() {
+            break;
+        }
+    }
+    println!("EMU_SEED={seed}: {ran} sequences in states");
+    assert!(stories.is_empty(), "\n{}", stories.join("\n"));
+    assert!(only.is_some() || !word.is_empty() || ran > 500);
+}
