@@ -130,6 +130,21 @@ fn amd64_boots_twice_alike_under_the_virtual_clock() {
     assert_eq!(once(), once());
 }
 
+/// The translator retires what the interpreter does, to the instruction, and says the same.
+#[test]
+fn amd64_boots_translated_as_it_does_interpreted() {
+    let [a, b] = ["interp", "tiered"].map(|engine| {
+        let r = run(
+            "vmlinuz-amd64",
+            "initramfs-amd64-micro.cpio",
+            "console=ttyS0 quiet panic=-1 gb=boot",
+            &["--clock", "virtual", "--engine", engine],
+        );
+        (r.stat("retired"), r.stat("guest_ns"), r.text)
+    });
+    assert_eq!(a, b);
+}
+
 #[test]
 fn amd64_computes() {
     computes("vmlinuz-amd64", "initramfs-amd64-micro.cpio");

@@ -8,7 +8,7 @@ use std::process::{Command, Output, Stdio};
 
 fn lockstep(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_emu"))
-        .args(["lockstep", "--timeout", "60"])
+        .args(["lockstep", "--timeout", "120"])
         .args(args)
         .stdin(Stdio::null())
         .output()
@@ -17,7 +17,7 @@ fn lockstep(args: &[&str]) -> Output {
 
 #[test]
 fn an_engine_agrees_with_itself_in_slices() {
-    let out = lockstep(&["demo", "--every", "10007"]);
+    let out = lockstep(&["demo", "--every", "10007", "--engines", "interp,interp"]);
     let (text, said) = (stdout(&out), stderr(&out));
     assert_eq!(status(&out), 0, "{said}");
     assert_eq!(
@@ -30,6 +30,27 @@ fn an_engine_agrees_with_itself_in_slices() {
             && said.contains("the guest ended: power-off"),
         "{said}"
     );
+}
+
+#[test]
+fn the_translator_agrees_with_the_interpreter() {
+    // What it has by default is told; everything hot at once, and everything at first sight.
+    for (engines, more) in [
+        (&[][..], &[][..]),
+        (&[], &["--dbt-threshold", "2"]),
+        (&["--engines", "interp,dbt"], &["--code-cache", "64K"]),
+    ] {
+        let all = [&["demo", "--every", "10007"], engines, more].concat();
+        let out = lockstep(&all);
+        let said = stderr(&out);
+        assert_eq!(status(&out), 0, "{all:?}: {said}");
+        let second = engines.get(1).map_or("tiered", |_| "dbt");
+        assert!(
+            said.contains(&format!("interp and {second} did the same for"))
+                && said.contains("the guest ended: power-off"),
+            "{said}"
+        );
+    }
 }
 
 /// Counts to 40000 in RCX, storing as it goes; resets itself twice on the way.
@@ -60,6 +81,8 @@ fn the_search_names_the_very_instruction() {
     for at in [1u64, 9_999, 10_000, 10_001, 123_456, 345_678] {
         let out = lockstep(&[
             guest.path(),
+            "--engines",
+            "interp,interp",
             "--every",
             "10000",
             "--max-insns",
@@ -92,6 +115,8 @@ fn within_a_unit_the_search_names_the_instruction_too() {
     // XOR, MOV, MOV, ADD CX, 1, CMP, JNZ: shows after the sixth, and the fourth is it.
     let out = lockstep(&[
         guest.path(),
+        "--engines",
+        "interp,interp",
         "--max-insns",
         "5000",
         "--break-unit",

@@ -5,9 +5,22 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+/// The engines that each image runs on.
+const ENGINES: &[&[&str]] = &[
+    &["--engine", "interp"],
+    &["--engine", "tiered"],
+    &["--engine", "tiered", "--dbt-threshold", "2"],
+    &["--engine", "dbt"],
+    &["--engine", "dbt", "--code-cache", "4K"],
+    &["--engine", "dbt", "--dbt-off", EVERYTHING],
+];
+const EVERYTHING: &str =
+    "region,inline-calls,link,jump-cache,lower,lower-vec,inline-tlb,one-probe,flag-elim,background";
+
 /// Runs one image; its serial output.
-fn output(name: &str, image: &[u8]) -> String {
-    let path = std::env::temp_dir().join(format!("emu-systest-{}-{name}", std::process::id()));
+fn output(name: &str, image: &[u8], engine: &[&str]) -> String {
+    let unique = format!("emu-systest-{}-{name}", std::process::id());
+    let path = std::env::temp_dir().join(unique);
     std::fs::File::create(&path)
         .and_then(|mut f| f.write_all(image))
         .expect("a temporary file");
@@ -22,6 +35,7 @@ fn output(name: &str, image: &[u8]) -> String {
             "120",
             "--no-reboot",
         ])
+        .args(engine)
         .args([
             "--device",
             "isa-debug-exit,iobase=0xf4,iosize=4",
@@ -43,8 +57,12 @@ fn output(name: &str, image: &[u8]) -> String {
 fn every_system_test_prints_what_the_manual_says() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/systests");
     let mut wrong = String::new();
-    for (name, make) in emu_images::systests::ALL {
-        let text = output(name, &make());
+    let images = emu_images::systests::ALL;
+    for ((name, make), engine) in images
+        .iter()
+        .flat_map(|i| ENGINES.iter().map(move |e| (i, e)))
+    {
+        let text = output(name, &make(), engine);
         let expected = std::fs::read_to_string(folder.join(format!("{name}.expected")))
             .expect("an expected file");
         let (ours, theirs): (Vec<&str>, Vec<&str>) = (
@@ -57,7 +75,7 @@ fn every_system_test_prints_what_the_manual_says() {
                 theirs.get(n).copied().unwrap_or("(nothing)"),
             );
             if a != b {
-                wrong += &format!("{name}\n* {a}\n  {b}  (expected)\n");
+                wrong += &format!("{name} {engine:?}\n* {a}\n  {b}  (expected)\n");
             }
         }
     }
