@@ -126,12 +126,16 @@ impl Translator<'_, '_> {
         })
     }
 
-    /// A page probed before that this access is likely to be on.
-    fn likely_page(&self, lin: Value, access: Access) -> Option<Page> {
+    /// A page probed before that this access is likely to be on, and whether it lies behind the address that was: then its
+    /// last byte decides if it is on that page, before that its first byte does.
+    fn likely_page(&self, lin: Value, size: u32, access: Access) -> Option<(Page, bool)> {
         let (root, off) = self.root(lin);
-        self.pages.iter().rev().copied().find(|p| {
-            p.root == root && (p.write || access == Access::Read) && off.abs_diff(p.off) < 4096
-        })
+        let found = self.pages.iter().rev().copied().find(|p| {
+            let apart = off >= p.off || off.wrapping_add(i64::from(size)) <= p.off;
+            let allowed = p.write || access == Access::Read;
+            p.root == root && allowed && apart && off.abs_diff(p.off) < 4096
+        });
+        found.map(|p| (p, off >= p.off))
     }
 
     /// Linear address of the memory operand; only for [`addressable`](Self::addressable) ones.
@@ -178,8 +182,8 @@ impl Translator<'_, '_> {
             self.b.ins().jump(miss, &[]);
             return;
         }
-        if let Some(p) = self.likely_page(lin, access) {
-            let want = self.last_byte(lin, size);
+        if let Some((p, behind)) = self.likely_page(lin, size, access) {
+            let want = self.last_byte(lin, if behind { size } else { 1 });
             let ok = self.b.ins().icmp(IntCC::Equal, want, p.tag);
             let host = self.b.ins().iadd(lin, p.addend);
             self.b
@@ -219,10 +223,10 @@ impl Translator<'_, '_> {
     }
 
     /// Whether this access's page is to be remembered for later ones.
-    fn keeps(&self, lin: Value, access: Access) -> bool {
+    fn keeps(&self, lin: Value, size: u32, access: Access) -> bool {
         self.options.one_probe()
             && self.options.inline_tlb()
-            && self.likely_page(lin, access).is_none()
+            && self.likely_page(lin, size, access).is_none()
             && self.base_comes_again()
     }
 
@@ -285,7 +289,7 @@ impl Translator<'_, '_> {
         self.before_access();
         let (hit, miss) = (self.b.create_block(), self.b.create_block());
         self.b.set_cold_block(miss);
-        let keep = self.keeps(lin, access);
+        let keep = self.keeps(lin, size, access);
         for _ in 0..if keep { 3 } else { 1 } {
             self.b.append_block_param(hit, I64);
         }
@@ -341,7 +345,7 @@ impl Translator<'_, '_> {
         );
         self.b.set_cold_block(miss);
         let access = Access::Write;
-        let keep = self.keeps(lin, access);
+        let keep = self.keeps(lin, size, access);
         for _ in 0..if keep { 3 } else { 1 } {
             self.b.append_block_param(hit, I64);
         }
