@@ -16,6 +16,9 @@ pub const HZ: u64 = 1_193_182;
 struct Counter {
     mode: u8,
     bcd: bool,
+    /// A control word has been written.
+    #[serde(default)]
+    programmed: bool,
     /// Control word bits 5:4: 1 low byte, 2 high byte, 3 low then high.
     access: u8,
     write_high: bool,
@@ -47,6 +50,7 @@ impl Counter {
         Self {
             mode: 0,
             bcd: false,
+            programmed: false,
             access: 3,
             write_high: false,
             low_byte: 0,
@@ -182,7 +186,7 @@ impl Counter {
     fn status(&self, tick: u64) -> u8 {
         // Before any control word all is undefined (82C54 data sheet, programming); a BIOS has loaded the counters, and Linux
         // without a TSC polls counter 0 for that.
-        let null = self.written == 0 && self.access != 0
+        let null = self.programmed && self.written == 0
             || self.reload.is_some()
             || (self.loaded == 0 && matches!(self.mode, 1 | 5));
         (self.out(tick) as u8) << 7
@@ -193,6 +197,7 @@ impl Counter {
     }
 
     fn control(&mut self, value: u8, tick: u64) {
+        self.programmed = true;
         self.access = value >> 4 & 3;
         // Modes 6 and 7 are 2 and 3.
         self.mode = match value >> 1 & 7 {

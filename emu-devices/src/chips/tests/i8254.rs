@@ -169,3 +169,20 @@ fn single_byte_access() {
     assert_eq!(p.read(0, t(1)), 2);
     assert_eq!(p.read(0, t(2)), 1);
 }
+
+#[test]
+fn counters_count_as_loaded_until_a_control_word_says_otherwise() {
+    let mut p = I8254::new();
+    let null = |p: &mut I8254, now| {
+        // Read-back of counter 0: status, then the count.
+        p.write(3, 0xc2, now);
+        let status = p.read(0, now);
+        (p.read(0, now), p.read(0, now));
+        status & 0x40 != 0
+    };
+    assert!(!null(&mut p, t(1)));
+    p.write(3, 0x34, t(2));
+    assert!(null(&mut p, t(3)));
+    program(&mut p, 0x34, 1000, t(4));
+    assert!(!null(&mut p, t(6)));
+}
