@@ -171,3 +171,55 @@ fn an_undefined_instruction_depends_on_every_byte_that_was_looked_at() {
         assert!(!cache.alive(n), "byte {written}");
     }
 }
+
+#[test]
+fn rex_b_makes_pause_an_exchange() {
+    use crate::interp::Interp;
+    for (code, a, r8) in [
+        (&[0xf3, 0x41, 0x90][..], 0x2222_2222, 0x1111_1111),
+        (&[0xf3, 0x49, 0x90], 0x2222_2222_2222, 0x1111_1111_1111),
+        (
+            &[0x66, 0xf3, 0x41, 0x90],
+            0x1111_1111_2222,
+            0x2222_2222_1111,
+        ),
+        (&[0xf3, 0x90], 0x1111_1111_1111, 0x2222_2222_2222),
+        (&[0xf3, 0x40, 0x90], 0x1111_1111_1111, 0x2222_2222_2222),
+        // REX counts only right before the opcode.
+        (&[0x41, 0xf3, 0x90], 0x1111_1111_1111, 0x2222_2222_2222),
+    ] {
+        let (mut b, _) = bench();
+        b.write(CODE, &[code, &[0x90; 8]].concat());
+        b.enter(64);
+        b.cpu.rip = CODE;
+        (b.cpu.gpr[0], b.cpu.gpr[8]) = (0x1111_1111_1111, 0x2222_2222_2222);
+        assert_eq!(b.run(&mut Interp::default(), 1), None);
+        assert_eq!((b.cpu.gpr[0], b.cpu.gpr[8]), (a, r8), "{code:x?}");
+        assert_eq!(b.cpu.rip, CODE + code.len() as u64);
+    }
+}
+
+#[test]
+fn vex_w_outside_64_bit_code_is_the_vendors_choice() {
+    use crate::cpu::cpuid::CpuModel;
+    use crate::decode::block::decode_one;
+    use crate::decode::insn::pfx;
+    use crate::decode::table::Ctx;
+    let refused = |model: &str, key: ModeKey, w: u8, op: u8| {
+        let model = CpuModel::parse(model).unwrap();
+        let ctx = Ctx { key, model: &model };
+        let code = [0xc4, 0xe3, 0x79 | w << 7, op, 0xc0, 0];
+        let (insn, _) = decode_one(&code, CODE, &ctx).unwrap();
+        insn.pfx & pfx::REFUSED != 0
+    };
+    let code32 = ModeKey::PROTECTED | ModeKey::CODE32;
+    let code64 = ModeKey::PROTECTED | ModeKey::LONG | ModeKey::CODE64;
+    let intel = "pentium3,+sse2,+sse3,+ssse3,+sse4.1,+sse4.2,+xsave,+avx";
+    // VPEXTRD, VPINSRD.
+    for op in [0x16, 0x22] {
+        assert!(!refused("max", code32, 0, op));
+        assert!(refused("max", code32, 1, op));
+        assert!(!refused("max", code64, 1, op));
+        assert!(!refused(intel, code32, 1, op));
+    }
+}
