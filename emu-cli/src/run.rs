@@ -138,10 +138,21 @@ fn explain(status: Status, options: &Options, vm: &Vm) {
         Status::MaxInsns => console::say(format_args!(
             "emu: --max-insns: {retired} instructions executed"
         )),
-        Status::Halted => console::say(format_args!(
-            "emu: the guest has halted for good at {:#x} ({retired} instructions)",
-            vm.runner.cpu.rip
-        )),
+        Status::Halted => {
+            // A kernel that is too new for the CPU model has no other way to say so than to stop.
+            let undefined = vm.runner.cpu.stats.exceptions[6];
+            let hint = match undefined {
+                0 => String::new(),
+                n => format!(
+                    "; undefined instructions (#UD): {n}; is --cpu {} enough for it?",
+                    options.cpu
+                ),
+            };
+            console::say(format_args!(
+                "emu: the guest has halted for good at {:#x} ({retired} instructions){hint}",
+                vm.runner.cpu.rip
+            ))
+        }
         Status::GuestPanic => {
             console::say(format_args!("emu: the guest reports a panic (pvpanic)"))
         }

@@ -159,3 +159,21 @@ fn i386_with_pae_boots() {
 fn i386_without_pae_boots_and_computes() {
     computes("vmlinuz-686", "initramfs-i386-micro.cpio");
 }
+
+#[test]
+fn a_kernel_that_is_too_new_for_the_cpu_says_so() {
+    // The 686 kernel's own check is in the part that a BIOS would start; its 32-bit entry meets CMOV and stops.
+    let out = Command::new(env!("CARGO_BIN_EXE_emu"))
+        .args(["run", "--cpu", "486", "--timeout", "300", "--kernel"])
+        .arg(guest("vmlinuz-686"))
+        .stdin(std::process::Stdio::null())
+        .output()
+        .expect("emu starts");
+    let errors = String::from_utf8_lossy(&out.stderr);
+    assert_eq!(out.status.code(), Some(12), "{errors}");
+    assert!(
+        errors.contains("(#UD)") && errors.contains("--cpu 486"),
+        "{errors}"
+    );
+    assert_eq!(errors.lines().count(), 1, "{errors}");
+}
