@@ -70,6 +70,7 @@ pub struct Counters {
     pub links_made: u64,
     pub pages_not_where_they_were: u64,
     pub units_rebound: u64,
+    pub units_not_worth_it: u64,
     pub units_not_global: u64,
 }
 
@@ -476,6 +477,15 @@ impl Dbt {
         }) else {
             return;
         };
+        // Where most instructions run by their handlers anyway, the interpreter calls them for less.
+        if self.options.threshold > 1
+            && self.options.lower()
+            && compiled.lowered * 2 < compiled.guest_insns
+        {
+            self.arena.release(at, compiled.code.len());
+            self.counters.units_not_worth_it += 1;
+            return;
+        }
         self.counters.units_published += 1;
         self.counters.guest_insns_compiled += u64::from(compiled.guest_insns);
         self.counters.guest_insns_lowered += u64::from(compiled.lowered);
@@ -658,6 +668,7 @@ impl Engine for Dbt {
             ("unit_exits_mxcsr", c.exits_mxcsr),
             ("links_made", c.links_made),
             ("units_rebound", c.units_rebound),
+            ("units_not_worth_it", c.units_not_worth_it),
             ("units_not_global", c.units_not_global),
             ("pages_not_where_they_were", c.pages_not_where_they_were),
         ]);
