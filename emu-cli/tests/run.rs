@@ -39,7 +39,7 @@ fn with_the_virtual_clock_two_runs_are_the_same() {
     }
     assert_eq!(
         (&a["engine"], &a["exit"]),
-        (&"interp".into(), &"power-off".into())
+        (&"tiered".into(), &"power-off".into())
     );
     assert_eq!(a["state_hash"].as_str().unwrap().len(), 16);
     for own in ["start_ns", "wall_ns", "host_peak_bytes"] {
