@@ -202,3 +202,24 @@ fn a_page_found_through_a_register_does_not_serve_what_begins_before_it() {
         );
     }
 }
+
+#[test]
+fn arithmetic_on_constants_raises_its_flags() {
+    // mov rax, 2^53 + 1; cvtsi2sd xmm0, rax: inexact.
+    let conversion: &[u8] = &[
+        0x48, 0xb8, 1, 0, 0, 0, 0, 0, 0x20, 0, 0xf2, 0x48, 0x0f, 0x2a, 0xc0,
+    ];
+    // mov eax, 1.0f; movd xmm0, eax; mov eax, 3.0f; movd xmm1, eax; divss xmm0, xmm1: inexact.
+    let division: &[u8] = &[
+        0xb8, 0, 0, 0x80, 0x3f, 0x66, 0x0f, 0x6e, 0xc0, 0xb8, 0, 0, 0x40, 0x40, 0x66, 0x0f, 0x6e,
+        0xc8, 0xf3, 0x0f, 0x5e, 0xc1,
+    ];
+    for code in [conversion, division] {
+        let case = Case::new(Bits::B64, code);
+        for v in engines::all() {
+            let mut ours = Ours::new("max", (v.make)());
+            let t = ours.run_through(&case, FUEL).expect("the filler");
+            assert_eq!((t.vector, ours.bench.cpu.mxcsr), (3, 0x1fa0), "{}", v.name);
+        }
+    }
+}

@@ -147,7 +147,7 @@ fn packed(t: &mut Translator, x: &Instruction, i: &Insn) -> bool {
 impl Translator<'_, '_> {
     /// As [`anchored`](Self::anchored), for an integer.
     fn anchored_integer(&mut self, v: Value, fresh: bool) -> Value {
-        if fresh || !self.vec.looped[self.node] {
+        if fresh {
             return v;
         }
         let ty: Type = self.b.func.dfg.value_type(v);

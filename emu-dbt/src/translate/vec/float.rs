@@ -6,14 +6,13 @@
 //! *Flags.* The host's MXCSR gathers them; [`runtime`] and the engine add them to the guest's wherever it can be seen. So
 //! an operation must be executed exactly when the guest's is, though to Cranelift it is pure: the result's store, or a
 //! branch, makes it happen where it stands. Cranelift would still move it out of a loop that changes none of its operands, to run it
-//! even if the guest's loop never comes to it. Therefore in a loop one operand must be fresh (made there by a load or by another
-//! such operation), or is combined with a zero that is loaded each time.
+//! even if the guest's loop never comes to it; and an operation on constants it would do itself. Therefore one operand must be
+//! fresh (made there by a load or by another such operation), or is combined with a zero that is loaded each time.
 
 use super::super::Translator;
 use super::super::flags::Flags;
 use super::super::table::Lowering;
 use super::{operand, vex, wide};
-use crate::region::Region;
 use crate::runtime;
 use crate::unit::{exit, scratch};
 use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
@@ -27,22 +26,6 @@ use iced_x86::{ConditionCode, Instruction, Mnemonic, OpKind};
 /// MXCSR without its flags; what it must be.
 const CONTROL: i64 = 0xffc0;
 const DEFAULT: i64 = 0x1f80;
-
-/// Blocks that a way leads back to.
-pub fn looped(region: &Region) -> Vec<bool> {
-    (0..region.nodes.len())
-        .map(|root| {
-            let mut seen = vec![false; region.nodes.len()];
-            let mut todo: Vec<usize> = region.successors(root).collect();
-            while let Some(n) = todo.pop() {
-                if !std::mem::replace(&mut seen[n], true) {
-                    todo.extend(region.successors(n));
-                }
-            }
-            seen[root]
-        })
-        .collect()
-}
 
 /// One of the four forms of an operation.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -145,12 +128,9 @@ impl Translator<'_, '_> {
         self.vec.used.float
     }
 
-    /// An operand that Cranelift cannot take out of the loop.
+    /// An operand that Cranelift can neither take out of the loop nor know the value of.
     pub(super) fn anchored(&mut self, v: Value, fresh: bool) -> Value {
-        if fresh || !self.vec.looped[self.node] {
-            return v;
-        }
-        self.opaque(v)
+        if fresh { v } else { self.opaque(v) }
     }
 
     /// The same value, but Cranelift does not know that.

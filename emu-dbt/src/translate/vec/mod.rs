@@ -48,8 +48,6 @@ pub struct Vectors {
     high: [Variable; 16],
     now: [Now; 16],
     used: Used,
-    /// Blocks that a way leads back to.
-    looped: Vec<bool>,
     /// The flags' result word that the last comparison made, and its "less" and "equal".
     pub comparison: Option<(Value, Value, Value)>,
 }
@@ -127,11 +125,6 @@ impl Vectors {
             high: vars(used.high),
             now: [Now::default(); 16],
             used,
-            looped: if used.float {
-                float::looped(region)
-            } else {
-                Vec::new()
-            },
             comparison: None,
         }
     }
