@@ -71,7 +71,7 @@ fn truncated(t: &mut Translator, x: &Instruction, i: &Insn) -> bool {
     let r = t.b.ins().fcvt_to_sint_sat(to, v);
     // It happens here, wherever its result is used.
     let wide = t.zext(r);
-    t.store_scratch(scratch::DONE, wide);
+    t.store_anchor(wide, layout::SCRATCH + 8 * scratch::DONE);
     // Cranelift's gives the highest integer for large numbers and 0 for NaNs.
     let raw = t.cast(word, v);
     let large =

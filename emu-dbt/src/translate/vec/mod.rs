@@ -5,7 +5,8 @@
 //! the vCPU at once, so no way out has to. A unit loads at its entry what its own lowered instructions name, and a handler's
 //! results after its call. Within a block the present value of each register is at hand without asking the variable ([`Now`]).
 //!
-//! Floating point ([`float`]) relies on the stores as well: they keep an operation, pure to Cranelift, at its place.
+//! Floating point ([`float`]) relies on the stores as well: they keep an operation, pure to Cranelift, at its place. Since Cranelift
+//! also drops a store that the next one overwrites, each is read back ([`Translator::store_anchor`]); the reading costs no code.
 
 mod arrange;
 mod convert;
@@ -250,14 +251,31 @@ impl Translator<'_, '_> {
     /// Writes the low half and keeps the upper, as legacy SSE does. `fresh` as in [`Now`].
     fn set_low(&mut self, r: u8, v: Value, fresh: bool) {
         let v = self.cast(I8X16, v);
-        self.store_own(v, place(usize::from(r & 15), false));
+        self.store_half(v, place(usize::from(r & 15), false), fresh);
         self.define_low(r, v, None, fresh);
+    }
+
+    /// Stores a register's half, or its low element; `fresh` as in [`Now`].
+    fn store_half(&mut self, v: Value, at: usize, fresh: bool) {
+        if fresh && self.vec.used.float {
+            self.store_anchor(v, at);
+        } else {
+            self.store_own(v, at);
+        }
+    }
+
+    /// Stores what an operation with floating-point flags made, so that it is made even if nothing else asks for it. Cranelift takes
+    /// the reading for the stored value itself, but by then it has counted the store among those that are looked at.
+    fn store_anchor(&mut self, v: Value, at: usize) {
+        self.store_own(v, at);
+        let ty = self.b.func.dfg.value_type(v);
+        self.load_own(ty, at);
     }
 
     /// Replaces the low element of `base`, which is register `r` as it was: only that is stored.
     fn set_element(&mut self, r: u8, base: Value, element: Value) {
         let v = self.with_element(base, element);
-        self.store_own(element, place(usize::from(r & 15), false));
+        self.store_half(element, place(usize::from(r & 15), false), true);
         self.define_low(r, v, Some(element), true);
     }
 
@@ -275,10 +293,10 @@ impl Translator<'_, '_> {
         (now.low, now.scalar, now.fresh) = (Some(v), scalar, fresh);
     }
 
-    fn set_high(&mut self, r: u8, v: Value) {
+    fn set_high(&mut self, r: u8, v: Value, fresh: bool) {
         let v = self.cast(I8X16, v);
         let r = usize::from(r & 15);
-        self.store_own(v, place(r, true));
+        self.store_half(v, place(r, true), fresh);
         self.b.def_var(self.vec.high[r], v);
         self.vec.now[r].high = Some(v);
         self.vec.now[r].zero_high = false;
@@ -287,7 +305,7 @@ impl Translator<'_, '_> {
     fn clear_high(&mut self, r: u8) {
         if !self.vec.now[usize::from(r & 15)].zero_high {
             let z = self.zero();
-            self.set_high(r, z);
+            self.set_high(r, z, false);
             self.vec.now[usize::from(r & 15)].zero_high = true;
         }
     }
@@ -317,7 +335,7 @@ impl Translator<'_, '_> {
     /// Writes 256 bits.
     fn put_both(&mut self, i: &Insn, low: Value, high: Value, fresh: bool) {
         self.set_low(i.r0, low, fresh);
-        self.set_high(i.r0, high);
+        self.set_high(i.r0, high, fresh);
     }
 
     /// Whether this instruction's operands can be reached here.

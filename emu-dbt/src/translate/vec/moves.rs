@@ -435,7 +435,7 @@ pub fn zero_upper(t: &mut Translator, _: &Instruction, _: &Insn) -> bool {
             continue;
         }
         if t.vec.used.high >> r & 1 != 0 {
-            t.set_high(r as u8, zero);
+            t.set_high(r as u8, zero, false);
         } else {
             t.store_own(zero, super::place(r, true));
         }
