@@ -1,8 +1,11 @@
 //! The arena that host code lives in: one memory file mapped twice, to write and to run, so that no address is ever both.
 //!
 //! Freed pieces are kept by offset and joined with their neighbours; allocation takes the first that fits.
+//!
+//! What cranelift-jit makes once and for all lies in memory of its own ([`Kept`]).
 #![allow(unsafe_code)]
 
+use cranelift_jit::JITModule;
 use memmap2::{Mmap, MmapMut, MmapOptions};
 use std::collections::BTreeMap;
 
@@ -89,6 +92,25 @@ impl Arena {
     /// Bytes in use.
     pub fn used(&self) -> usize {
         self.used
+    }
+}
+
+/// A finished module of cranelift-jit. Its code goes with it: whoever calls into the code owns this as well.
+pub struct Kept(Option<JITModule>);
+
+impl Kept {
+    pub fn new(module: JITModule) -> Self {
+        Self(Some(module))
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        if let Some(m) = self.0.take() {
+            // SAFETY: an address in the module can be called by unsafe code alone, in `engine`; the engine owns the trampoline
+            // and so this module, and while it goes nothing runs in there.
+            unsafe { m.free_memory() };
+        }
     }
 }
 

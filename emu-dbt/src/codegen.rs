@@ -1,5 +1,6 @@
 //! Cranelift: from a translated function to bytes. And the one function that cranelift-jit makes: the way into units.
 
+use crate::code_cache::Kept;
 use crate::options::Options;
 use crate::region::Region;
 use crate::translate;
@@ -144,8 +145,8 @@ impl Compiler {
 
 /// The way from Rust into units, made once by cranelift-jit and kept as long as the engine.
 pub struct Trampoline {
-    // Owns the code.
-    module: Option<JITModule>,
+    /// Owns the code.
+    _module: Kept,
     address: *const u8,
 }
 
@@ -181,7 +182,7 @@ impl Trampoline {
         module.finalize_definitions().map_err(fail2)?;
         let address = module.get_finalized_function(id);
         Ok(Self {
-            module: Some(module),
+            _module: Kept::new(module),
             address,
         })
     }
@@ -189,15 +190,5 @@ impl Trampoline {
     /// `extern "C" fn(vcpu, code) -> exit`.
     pub fn address(&self) -> *const u8 {
         self.address
-    }
-}
-
-#[allow(unsafe_code)]
-impl Drop for Trampoline {
-    fn drop(&mut self) {
-        if let Some(m) = self.module.take() {
-            // SAFETY: the engine that owns the trampoline is going, so nothing runs in it or holds its address.
-            unsafe { m.free_memory() };
-        }
     }
 }
