@@ -92,19 +92,81 @@ pub fn translator(kind: EngineKind, t: &Translator) -> Result<emu_dbt::Dbt, Engi
     Ok(dbt)
 }
 
-/// Runs its engine a few instructions at a time: the same machine must come out.
-pub struct Sliced {
+/// An engine that does not run as it would by itself: what `emu lockstep` puts in its place.
+pub struct Altered {
     pub inner: Box<dyn Engine>,
-    pub slice: u64,
+    pub how: How,
 }
 
-impl Engine for Sliced {
+/// What is different.
+pub enum How {
+    /// So many instructions at a time: the same machine must come out.
+    Sliced(u64),
+    /// A fault, to test what looks for faults: after so many instructions a bit of RBX is flipped.
+    BrokenAt(u64),
+    /// A translator's fault: a unit (up to a branch, whole) with this instruction in it leaves a bit of RBX set; a unit that the
+    /// fuel cuts is right.
+    BrokenUnit(Vec<u8>),
+}
+
+/// The bit of RBX.
+const WRONG: u64 = 1 << 4;
+
+impl Altered {
+    /// How many instructions to run at once, and whether RBX is to be wrong behind them.
+    fn piece(&self, cpu: &mut Vcpu, left: u64) -> (u64, bool) {
+        match &self.how {
+            How::Sliced(n) => (left.min(*n), false),
+            How::BrokenAt(at) => match at.saturating_sub(cpu.retired) {
+                0 => (left, false),
+                n => (left.min(n), n <= left),
+            },
+            How::BrokenUnit(insn) => {
+                let (count, wrong) = unit(cpu, insn);
+                (left.min(count), wrong && count <= left)
+            }
+        }
+    }
+}
+
+/// How many instructions the unit at RIP has, and whether this one is among them.
+fn unit(cpu: &mut Vcpu, wanted: &[u8]) -> (u64, bool) {
+    let state = CpuState::of(cpu);
+    let mut bytes = [0; 128];
+    if cpu
+        .read_bytes(state.code_address(state.rip), &mut bytes, Who::Supervisor)
+        .is_err()
+    {
+        cpu.stop = Default::default();
+        return (1, false);
+    }
+    let mut decoder = Decoder::with_ip(state.code_bits(), &bytes, state.rip, DecoderOptions::NONE);
+    let (mut count, mut found) = (0, false);
+    while decoder.position() < 112 {
+        let from = decoder.position();
+        let insn = decoder.decode();
+        count += 1;
+        found |= &bytes[from..decoder.position()] == wanted;
+        if insn.flow_control() != FlowControl::Next {
+            break;
+        }
+    }
+    (count, found)
+}
+
+impl Engine for Altered {
     fn run(&mut self, cpu: &mut Vcpu, fuel: u64) -> Exit {
         let end = cpu.retired.saturating_add(fuel);
         loop {
-            let piece = self.slice.min(end.saturating_sub(cpu.retired));
-            let stop = cpu.retired + piece;
-            let exit = self.inner.run(cpu, piece);
+            let (n, wrong) = self.piece(cpu, end.saturating_sub(cpu.retired));
+            let stop = cpu.retired + n;
+            let exit = self.inner.run(cpu, n);
+            if wrong && cpu.retired == stop {
+                cpu.gpr[reg::RBX] = match self.how {
+                    How::BrokenUnit(_) => cpu.gpr[reg::RBX] | WRONG,
+                    _ => cpu.gpr[reg::RBX] ^ WRONG,
+                };
+            }
             // Fuel that is left says that the board wants its time.
             if exit != Exit::Fuel || cpu.retired < stop || cpu.retired >= end {
                 return exit;
@@ -124,108 +186,9 @@ impl Engine for Sliced {
         self.inner.recent()
     }
     fn describe_unit(&mut self, cpu: &mut Vcpu, rip: u64) -> Option<String> {
-        self.inner.describe_unit(cpu, rip)
-    }
-}
-
-/// An engine with a fault, to test what looks for faults: after the `at`-th instruction a bit of RBX is wrong.
-pub struct Broken {
-    pub inner: Box<dyn Engine>,
-    pub at: u64,
-}
-
-impl Engine for Broken {
-    fn run(&mut self, cpu: &mut Vcpu, fuel: u64) -> Exit {
-        let left = self.at.saturating_sub(cpu.retired);
-        let exit = self
-            .inner
-            .run(cpu, if left > 0 { fuel.min(left) } else { fuel });
-        if left > 0 && cpu.retired >= self.at {
-            cpu.gpr[reg::RBX] ^= 1 << 4;
+        match self.how {
+            How::BrokenUnit(_) => Some(format!("wrong on purpose, at {rip:#x}")),
+            _ => self.inner.describe_unit(cpu, rip),
         }
-        exit
-    }
-    fn name(&self) -> &'static str {
-        self.inner.name()
-    }
-    fn stats(&self) -> Vec<(&'static str, u64)> {
-        self.inner.stats()
-    }
-    fn tables(&self) -> Vec<(&'static str, Vec<(String, u64)>)> {
-        self.inner.tables()
-    }
-    fn recent(&self) -> Vec<(u64, u32)> {
-        self.inner.recent()
-    }
-    fn describe_unit(&mut self, cpu: &mut Vcpu, rip: u64) -> Option<String> {
-        self.inner.describe_unit(cpu, rip)
-    }
-}
-
-/// A translator with a fault, to test what looks for faults: a unit (up to a branch, whole) with this instruction in it
-/// leaves a bit of RBX set; a unit that the fuel cuts is right.
-pub struct BrokenUnit {
-    pub inner: Box<dyn Engine>,
-    pub insn: Vec<u8>,
-}
-
-impl BrokenUnit {
-    /// How many instructions the unit at RIP has, and whether it is a wrong one.
-    fn unit(&self, cpu: &mut Vcpu) -> (u64, bool) {
-        let state = CpuState::of(cpu);
-        let mut bytes = [0; 128];
-        if cpu
-            .read_bytes(state.code_address(state.rip), &mut bytes, Who::Supervisor)
-            .is_err()
-        {
-            cpu.stop = Default::default();
-            return (1, false);
-        }
-        let mut decoder =
-            Decoder::with_ip(state.code_bits(), &bytes, state.rip, DecoderOptions::NONE);
-        let (mut count, mut wrong) = (0, false);
-        while decoder.position() < 112 {
-            let from = decoder.position();
-            let insn = decoder.decode();
-            count += 1;
-            wrong |= bytes[from..decoder.position()] == self.insn;
-            if insn.flow_control() != FlowControl::Next {
-                break;
-            }
-        }
-        (count, wrong)
-    }
-}
-
-impl Engine for BrokenUnit {
-    fn run(&mut self, cpu: &mut Vcpu, fuel: u64) -> Exit {
-        let end = cpu.retired.saturating_add(fuel);
-        loop {
-            let (count, wrong) = self.unit(cpu);
-            let left = end.saturating_sub(cpu.retired);
-            let stop = cpu.retired + count.min(left);
-            let exit = self.inner.run(cpu, count.min(left));
-            if wrong && count <= left && cpu.retired == stop {
-                cpu.gpr[reg::RBX] |= 1 << 4;
-            }
-            if exit != Exit::Fuel || cpu.retired < stop || cpu.retired >= end {
-                return exit;
-            }
-        }
-    }
-    fn name(&self) -> &'static str {
-        self.inner.name()
-    }
-    fn stats(&self) -> Vec<(&'static str, u64)> {
-        self.inner.stats()
-    }
-    fn tables(&self) -> Vec<(&'static str, Vec<(String, u64)>)> {
-        self.inner.tables()
-    }
-    fn recent(&self) -> Vec<(u64, u32)> {
-        self.inner.recent()
-    }
-    fn describe_unit(&mut self, _: &mut Vcpu, rip: u64) -> Option<String> {
-        Some(format!("wrong on purpose, at {rip:#x}"))
     }
 }

@@ -13,7 +13,7 @@ mod report;
 
 use crate::args::{self, count};
 use crate::console;
-use crate::engines::{self, BrokenUnit, EngineKind};
+use crate::engines::{self, Altered, EngineKind, How};
 use crate::signals::{self, Control};
 use crate::status::Status;
 use crate::vm::Error;
@@ -189,8 +189,8 @@ fn eager(options: &Options) -> Option<Make> {
         Some(Bytes(insn)) => {
             let insn = insn.clone();
             Some(Box::new(move || {
-                let (inner, insn) = (make(second), insn.clone());
-                Box::new(BrokenUnit { inner, insn })
+                let (inner, how) = (make(second), How::BrokenUnit(insn.clone()));
+                Box::new(Altered { inner, how })
             }))
         }
         None => {

@@ -4,9 +4,9 @@
 //! follows by the pages that either machine may have written since; the same pages are all that is compared, and all that is put
 //! back. Pages compared and not kept are remembered in `stray`.
 
-use super::{Bytes, Options};
+use super::Options;
 use crate::args;
-use crate::engines::{self, Broken, BrokenUnit, Sliced};
+use crate::engines::{self, Altered, How};
 use crate::output::Output;
 use crate::signals::Control;
 use crate::status::Status;
@@ -77,26 +77,18 @@ impl Pair {
             machine(a, Output::Gated(gate.clone()))?,
             machine(b, Output::Dropped)?,
         ];
-        let names = if a == b {
-            vms[1].runner.engine = Box::new(Sliced {
-                inner: engines::make(b, &options.machine.translator)?,
-                slice: SLICE,
-            });
-            let name = vms[0].runner.engine.name();
-            [name.to_string(), format!("{name} in slices")]
-        } else {
-            [0, 1].map(|n| vms[n].runner.engine.name().to_string())
-        };
-        if let Some(at) = options.break_at {
-            let inner = std::mem::replace(
-                &mut vms[1].runner.engine,
-                engines::make(a, &options.machine.translator)?,
-            );
-            vms[1].runner.engine = Box::new(Broken { inner, at });
-        }
-        if let Some(Bytes(insn)) = options.break_unit.clone() {
-            let inner = engines::make(b, &options.machine.translator)?;
-            vms[1].runner.engine = Box::new(BrokenUnit { inner, insn });
+        let mut names = [0, 1].map(|n| vms[n].runner.engine.name().to_string());
+        let slices = (a == b).then_some(How::Sliced(SLICE));
+        let at = options.break_at.map(How::BrokenAt);
+        let unit = options.break_unit.clone().map(|x| How::BrokenUnit(x.0));
+        names[1] += if slices.is_some() { " in slices" } else { "" };
+        let altered: Vec<How> = [slices, at, unit].into_iter().flatten().collect();
+        if !altered.is_empty() {
+            let mut engine = engines::make(b, &options.machine.translator)?;
+            for how in altered {
+                engine = Box::new(Altered { inner: engine, how });
+            }
+            vms[1].runner.engine = engine;
         }
         let kept = Kept {
             at: vms[0].runner.checkpoint(),
