@@ -4,6 +4,7 @@
 //! break it does not compile.
 
 use crate::cpu::flags::Lazy;
+use crate::cpu::msr::Msrs;
 use crate::cpu::segment::Segment;
 use crate::mem::tlb::{self, Entry};
 use crate::vcpu::Vcpu;
@@ -35,6 +36,11 @@ pub const SCRATCH: usize = offset_of!(Vcpu, scratch);
 /// YMM0 to YMM15, 32 bytes each.
 pub const VEC: usize = offset_of!(Vcpu, vec);
 pub const MXCSR: usize = offset_of!(Vcpu, mxcsr);
+/// Current privilege level, 1 byte.
+pub const CPL: usize = offset_of!(Vcpu, cpl);
+pub const CR4: usize = offset_of!(Vcpu, cr4);
+/// IA32_TSC_AUX, 4 bytes.
+pub const TSC_AUX: usize = offset_of!(Vcpu, msr) + offset_of!(Msrs, tsc_aux);
 
 /// Within a TLB entry.
 pub const ENTRY_READ: usize = offset_of!(Entry, read);

@@ -3,6 +3,7 @@
 pub mod addr;
 pub mod bus;
 pub mod checkpoint;
+pub mod clock;
 pub mod cpu;
 pub mod decode;
 pub mod engine;

@@ -1,10 +1,10 @@
 //! What the vCPUs of one machine share: RAM, the board behind its lock, the clock.
 
 use crate::bus::{Board, Nanos};
+use crate::clock::HostClock;
 use crate::mem::phys::Ram;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard};
-use std::time::Instant;
 
 /// Guest time. The time-stamp counter counts guest nanoseconds too: it runs at 1 GHz.
 #[derive(Debug)]
@@ -12,7 +12,7 @@ pub enum Clock {
     /// A nanosecond is a retired instruction; what HLT skips is added. A run is a function of its inputs.
     Virtual { skipped: AtomicU64 },
     /// The host's monotonic clock since power-on.
-    Host { start: Instant },
+    Host(HostClock),
 }
 
 impl Clock {
@@ -22,9 +22,7 @@ impl Clock {
         }
     }
     pub fn host() -> Self {
-        Self::Host {
-            start: Instant::now(),
-        }
+        Self::Host(HostClock::new())
     }
     pub fn is_virtual(&self) -> bool {
         matches!(self, Self::Virtual { .. })
@@ -33,7 +31,7 @@ impl Clock {
     pub fn now(&self, retired: u64) -> Nanos {
         match self {
             Self::Virtual { skipped } => retired + skipped.load(Relaxed),
-            Self::Host { start } => start.elapsed().as_nanos() as u64,
+            Self::Host(clock) => clock.now(),
         }
     }
     /// Lets virtual time jump ahead (an idle CPU waits for `ns`); host time cannot be hurried.

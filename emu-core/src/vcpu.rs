@@ -410,9 +410,14 @@ impl Vcpu {
 
     /// The value of the time-stamp counter when the `idx`-th instruction of the block executes.
     pub fn tsc(&self, idx: u8) -> u64 {
+        self.tsc_after(self.retired + u64::from(idx))
+    }
+
+    /// The same when `retired` instructions have been executed.
+    pub fn tsc_after(&self, retired: u64) -> u64 {
         self.machine
             .clock
-            .now(self.retired + u64::from(idx))
+            .now(retired)
             .wrapping_add(self.msr.tsc_offset)
     }
 }

@@ -287,6 +287,17 @@ pub unsafe extern "C" fn write(cpu: *mut Vcpu, lin: u64, clock: u64, info: u64) 
 
 fn write_slowly(cpu: &mut Vcpu, lin: u64, clock: u64, info: Info) -> u64 {
     let lin = cpu.wrap(lin);
+    let v = cpu.scratch[scratch::VALUE];
+    let beside = match info.bytes() {
+        1 => cpu.write_beside_code(lin, v as u8),
+        2 => cpu.write_beside_code(lin, v as u16),
+        4 => cpu.write_beside_code(lin, v as u32),
+        8 => cpu.write_beside_code(lin, v),
+        _ => false,
+    };
+    if beside {
+        return 1;
+    }
     // A write that hits decoded code is the interpreter's: the unit may not go on behind it.
     if cpu.prepare_write(lin, info.bytes()).is_err() || cpu.would_hit_code(lin, info.bytes()) {
         if cpu.stop == Stop::None {
@@ -295,7 +306,6 @@ fn write_slowly(cpu: &mut Vcpu, lin: u64, clock: u64, info: Info) -> u64 {
         stop(cpu, clock, info);
         return 0;
     }
-    let v = cpu.scratch[scratch::VALUE];
     let done = match info.bytes() {
         1 => cpu.write(lin, v as u8),
         2 => cpu.write(lin, v as u16),
@@ -330,6 +340,9 @@ pub unsafe extern "C" fn claim(cpu: *mut Vcpu, lin: u64, clock: u64, info: u64) 
 
 fn claim_slowly(cpu: &mut Vcpu, lin: u64, clock: u64, info: Info) -> u64 {
     let lin = cpu.wrap(lin);
+    if let Some(host) = cpu.beside_code(lin, info.bytes()) {
+        return host;
+    }
     if cpu.prepare_write(lin, info.bytes()).is_ok() {
         if let Some(host) = cpu.direct_host(lin, info.bytes()) {
             return host;
@@ -419,6 +432,16 @@ pub unsafe extern "C" fn alone(cpu: *mut Vcpu, _: u64, clock: u64, info: u64) ->
     cpu.stop = Stop::Retry;
     stop(cpu, clock, Info(info));
     0
+}
+
+/// The time-stamp counter.
+///
+/// # Safety
+/// As [`read`].
+pub unsafe extern "C" fn tsc(cpu: *mut Vcpu, _: u64, clock: u64, info: u64) -> u64 {
+    // SAFETY: as `read`.
+    let cpu = unsafe { &*cpu };
+    cpu.tsc_after(clock.wrapping_add(cpu.scratch[scratch::END]) + Info(info).idx())
 }
 
 /// Runs an instruction by its handler; 0, or how the unit is to return ([`exit`]).

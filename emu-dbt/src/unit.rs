@@ -28,8 +28,11 @@ pub struct Jump {
     pub code: u64,
 }
 
-/// Entries of the jump cache for one tag; a power of two.
-pub const JUMPS: usize = 1024;
+/// log2 of the entries of the jump cache for one tag.
+pub const JUMP_BITS: u32 = 12;
+pub const JUMPS: usize = 1 << JUMP_BITS;
+/// Spreads targets over the jump cache, however functions are aligned (Knuth, The Art of Computer Programming, vol. 3, 6.4).
+pub const JUMP_FACTOR: u64 = 0x61c8_8647;
 /// Parts of the jump cache; tags share them.
 pub const JUMP_PARTS: usize = 8;
 
@@ -40,7 +43,7 @@ pub fn jump_part(tag: u64) -> usize {
 
 /// Where a target stands in its part.
 pub fn jump_index(rip: u64) -> usize {
-    (rip ^ rip >> 12) as usize & (JUMPS - 1)
+    (rip as u32).wrapping_mul(JUMP_FACTOR as u32) as usize >> (32 - JUMP_BITS)
 }
 
 /// Words of [`Vcpu::scratch`](emu_core::vcpu::Vcpu::scratch).

@@ -398,6 +398,38 @@ impl Vcpu {
         }
     }
 
+    /// The host address of `size` bytes in a page with decoded code, if they may be written and hold none of it; they are to be
+    /// written now.
+    pub fn beside_code(&mut self, lin: u64, size: u64) -> Option<u64> {
+        let e = self.tlb.probe(lin);
+        if e.write != (lin & !0xfff | CODE)
+            || (lin & 0xfff) + size > 0x1000
+            || self.dr[7] & 0xff != 0
+        {
+            return None;
+        }
+        let host = lin.wrapping_add(e.addend);
+        let ram = &self.machine.ram;
+        let off = host - ram.base() as u64;
+        if ram.has_code(off, size) {
+            return None;
+        }
+        self.stats.writes_to_code_pages += 1;
+        if !ram.code_heat(off) && !self.watched_page(lin) {
+            self.tlb.write_directly(self.tlb.who(), lin, off);
+        }
+        Some(host)
+    }
+
+    /// `write` if it goes beside decoded code and needs nothing else; false: nothing was done.
+    pub fn write_beside_code<W: Width>(&mut self, lin: u64, v: W) -> bool {
+        let host = self.beside_code(lin, W::BYTES);
+        if let Some(host) = host {
+            store(host, v);
+        }
+        host.is_some()
+    }
+
     /// Whether a write here, which would not fault, would touch bytes of decoded blocks.
     pub fn would_hit_code(&self, lin: u64, size: u64) -> bool {
         let first = (0x1000 - (lin & 0xfff)).min(size);

@@ -17,7 +17,7 @@ use iced_x86::{Instruction, Mnemonic, OpKind};
 
 impl Translator<'_, '_> {
     /// Where `rare` is not zero, the unit stops before the current instruction.
-    fn alone_if(&mut self, rare: Value) {
+    pub fn alone_if(&mut self, rare: Value) {
         let (out, on) = (self.b.create_block(), self.b.create_block());
         self.b.set_cold_block(out);
         self.b.ins().brif(rare, out, &[], on, &[]);

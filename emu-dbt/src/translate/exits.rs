@@ -4,7 +4,7 @@
 //! Otherwise the unit returns to the dispatcher, which finds the next block and fills the link.
 
 use super::Translator;
-use crate::unit::{JUMPS, Jump, Slot, exit, scratch};
+use crate::unit::{JUMP_BITS, JUMP_FACTOR, JUMPS, Jump, Slot, exit, scratch};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::I64;
 use cranelift_codegen::ir::{InstBuilder, Value};
@@ -124,9 +124,11 @@ impl Translator<'_, '_> {
         let check = self.b.create_block();
         self.b.set_cold_block(miss);
         let table = self.load_scratch(scratch::JUMPS);
-        let high = self.b.ins().ushr_imm_u(rip, 12);
-        let at = self.b.ins().bxor(rip, high);
-        let at = self.b.ins().ishl_imm_u(at, 5);
+        let at = self.b.ins().imul_imm_u(rip, JUMP_FACTOR as i64);
+        let at = self
+            .b
+            .ins()
+            .ushr_imm_u(at, 32 - i64::from(JUMP_BITS + size_of::<Jump>().ilog2()));
         let at = self
             .b
             .ins()

@@ -22,6 +22,7 @@ mod muldiv;
 mod shift;
 mod stack;
 mod string;
+mod system;
 mod table;
 mod transfer;
 mod vec;

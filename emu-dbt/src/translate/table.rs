@@ -2,7 +2,7 @@
 //! handler.
 
 use super::flags::Shape;
-use super::{Translator, alu, atomic, bits, muldiv, shift, stack, string, transfer, vec};
+use super::{Translator, alu, atomic, bits, muldiv, shift, stack, string, system, transfer, vec};
 use emu_core::decode::insn::Insn;
 pub use emu_core::decode::table::width;
 use iced_x86::{Instruction, Mnemonic};
@@ -47,6 +47,7 @@ pub fn lowering(m: Mnemonic) -> Option<Lowering> {
         Shld | Shrd => shift::double,
         Bt | Bts | Btr | Btc => shift::bit,
         Bsf | Bsr | Tzcnt | Lzcnt | Popcnt => shift::scan,
+        Rdtsc | Rdtscp => system::rdtsc,
         Mul | Imul => muldiv::multiply,
         Div | Idiv => muldiv::divide,
         Shlx | Shrx | Sarx | Rorx => bits::flagless_shift,

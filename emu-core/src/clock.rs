@@ -1,0 +1,223 @@
+//! The host's monotonic clock, read by its time-stamp counter where that counts at a constant rate.
+//!
+//! Asking the operating system costs several times RDTSC itself, and guests ask for the time at every turn. So the system's clock is
+//! read once in a [`HORIZON`]; between two readings time is a straight line over the counter. The line's slope is the rate since
+//! power-on, corrected so that it meets the system's clock at its end. Time never goes back: a new line begins where the old one is.
+//!
+//! `unsafe`: RDTSC, which touches no memory.
+#![allow(unsafe_code)]
+
+use crate::bus::Nanos;
+use std::sync::Mutex;
+use std::sync::atomic::{
+    AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release, fence,
+};
+use std::time::Instant;
+
+/// Ticks for which a line is good (about 1 to 4 ms); also how long the rate is measured before there is a line.
+const HORIZON: u64 = 1 << 22;
+/// Behind the system's clock by more than this (a host that slept), time jumps.
+const JUMP: Nanos = 10_000_000;
+
+/// Time since power-on.
+#[derive(Debug)]
+pub struct HostClock {
+    start: Instant,
+    counter: Option<Counter>,
+}
+
+/// A line through the counter's values, written under `writer` and read without a lock: `version` is odd while it changes.
+#[derive(Debug)]
+struct Counter {
+    /// The counter at power-on.
+    first: u64,
+    version: AtomicU64,
+    from: AtomicU64,
+    ns: AtomicU64,
+    /// Nanoseconds a tick, 32 bits before the point and 32 after; 0: not known yet.
+    rate: AtomicU64,
+    writer: Mutex<()>,
+}
+
+impl HostClock {
+    pub fn new() -> Self {
+        Self {
+            start: Instant::now(),
+            counter: constant_rate().then(|| Counter {
+                first: ticks(),
+                version: AtomicU64::new(0),
+                from: AtomicU64::new(0),
+                ns: AtomicU64::new(0),
+                rate: AtomicU64::new(0),
+                writer: Mutex::new(()),
+            }),
+        }
+    }
+
+    #[inline]
+    pub fn now(&self) -> Nanos {
+        match &self.counter {
+            None => self.start.elapsed().as_nanos() as Nanos,
+            Some(c) => c
+                .at(ticks())
+                .unwrap_or_else(|| c.renew(ticks, || self.start.elapsed().as_nanos() as Nanos)),
+        }
+    }
+}
+
+impl Default for HostClock {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Counter {
+    /// The time on the line; `None`: beyond it, or it is being changed.
+    #[inline]
+    fn at(&self, now: u64) -> Option<Nanos> {
+        let version = self.version.load(Acquire);
+        let since = now.wrapping_sub(self.from.load(Relaxed));
+        let (ns, rate) = (self.ns.load(Relaxed), self.rate.load(Relaxed));
+        fence(Acquire);
+        let whole = version & 1 == 0 && self.version.load(Relaxed) == version;
+        (whole && since < HORIZON && rate != 0).then(|| ns + scaled(since, rate))
+    }
+
+    /// Begins a new line; the time at its beginning.
+    #[cold]
+    fn renew(&self, ticks: impl Fn() -> u64, system: impl Fn() -> Nanos) -> Nanos {
+        let _one = self.writer.lock().unwrap_or_else(|e| e.into_inner());
+        let (now, truth) = (ticks(), system());
+        if let Some(ns) = self.at(now) {
+            return ns;
+        }
+        let rate = self.rate.load(Relaxed);
+        // Nobody was told a later time than the old line's end.
+        let told = self.ns.load(Relaxed) + scaled(HORIZON, rate);
+        let ns = truth.max(told);
+        let total = now.wrapping_sub(self.first);
+        if total < HORIZON {
+            return ns;
+        }
+        let mean = ((u128::from(truth) << 32) / u128::from(total)) as u64;
+        let ahead = ns - truth;
+        let mut slope = mean.saturating_sub((ahead << 32) / HORIZON);
+        if ahead < JUMP {
+            slope = slope.max(mean / 2);
+        }
+        self.version.fetch_add(1, Relaxed);
+        fence(Release);
+        self.from.store(now, Relaxed);
+        self.ns.store(ns, Relaxed);
+        self.rate.store(slope.max(1), Relaxed);
+        self.version.fetch_add(1, Release);
+        ns
+    }
+}
+
+/// `ticks`, at most [`HORIZON`], in nanoseconds.
+fn scaled(ticks: u64, rate: u64) -> Nanos {
+    (u128::from(ticks) * u128::from(rate) >> 32) as Nanos
+}
+
+#[cfg(target_arch = "x86_64")]
+#[inline]
+fn ticks() -> u64 {
+    // SAFETY: every x86-64 CPU has RDTSC, and Linux, macOS and Windows let programs use it.
+    unsafe { core::arch::x86_64::_rdtsc() }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn ticks() -> u64 {
+    0
+}
+
+/// Whether the host says that its counter's rate is constant (AMD APM Vol. 3, E.4.7; SDM Vol. 3B, 19.17.1: Fn8000_0007_EDX[8]).
+fn constant_rate() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use core::arch::x86_64::__cpuid;
+        __cpuid(0x8000_0000).eax >= 0x8000_0007 && __cpuid(0x8000_0007).edx >> 8 & 1 != 0
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+
+    fn counter() -> Counter {
+        Counter {
+            first: 1000,
+            version: AtomicU64::new(0),
+            from: AtomicU64::new(0),
+            ns: AtomicU64::new(0),
+            rate: AtomicU64::new(0),
+            writer: Mutex::new(()),
+        }
+    }
+
+    /// Walks through `steps` of ticks and what the system's clock says after them; the largest distance to it from the third on.
+    fn walk(steps: &[(u64, Nanos)]) -> Nanos {
+        let c = counter();
+        let (mut t, mut truth, mut last, mut worst) = (c.first, 0, 0, 0);
+        for (k, &(ticks, ns)) in steps.iter().enumerate() {
+            let from = Cell::new(t);
+            t += ticks;
+            truth += ns;
+            // Readings on the way never go back.
+            for _ in 0..8 {
+                from.set(from.get() + ticks / 8);
+                if let Some(v) = c.at(from.get()) {
+                    assert!(v >= last, "{v} after {last}");
+                    last = v;
+                }
+            }
+            let v = c.at(t).unwrap_or_else(|| c.renew(|| t, || truth));
+            assert!(v >= last, "{v} after {last}");
+            last = v;
+            if k > 2 {
+                worst = worst.max(v.abs_diff(truth));
+            }
+        }
+        worst
+    }
+
+    #[test]
+    fn the_line_follows_the_system_clock() {
+        // 2 GHz, in steps of a quarter of the horizon.
+        let steady = [(HORIZON / 4, HORIZON / 8); 200];
+        assert!(walk(&steady) <= 2);
+        // The system's clock is slewed by 500 ppm for a while.
+        let mut slewed = steady;
+        for s in &mut slewed[100..150] {
+            s.1 += s.1 / 2000;
+        }
+        assert!(walk(&slewed) < 4000);
+    }
+
+    #[test]
+    fn after_a_sleep_time_is_the_systems() {
+        let mut steps = [(HORIZON / 4, HORIZON / 8); 40];
+        steps[20] = (HORIZON / 4, 10_000_000_000);
+        let c = walk(&steps[..20]);
+        assert!(c <= 2);
+        let long = [(HORIZON * 1000, HORIZON * 500); 10];
+        assert!(walk(&long) <= 2);
+    }
+
+    #[test]
+    fn it_runs_with_the_systems_clock() {
+        let c = HostClock::new();
+        let mut last = 0;
+        for _ in 0..200_000 {
+            let (before, v) = (c.start.elapsed().as_nanos() as Nanos, c.now());
+            assert!(v >= last);
+            last = v;
+            assert!(v + 1_000_000 > before, "{v} at {before}");
+        }
+        assert!(last < c.start.elapsed().as_nanos() as Nanos + 1_000_000);
+    }
+}
