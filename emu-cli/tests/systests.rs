@@ -15,7 +15,7 @@ const ENGINES: &[&[&str]] = &[
     &["--engine", "dbt", "--dbt-off", EVERYTHING],
 ];
 const EVERYTHING: &str =
-    "region,inline-calls,link,jump-cache,lower,lower-vec,inline-tlb,one-probe,flag-elim,background";
+    "region,inline-calls,guess,link,jump-cache,lower,lower-vec,inline-tlb,one-probe,flag-elim,background";
 
 /// Runs one image; its serial output.
 fn output(name: &str, image: &[u8], engine: &[&str]) -> String {

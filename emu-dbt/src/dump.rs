@@ -5,7 +5,7 @@
 
 use crate::codegen::{Compiler, Explained};
 use crate::engine::Dbt;
-use crate::region::{Region, Tail};
+use crate::region::{Node, Region, Tail};
 use crate::unit::{Compiled, UnitId};
 use emu_core::decode::block::Block;
 use emu_core::decode::cache::Cache;
@@ -203,7 +203,7 @@ fn guest(
     out: &mut String,
 ) {
     for (k, node) in region.nodes.iter().enumerate() {
-        let _ = writeln!(out, "\nblock {k} at {:#x}{}:", node.rip, ending(&node.tail));
+        let _ = writeln!(out, "\nblock {k} at {:#x}{}:", node.rip, ending(node));
         let block = cache.peek(node.off, region.key).map(|n| cache.get(n));
         let raw = block.map(|b| raw(cpu, b)).unwrap_or_default();
         for (x, i) in node.code.iter().zip(&node.insns) {
@@ -222,19 +222,22 @@ fn guest(
     }
 }
 
-fn ending(t: &Tail) -> String {
+fn ending(node: &Node) -> String {
     use crate::region::Edge;
-    let to = |e: &Edge| match e {
+    let to = |e: Edge| match e {
         Edge::Node(n) => format!("block {n}"),
         Edge::Exit(rip) => format!("{rip:#x}"),
     };
-    match t {
+    match node.tail {
         Tail::Next(e) | Tail::Jump(e) | Tail::Barrier(e) => format!(", then {}", to(e)),
         Tail::Call(e) => format!(", calls {}", to(e)),
         Tail::Cond(a, b) => format!(", then {} or {}", to(a), to(b)),
         Tail::Repeat(next, _) => format!(", repeats, then {}", to(next)),
-        Tail::Ret(Some((_, e))) => format!(", returns to {}", to(e)),
-        Tail::Ret(None) | Tail::Indirect | Tail::Far => String::new(),
+        Tail::Ret | Tail::Jumps | Tail::Calls if !node.targets.is_empty() => {
+            let to: Vec<_> = node.targets.iter().map(|t| t.1.to_string()).collect();
+            format!(", perhaps then block {}", to.join(", "))
+        }
+        Tail::Ret | Tail::Jumps | Tail::Calls | Tail::Far => String::new(),
     }
 }
 

@@ -397,7 +397,7 @@ impl Dbt {
         {
             // Ask again when it has run as often once more.
             let p = &self.interp.cache.get(n).profile;
-            p.heat.set(self.options.threshold);
+            p.again(self.options.threshold);
             self.counters.regions_postponed += 1;
             return;
         }
@@ -583,7 +583,7 @@ impl Dbt {
             if let Some(b) = self.interp.cache.peek(u.off, u.key) {
                 let p = &self.interp.cache.get(b).profile;
                 p.unit.set(0);
-                p.heat.set(self.options.threshold);
+                p.again(self.options.threshold);
             }
         }
         self.arena.release(u.at, u.size);

@@ -11,6 +11,10 @@ pub const SWITCHES: &[(&str, &str)] = &[
         "Follow a hot call into its callee within the region; the return goes on inside if it returns where it was called from.",
     ),
     (
+        "guess",
+        "Recursion and indirect branches stay in the region: the target is compared with where the profile saw them go.",
+    ),
+    (
         "link",
         "Units jump to each other through links that hold while the address space's epoch does; without it, each exit returns to the dispatcher.",
     ),
@@ -74,7 +78,7 @@ macro_rules! switches {
 
 impl Options {
     switches! {
-        region = "region", inline_calls = "inline-calls", link = "link", jump_cache = "jump-cache", lower = "lower",
+        region = "region", inline_calls = "inline-calls", guess = "guess", link = "link", jump_cache = "jump-cache", lower = "lower",
         lower_vec = "lower-vec", inline_tlb = "inline-tlb", one_probe = "one-probe", flag_elim = "flag-elim", background = "background"
     }
 

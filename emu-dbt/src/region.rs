@@ -3,7 +3,8 @@
 //! A region grows from a hot block over its direct successors, the hottest first, as long as they are hot enough and the budget
 //! lasts. A call is followed into its callee; the callee's blocks then belong to that call (a *context*), so that its return is
 //! known to go back there. A block may so appear several times, once for each context. Everything that is not followed
-//! becomes an exit.
+//! becomes an exit. Recursion leads back into the blocks that are there, and indirect branches to where the profile saw them go:
+//! compiled code compares the target with each.
 //!
 //! Gathering reads the block cache and the TLB, and changes neither. The result is plain data that owns all it needs: it can be
 //! compiled on another thread while the guest runs on.
@@ -26,6 +27,9 @@ const MAX_NODES: usize = 96;
 const SMALL_LOOP: usize = 64;
 /// Calls within calls at most.
 const MAX_DEPTH: usize = 4;
+/// Targets of an indirect jump that are compared with; of a return.
+const MAX_JUMPS: usize = 16;
+const MAX_RETURNS: usize = 4;
 /// A successor is taken when it ran at least one time in this many that the root did.
 const COLDEST: u32 = 16;
 
@@ -48,10 +52,12 @@ pub enum Tail {
     Jump(Edge),
     /// A direct call.
     Call(Edge),
-    /// A near return; where it goes if it returns to where its call came from: (RIP, block).
-    Ret(Option<(u64, Edge)>),
-    /// Indirect jump or call, near.
-    Indirect,
+    /// A near return; [`Node::targets`] holds where calls of the region came from.
+    Ret,
+    /// Indirect jump, near; [`Node::targets`] holds where it has been seen to go.
+    Jumps,
+    /// The same of a call.
+    Calls,
     /// A repeated string instruction: next, and the instruction itself again.
     Repeat(Edge, Edge),
     /// Anything else that leaves RIP in the vCPU, or may have changed mode or mapping.
@@ -68,6 +74,8 @@ pub struct Node {
     pub code: Vec<Instruction>,
     pub bytes: u16,
     pub tail: Tail,
+    /// Blocks of the region that an indirect branch or a return at its end may lead to, by RIP.
+    pub targets: Vec<(u64, usize)>,
     /// Where a check of the fuel comes before it: the instructions on the longest way to the next check.
     pub check: Option<u32>,
     context: usize,
@@ -81,9 +89,10 @@ pub struct Region {
     pub insns: u32,
 }
 
-/// A call that was followed: the return address and the context of the caller.
+/// A call that was followed. A recursive one belongs to the context of the call that it repeats.
 struct Context {
-    back: u64,
+    /// Where it was called from: return addresses and the callers' contexts.
+    returns: Vec<(u64, usize)>,
     callee: u64,
     parent: usize,
     depth: usize,
@@ -110,8 +119,9 @@ impl Region {
                 insns: 0,
             },
             index: FxHashMap::default(),
+            ways: Vec::new(),
             contexts: vec![Context {
-                back: 0,
+                returns: Vec::new(),
                 callee: cpu.rip,
                 parent: 0,
                 depth: 0,
@@ -235,17 +245,17 @@ impl Region {
     }
 
     /// The blocks that may follow a block within the region.
-    pub fn successors(&self, n: usize) -> impl Iterator<Item = usize> + use<> {
+    pub fn successors(&self, n: usize) -> impl Iterator<Item = usize> {
         let pair = match self.nodes[n].tail {
             Tail::Next(e) | Tail::Jump(e) | Tail::Call(e) | Tail::Barrier(e) => [Some(e), None],
             Tail::Cond(a, b) | Tail::Repeat(a, b) => [Some(a), Some(b)],
-            Tail::Ret(r) => [r.map(|(_, e)| e), None],
-            Tail::Indirect | Tail::Far => [None, None],
+            Tail::Ret | Tail::Jumps | Tail::Calls | Tail::Far => [None, None],
         };
-        pair.into_iter().flatten().filter_map(|e| match e {
+        let direct = pair.into_iter().flatten().filter_map(|e| match e {
             Edge::Node(n) => Some(n),
             Edge::Exit(_) => None,
-        })
+        });
+        direct.chain(self.nodes[n].targets.iter().map(|&(_, n)| n))
     }
 }
 
@@ -258,6 +268,8 @@ struct Gather<'a> {
     options: Options,
     region: Region,
     index: FxHashMap<(u64, usize), usize>,
+    /// Where each block's call, indirect branch or return may lead: RIP and context.
+    ways: Vec<Vec<(u64, usize)>>,
     contexts: Vec<Context>,
     wanted: BinaryHeap<Wanted>,
     root_count: u32,
@@ -326,18 +338,21 @@ impl Gather<'_> {
             code,
             bytes: b.bytes,
             tail: tail(b, rip),
+            targets: Vec::new(),
             check: None,
             context,
         });
         self.index.insert((rip, context), n);
-        self.resolve(n);
+        let ways = self.resolve(n, block);
+        self.ways.push(ways);
         Some(n)
     }
 
-    /// Fills in what a block's tail needs of its context, and asks for its successors.
-    fn resolve(&mut self, n: usize) {
+    /// Asks for a block's successors; the ways that its tail alone does not tell.
+    fn resolve(&mut self, n: usize, block: u32) -> Vec<(u64, usize)> {
         let node = &self.region.nodes[n];
         let context = node.context;
+        let back = self.cut(node.rip.wrapping_add(u64::from(node.bytes)));
         match node.tail {
             Tail::Next(e) | Tail::Jump(e) => self.want(e, context),
             Tail::Barrier(e) if passes(&node.code[node.code.len() - 1]) => self.want(e, context),
@@ -346,39 +361,73 @@ impl Gather<'_> {
                 self.want(b, context);
             }
             Tail::Call(Edge::Exit(callee)) => {
-                let back = self.cut(node.rip.wrapping_add(u64::from(node.bytes)));
-                let c = &self.contexts[context];
-                let recursive = {
-                    let mut at = context;
-                    loop {
-                        if self.contexts[at].callee == callee {
-                            break true;
-                        }
-                        if at == 0 {
-                            break false;
-                        }
-                        at = self.contexts[at].parent;
-                    }
-                };
-                if self.options.inline_calls() && c.depth < MAX_DEPTH && !recursive {
-                    let depth = c.depth + 1;
-                    self.contexts.push(Context {
-                        back,
-                        callee,
-                        parent: context,
-                        depth,
-                    });
-                    self.want(Edge::Exit(callee), self.contexts.len() - 1);
+                return self.enter(callee, back, context).into_iter().collect();
+            }
+            Tail::Calls if self.options.guess() => {
+                let targets = self.cache.targets(block);
+                return targets
+                    .iter()
+                    .filter_map(|&t| self.enter(t, back, context))
+                    .collect();
+            }
+            Tail::Jumps if self.options.guess() => return self.seen(block, MAX_JUMPS, context),
+            Tail::Ret if context != 0 => {
+                for (back, to) in self.contexts[context].returns.clone() {
+                    self.want(Edge::Exit(back), to);
                 }
             }
-            Tail::Ret(_) if context != 0 => {
-                let c = &self.contexts[context];
-                let (back, parent) = (c.back, c.parent);
-                self.region.nodes[n].tail = Tail::Ret(Some((back, Edge::Exit(back))));
-                self.want(Edge::Exit(back), parent);
-            }
+            // Who called is not known, but who did so before is.
+            Tail::Ret if self.options.guess() => return self.seen(block, MAX_RETURNS, 0),
             _ => {}
         }
+        Vec::new()
+    }
+
+    /// The first so many targets of an indirect branch.
+    fn seen(&mut self, block: u32, most: usize, context: usize) -> Vec<(u64, usize)> {
+        let targets = self.cache.targets(block);
+        let ways: Vec<_> = targets.iter().take(most).map(|&t| (t, context)).collect();
+        for &(rip, _) in &ways {
+            self.want(Edge::Exit(rip), context);
+        }
+        ways
+    }
+
+    /// Follows a call from `context` to `callee`, which returns to `back`.
+    fn enter(&mut self, callee: u64, back: u64, context: usize) -> Option<(u64, usize)> {
+        if !self.options.inline_calls() {
+            return None;
+        }
+        let mut at = context;
+        while self.contexts[at].callee != callee && at != 0 {
+            at = self.contexts[at].parent;
+        }
+        if self.contexts[at].callee == callee {
+            if !self.options.guess() {
+                return None;
+            }
+            // Recursion: the callee is here already, and its returns may come back to this place.
+            let returns = &mut self.contexts[at].returns;
+            if returns.len() >= MAX_RETURNS {
+                return None;
+            }
+            returns.push((back, context));
+            self.want(Edge::Exit(back), context);
+            return Some((callee, at));
+        }
+        let depth = self.contexts[context].depth + 1;
+        if depth > MAX_DEPTH || self.find(callee).is_none() {
+            return None;
+        }
+        self.contexts.push(Context {
+            returns: vec![(back, context)],
+            callee,
+            parent: context,
+            depth,
+        });
+        let own = self.contexts.len() - 1;
+        self.want(Edge::Exit(callee), own);
+        Some((callee, own))
     }
 
     fn cut(&self, rip: u64) -> u64 {
@@ -401,38 +450,39 @@ impl Gather<'_> {
 
     /// Turns exits to blocks that were taken into edges.
     fn connect(&mut self) {
-        for n in 0..self.region.nodes.len() {
-            let context = self.region.nodes[n].context;
-            let parent = self.contexts[context].parent;
-            let callee = match self.region.nodes[n].tail {
-                Tail::Call(Edge::Exit(to)) => {
-                    let node = &self.region.nodes[n];
-                    let back = self.cut(node.rip.wrapping_add(u64::from(node.bytes)));
-                    self.contexts.iter().position(|c| {
-                        c.depth > 0 && c.parent == context && c.back == back && c.callee == to
-                    })
-                }
-                _ => None,
-            };
-            let index = &self.index;
+        let index = &self.index;
+        for (node, ways) in self.region.nodes.iter_mut().zip(&self.ways) {
+            let context = node.context;
             let link = |e: Edge, context: usize| match e {
                 Edge::Exit(rip) => index.get(&(rip, context)).map_or(e, |&to| Edge::Node(to)),
                 e => e,
             };
-            let t = &mut self.region.nodes[n].tail;
+            let t = &mut node.tail;
             *t = match *t {
                 Tail::Next(e) => Tail::Next(link(e, context)),
                 Tail::Jump(e) => Tail::Jump(link(e, context)),
                 Tail::Barrier(e) => Tail::Barrier(link(e, context)),
                 Tail::Cond(a, b) => Tail::Cond(link(a, context), link(b, context)),
                 Tail::Repeat(a, b) => Tail::Repeat(link(a, context), link(b, context)),
-                Tail::Call(e) => Tail::Call(callee.map_or(e, |c| link(e, c))),
-                Tail::Ret(Some((back, e))) => match link(e, parent) {
-                    Edge::Exit(_) => Tail::Ret(None),
-                    e => Tail::Ret(Some((back, e))),
-                },
+                Tail::Call(e) => Tail::Call(ways.first().map_or(e, |&(_, c)| link(e, c))),
                 t => t,
             };
+            let returns: &[_] = match *t {
+                Tail::Ret => &self.contexts[context].returns,
+                _ => &[],
+            };
+            let ways: &[_] = if matches!(t, Tail::Call(_)) {
+                &[]
+            } else {
+                ways
+            };
+            for &(rip, c) in returns.iter().chain(ways) {
+                if node.targets.iter().all(|t| t.0 != rip)
+                    && let Some(&to) = index.get(&(rip, c))
+                {
+                    node.targets.push((rip, to));
+                }
+            }
         }
     }
 }
@@ -466,8 +516,9 @@ fn tail(b: &Block, rip: u64) -> Tail {
         FlowControl::ConditionalBranch => Tail::Cond(target(last), next),
         FlowControl::UnconditionalBranch => Tail::Jump(target(last)),
         FlowControl::Call => Tail::Call(target(last)),
-        FlowControl::Return => Tail::Ret(None),
-        FlowControl::IndirectBranch | FlowControl::IndirectCall => Tail::Indirect,
+        FlowControl::Return => Tail::Ret,
+        FlowControl::IndirectBranch => Tail::Jumps,
+        FlowControl::IndirectCall => Tail::Calls,
         _ => Tail::Far,
     }
 }

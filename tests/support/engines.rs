@@ -65,6 +65,7 @@ macro_rules! each_off {
 pub const EACH_OFF: &[Variant] = each_off!(
     "region",
     "inline-calls",
+    "guess",
     "link",
     "jump-cache",
     "lower",

@@ -51,10 +51,25 @@ pub struct Block {
 pub struct Profile {
     /// Executions until the engine wants to hear of it; counts only in a profiled run.
     pub heat: Cell<u32>,
+    /// All the heat that it was ever given.
+    pub given: Cell<u32>,
     /// The name of the translation that begins here, 0: none.
     pub unit: Cell<u32>,
     /// Some translation holds this block: whoever drops the block must say so.
     pub translated: Cell<bool>,
+}
+
+impl Profile {
+    /// The engine hears of the block when it has run so many times more.
+    pub fn again(&self, executions: u32) {
+        self.given.set(self.executions().wrapping_add(executions));
+        self.heat.set(executions);
+    }
+
+    /// How often the block ran in profiled runs.
+    pub fn executions(&self) -> u32 {
+        self.given.get().wrapping_sub(self.heat.get())
+    }
 }
 
 /// A remembered successor.

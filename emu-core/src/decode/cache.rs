@@ -14,6 +14,7 @@
 use super::block::{Block, Builder, Link};
 use crate::cpu::mode::ModeKey;
 use crate::mem::phys::Ram;
+use iced_x86::{Code, FlowControl};
 use rustc_hash::FxHashMap;
 
 /// Host memory for decoded instructions, about.
@@ -23,6 +24,8 @@ const MAX_PAGES: usize = 8192;
 const FAST: usize = 1 << 14;
 /// Writes that hit a page's code, with nothing decoded between, until the page counts as data.
 const PATIENCE: u32 = 4;
+/// Targets of one indirect branch that are remembered.
+const MAX_TARGETS: usize = 16;
 /// The end of a list of blocks.
 const NONE: u32 = u32::MAX;
 
@@ -79,6 +82,8 @@ pub struct Cache {
     fast: Box<[u32]>,
     bytes: usize,
     generation: u64,
+    /// Where indirect branches went, by block.
+    targets: FxHashMap<u32, Vec<u64>>,
     /// Executions of a new block until a translating engine hears of it.
     pub threshold: u32,
     /// Translated blocks that died since the engine looked: (RAM offset, mode).
@@ -104,6 +109,7 @@ impl Default for Cache {
             fast: vec![NONE; FAST].into_boxed_slice(),
             bytes: 0,
             generation: 0,
+            targets: FxHashMap::default(),
             threshold: u32::MAX,
             untranslate: Vec::new(),
             stats: CacheStats::default(),
@@ -169,7 +175,28 @@ impl Cache {
 
     /// How often a block ran in profiled runs.
     pub fn executions(&self, n: u32) -> u32 {
-        self.threshold.wrapping_sub(self.get(n).profile.heat.get())
+        self.get(n).profile.executions()
+    }
+
+    /// Remembers in a profiled run that the indirect branch or the return at the end of block `from` led to `rip`.
+    pub fn note_target(&mut self, from: u32, rip: u64) {
+        let b = &self.blocks[from as usize];
+        let code = b.insns.last().map(|i| Code::try_from(usize::from(i.code)));
+        let Some(Ok(code)) = code else { return };
+        let (FlowControl::IndirectBranch | FlowControl::IndirectCall | FlowControl::Return) =
+            code.flow_control()
+        else {
+            return;
+        };
+        let targets = self.targets.entry(from).or_default();
+        if targets.len() < MAX_TARGETS && !targets.contains(&rip) {
+            targets.push(rip);
+        }
+    }
+
+    /// Where the indirect branch at the end of a block has led: the first so many targets, of any time and address space.
+    pub fn targets(&self, from: u32) -> &[u64] {
+        self.targets.get(&from).map_or(&[], Vec::as_slice)
     }
 
     /// Remembers that `from` was followed by `to`.
@@ -193,7 +220,7 @@ impl Cache {
         self.stats.blocks_built += 1;
         self.stats.instructions_decoded += b.insns.len() as u64;
         let (off, key) = (b.off, b.key);
-        b.profile.heat.set(self.threshold);
+        b.profile.again(self.threshold);
         let chunk = PageIndex::chunk(off);
         let last = ((off & 0xfff) + u64::from(b.bytes)).clamp(1, 0x1000) - 1;
         let known = self.fast[Self::slot(off, key)];
@@ -330,6 +357,7 @@ impl Cache {
         }
         self.blocks.clear();
         self.pages.clear();
+        self.targets.clear();
         self.fast.fill(NONE);
         self.bytes = 0;
         self.builder.forget();

@@ -206,6 +206,9 @@ impl Interp {
                 n = l.to;
                 continue;
             }
+            if PROFILE && b.profile.heat.get() < 256 {
+                self.cache.note_target(n, next);
+            }
             match self.lookup(cpu) {
                 Ok(to) => {
                     // Building may have emptied the cache; the epoch tells.

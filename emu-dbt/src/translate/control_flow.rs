@@ -4,10 +4,11 @@
 //! canonical; indirect ones are checked here. Units exist for flat 32-bit code only, where every target is within CS's limit.
 
 use super::Translator;
-use crate::region::Tail;
+use crate::region::{Edge, Tail};
 use crate::runtime;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{InstBuilder, Value};
+use cranelift_frontend::Switch;
 use emu_core::decode::insn::Insn;
 use emu_core::decode::table::width;
 use emu_core::vcpu::reg;
@@ -36,8 +37,8 @@ impl Translator<'_, '_> {
                 self.go(e);
                 true
             }
-            Tail::Ret(_) => self.ret(x, i),
-            Tail::Indirect => self.indirect(x, i),
+            Tail::Ret => self.ret(x, i),
+            Tail::Jumps | Tail::Calls => self.indirect(x, i),
             _ => false,
         }
     }
@@ -159,33 +160,56 @@ impl Translator<'_, '_> {
         }
         let v = self.peek(bits);
         let target = self.zext(v);
-        if let Tail::Ret(Some((back, e))) = self.region.nodes[self.node].tail {
-            let expected = self.rip_value(back);
-            let same = self.b.ins().icmp(IntCC::Equal, target, expected);
-            let (on, other) = (self.b.create_block(), self.b.create_block());
-            self.b.set_cold_block(other);
-            self.b.ins().brif(same, on, &[], other, &[]);
-            let (flags, dirty) = (self.flags, self.dirty);
-            self.at(other);
-            self.leave_by(target, i, Some(u64::from(bits / 8) + i.imm));
-            (self.flags, self.dirty) = (flags, dirty);
-            self.at(on);
-            self.drop_bytes(u64::from(bits / 8) + i.imm);
-            self.advance_clock();
-            self.go(e);
-            return true;
-        }
-        self.leave_by(target, i, Some(u64::from(bits / 8) + i.imm));
+        let n = u64::from(bits / 8) + i.imm;
+        self.guess(target, |t| t.drop_bytes(n));
+        self.check_target(target, i);
+        self.drop_bytes(n);
+        self.advance_clock();
+        self.exit_indirect(target);
         true
     }
 
-    fn leave_by(&mut self, target: Value, i: &Insn, drop: Option<u64>) {
-        self.check_target(target, i);
-        if let Some(n) = drop {
-            self.drop_bytes(n);
+    /// Goes to where the branch at the block's end is known to lead to in the region, if it does; there its effect is done
+    /// first. What is emitted next is for all other targets.
+    fn guess(&mut self, target: Value, effect: impl Fn(&mut Self)) {
+        let region = self.region;
+        let targets = &region.nodes[self.node].targets;
+        let other = self.b.create_block();
+        let mut ways = Vec::with_capacity(targets.len());
+        if targets.len() <= 3 {
+            for &(rip, n) in targets {
+                let expected = self.rip_value(rip);
+                let same = self.b.ins().icmp(IntCC::Equal, target, expected);
+                let (on, next) = (self.b.create_block(), self.b.create_block());
+                self.b.ins().brif(same, on, &[], next, &[]);
+                ways.push((on, n));
+                self.at(next);
+            }
+            self.b.ins().jump(other, &[]);
+        } else {
+            let mut s = Switch::new();
+            for &(rip, n) in targets {
+                let on = self.b.create_block();
+                s.set_entry(u128::from(self.distance(rip)), on);
+                ways.push((on, n));
+            }
+            let from_root = self.b.ins().isub(target, self.base);
+            let from_root = if self.long() {
+                from_root
+            } else {
+                self.b.ins().band_imm_u(from_root, 0xffff_ffff)
+            };
+            s.emit(self.b, from_root, other);
         }
-        self.advance_clock();
-        self.exit_indirect(target);
+        let (flags, dirty) = (self.flags, self.dirty);
+        for (on, n) in ways {
+            self.at(on);
+            effect(self);
+            self.advance_clock();
+            self.go(Edge::Node(n));
+            (self.flags, self.dirty) = (flags, dirty);
+        }
+        self.at(other);
     }
 
     fn indirect(&mut self, x: &Instruction, i: &Insn) -> bool {
@@ -199,10 +223,14 @@ impl Translator<'_, '_> {
         }
         let v = self.source(x, i, 0, bits);
         let target = self.zext(v);
-        self.check_target(target, i);
         if call {
+            self.check_target(target, i);
             let back = self.return_address();
             self.push(back);
+            self.guess(target, |_| {});
+        } else {
+            self.guess(target, |_| {});
+            self.check_target(target, i);
         }
         self.advance_clock();
         self.exit_indirect(target);

@@ -28,9 +28,15 @@ impl Translator<'_, '_> {
         self.store_own(retired, layout::RETIRED);
     }
 
+    /// From the root to a place in the region, as the code's addresses wrap.
+    pub fn distance(&self, rip: u64) -> u64 {
+        let d = rip.wrapping_sub(self.region.nodes[0].rip);
+        if self.long() { d } else { d & 0xffff_ffff }
+    }
+
     /// RIP of a place in the region, from where the root really is.
     pub fn rip_value(&mut self, rip: u64) -> Value {
-        let delta = rip.wrapping_sub(self.region.nodes[0].rip);
+        let delta = self.distance(rip);
         let v = self.b.ins().iadd_imm_s(self.base, delta as i64);
         if self.long() {
             v
