@@ -1,4 +1,4 @@
-//! The arena that host code lives in: one memory file mapped twice, to write and to run, so that no address is ever both.
+//! The arena that host code lives in: memory mapped twice, to write and to run, so that no address is ever both.
 //!
 //! Freed pieces are kept by offset and joined with their neighbours; allocation takes the first that fits.
 //!
@@ -6,7 +6,6 @@
 #![allow(unsafe_code)]
 
 use cranelift_jit::JITModule;
-use memmap2::{Mmap, MmapMut, MmapOptions};
 use std::collections::BTreeMap;
 
 /// Entry points are aligned to this many bytes.
@@ -24,8 +23,7 @@ pub struct ArenaError {
 
 /// Room for host code.
 pub struct Arena {
-    rw: MmapMut,
-    rx: Mmap,
+    map: Twice,
     free: BTreeMap<usize, usize>,
     used: usize,
 }
@@ -35,20 +33,9 @@ impl Arena {
     pub fn new(size: usize) -> Result<Self, ArenaError> {
         let size = size.next_multiple_of(4096).max(4096);
         let fail = |source| ArenaError { size, source };
-        let file = memory_file().map_err(fail)?;
-        file.set_len(size as u64).map_err(fail)?;
-        let mut o = MmapOptions::new();
-        o.len(size);
-        // SAFETY: the file is ours alone and keeps its length; the executable view is only run, never read as Rust data.
-        let (rw, rx) = unsafe {
-            (
-                o.map_mut(&file).map_err(fail)?,
-                o.map_exec(&file).map_err(fail)?,
-            )
-        };
+        let map = Twice::new(size).map_err(fail)?;
         Ok(Self {
-            rw,
-            rx,
+            map,
             free: BTreeMap::from([(0, size)]),
             used: 0,
         })
@@ -63,13 +50,13 @@ impl Arena {
             self.free.insert(at + size, len - size);
         }
         self.used += size;
-        self.rw[at..at + code.len()].copy_from_slice(code);
+        self.map.write(at, code);
         Some(at)
     }
 
     /// The address to run the code at this offset.
     pub fn address(&self, at: usize) -> u64 {
-        self.rx.as_ptr() as u64 + at as u64
+        self.map.code() + at as u64
     }
 
     /// Gives a piece back.
@@ -114,28 +101,101 @@ impl Drop for Kept {
     }
 }
 
+/// The same memory at two addresses. On Linux it is shared anonymous memory, which Linux perf looks up in `--perf-map`'s file (a
+/// named memory file it takes for an object file).
 #[cfg(target_os = "linux")]
-fn memory_file() -> std::io::Result<std::fs::File> {
-    use std::os::fd::{FromRawFd, OwnedFd};
-    // SAFETY: memfd_create takes a C string and returns a new descriptor or -1.
-    let fd = unsafe { libc::memfd_create(c"translated-code".as_ptr(), libc::MFD_CLOEXEC) };
-    if fd < 0 {
-        return Err(std::io::Error::last_os_error());
+struct Twice {
+    rw: *mut u8,
+    rx: *mut u8,
+    size: usize,
+}
+
+// SAFETY: the two addresses belong to this value alone, and it is written through `&mut` only.
+#[cfg(target_os = "linux")]
+unsafe impl Send for Twice {}
+
+#[cfg(target_os = "linux")]
+impl Twice {
+    fn new(size: usize) -> std::io::Result<Self> {
+        let check = |p: *mut libc::c_void| match p {
+            libc::MAP_FAILED => Err(std::io::Error::last_os_error()),
+            p => Ok(p.cast::<u8>()),
+        };
+        let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        let prot = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: new mappings at addresses of the kernel's choice; an old size of 0 makes mremap(2) map shared memory once more.
+        // The second is only run, never read as Rust data. Both go with `self`, whatever fails from here on.
+        unsafe {
+            let rw = check(libc::mmap(std::ptr::null_mut(), size, prot, flags, -1, 0))?;
+            let mut map = Self { rw, rx: rw, size };
+            map.rx = check(libc::mremap(rw.cast(), 0, size, libc::MREMAP_MAYMOVE))?;
+            if libc::mprotect(map.rx.cast(), size, libc::PROT_READ | libc::PROT_EXEC) != 0 {
+                return Err(std::io::Error::last_os_error());
+            }
+            Ok(map)
+        }
     }
-    // SAFETY: the descriptor is new and ours alone.
-    Ok(std::fs::File::from(unsafe { OwnedFd::from_raw_fd(fd) }))
+
+    fn write(&mut self, at: usize, code: &[u8]) {
+        assert!(at + code.len() <= self.size, "a piece lies in the arena");
+        // SAFETY: within the mapping, by the assertion; `code` is elsewhere.
+        unsafe { std::ptr::copy_nonoverlapping(code.as_ptr(), self.rw.add(at), code.len()) };
+    }
+
+    fn code(&self) -> u64 {
+        self.rx as u64
+    }
+}
+
+#[cfg(target_os = "linux")]
+impl Drop for Twice {
+    fn drop(&mut self) {
+        // SAFETY: both mappings are this value's; nothing runs in there any more when the engine goes.
+        unsafe {
+            libc::munmap(self.rw.cast(), self.size);
+            if self.rx != self.rw {
+                libc::munmap(self.rx.cast(), self.size);
+            }
+        }
+    }
+}
+
+/// The same memory at two addresses: a file without a name, mapped twice.
+#[cfg(not(target_os = "linux"))]
+struct Twice {
+    rw: memmap2::MmapMut,
+    rx: memmap2::Mmap,
 }
 
 #[cfg(not(target_os = "linux"))]
-fn memory_file() -> std::io::Result<std::fs::File> {
-    let path = std::env::temp_dir().join(format!("emu-code-{}", std::process::id()));
-    let file = std::fs::OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .open(&path)?;
-    std::fs::remove_file(path)?;
-    Ok(file)
+impl Twice {
+    fn new(size: usize) -> std::io::Result<Self> {
+        let path = std::env::temp_dir().join(format!("emu-code-{}", std::process::id()));
+        let file = std::fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(&path)?;
+        std::fs::remove_file(path)?;
+        file.set_len(size as u64)?;
+        let mut o = memmap2::MmapOptions::new();
+        o.len(size);
+        // SAFETY: the file is ours alone and keeps its length; the executable view is only run, never read as Rust data.
+        unsafe {
+            Ok(Self {
+                rw: o.map_mut(&file)?,
+                rx: o.map_exec(&file)?,
+            })
+        }
+    }
+
+    fn write(&mut self, at: usize, code: &[u8]) {
+        self.rw[at..at + code.len()].copy_from_slice(code);
+    }
+
+    fn code(&self) -> u64 {
+        self.rx.as_ptr() as u64
+    }
 }
 
 #[cfg(test)]

@@ -583,7 +583,7 @@ impl Dbt {
             if let Some(b) = self.interp.cache.peek(u.off, u.key) {
                 let p = &self.interp.cache.get(b).profile;
                 p.unit.set(0);
-                p.again(self.options.threshold);
+                p.again(p.worth(self.options.threshold));
             }
         }
         self.arena.release(u.at, u.size);

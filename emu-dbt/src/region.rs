@@ -292,10 +292,13 @@ impl Gather<'_> {
         }
     }
 
-    /// The block at `rip`, as far as that is known without a walk.
+    /// The block at `rip`, as far as that is known without a walk; not one that keeps changing.
     fn find(&self, rip: u64) -> Option<u32> {
         let off = self.cpu.known_fetch_offset(rip)?;
-        self.cache.peek(off, self.region.key)
+        let n = self.cache.peek(off, self.region.key)?;
+        let p = &self.cache.get(n).profile;
+        let settled = p.deaths.get() == 0 || p.executions() >= p.worth(self.options.threshold);
+        settled.then_some(n)
     }
 
     /// The page at `rip` becomes one of the region's; false: RAM answers elsewhere for it already, or it is unknown.

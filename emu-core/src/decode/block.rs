@@ -57,9 +57,16 @@ pub struct Profile {
     pub unit: Cell<u32>,
     /// Some translation holds this block: whoever drops the block must say so.
     pub translated: Cell<bool>,
+    /// How often that happened to a block at this address.
+    pub deaths: Cell<u8>,
 }
 
 impl Profile {
+    /// How hot a block must be to be translated: code that keeps changing twice as hot after each death of a translation.
+    pub fn worth(&self, threshold: u32) -> u32 {
+        threshold.saturating_mul(1 << self.deaths.get().min(16))
+    }
+
     /// The engine hears of the block when it has run so many times more.
     pub fn again(&self, executions: u32) {
         self.given.set(self.executions().wrapping_add(executions));

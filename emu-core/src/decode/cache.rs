@@ -242,6 +242,8 @@ impl Cache {
                 insns.extend_from_slice(&b.insns);
                 self.builder.spare = std::mem::replace(&mut b.insns, insns);
                 b.next = old.next;
+                b.profile.deaths.set(old.profile.deaths.get());
+                b.profile.again(b.profile.worth(self.threshold));
                 *old = b;
                 n
             }
@@ -292,6 +294,9 @@ impl Cache {
 
     fn kill(b: &mut Block, untranslate: &mut Vec<(u64, ModeKey)>) {
         if b.profile.translated.replace(false) {
+            b.profile
+                .deaths
+                .set(b.profile.deaths.get().saturating_add(1));
             b.profile.unit.set(0);
             untranslate.push((b.off, b.key));
         }
