@@ -3,8 +3,7 @@
 //! The guest never waits for it, and whatever happens to it (slow, or gone with a panic) costs only speed: regions that do
 //! not come back stay interpreted.
 
-use crate::codegen::{CompileError, Compiler};
-use crate::options::Options;
+use crate::codegen::CompileError;
 use crate::region::Region;
 use crate::unit::Compiled;
 use std::sync::Arc;
@@ -22,6 +21,9 @@ pub struct Finished {
     pub compiled: Result<Compiled, CompileError>,
 }
 
+/// What the thread does with a region: [`Compiler::compile`](crate::codegen::Compiler::compile), or in tests something slower.
+pub type Compile = Box<dyn FnMut(&Region) -> Result<Compiled, CompileError> + Send>;
+
 /// The way to the thread and back.
 pub struct Background {
     jobs: Option<SyncSender<Region>>,
@@ -35,8 +37,7 @@ pub struct Background {
 
 impl Background {
     /// Starts the thread.
-    pub fn new(options: Options) -> Result<Self, CompileError> {
-        let mut compiler = Compiler::new(options)?;
+    pub fn new(mut compile: Compile) -> Result<Self, CompileError> {
         let (jobs, inbox) = sync_channel::<Region>(QUEUE);
         let (outbox, done) = sync_channel(QUEUE + 2);
         let ready = Arc::new(AtomicBool::new(false));
@@ -52,7 +53,7 @@ impl Background {
                     if stop.load(Relaxed) {
                         break;
                     }
-                    let compiled = compiler.compile(&region);
+                    let compiled = compile(&region);
                     if outbox.send(Finished { region, compiled }).is_err() {
                         break;
                     }

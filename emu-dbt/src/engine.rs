@@ -18,7 +18,7 @@
 //! the `incoming` list of the unit that it leads to; both are kept exact by `link` and `kill`.
 #![allow(unsafe_code)]
 
-use crate::background::{Background, Finished};
+use crate::background::{Background, Compile, Finished};
 use crate::code_cache::{Arena, ArenaError};
 use crate::codegen::{CompileError, Compiler, Trampoline};
 use crate::options::Options;
@@ -107,11 +107,22 @@ unsafe impl Send for Dbt {}
 impl Dbt {
     /// `--engine tiered`, or with [`Options::everything`] `--engine dbt`.
     pub fn new(options: Options) -> Result<Self, DbtError> {
+        let mut compiler = Compiler::new(options)?;
         let worker = if options.background() {
-            Worker::There(Background::new(options)?)
+            let compile = Box::new(move |region: &Region| compiler.compile(region));
+            Worker::There(Background::new(compile)?)
         } else {
-            Worker::Here(Box::new(Compiler::new(options)?))
+            Worker::Here(Box::new(compiler))
         };
+        Self::with(options, worker)
+    }
+
+    /// With another compiler on the background thread: what a slow one or one that fails does to a guest.
+    pub fn with_compiler(options: Options, compile: Compile) -> Result<Self, DbtError> {
+        Self::with(options, Worker::There(Background::new(compile)?))
+    }
+
+    fn with(options: Options, worker: Worker) -> Result<Self, DbtError> {
         let mut interp = Interp::default();
         interp.cache.threshold = options.threshold;
         let jumps = vec![Jump::default(); JUMPS * JUMP_PARTS].into_boxed_slice();
@@ -418,7 +429,7 @@ impl Dbt {
                 if let Ok(c) = &compiled {
                     self.counters.compile_ns_foreground += c.ns;
                 }
-                self.publish(cpu, Finished { region, compiled });
+                self.publish(Finished { region, compiled });
             }
             Worker::There(b) => {
                 if b.submit(region).is_err() {
@@ -429,7 +440,7 @@ impl Dbt {
     }
 
     /// Takes over what the thread has finished.
-    fn collect(&mut self, cpu: &mut Vcpu) {
+    fn collect(&mut self) {
         let Worker::There(b) = &self.worker else {
             return;
         };
@@ -440,11 +451,11 @@ impl Dbt {
             if let Ok(c) = &f.compiled {
                 self.counters.compile_ns_background += c.ns;
             }
-            self.publish(cpu, f);
+            self.publish(f);
         }
     }
 
-    fn publish(&mut self, cpu: &mut Vcpu, f: Finished) {
+    fn publish(&mut self, f: Finished) {
         self.bury();
         let Finished { region, compiled } = f;
         let compiled = match compiled {
@@ -471,21 +482,18 @@ impl Dbt {
             self.counters.units_stale_before_use += 1;
             return;
         }
-        let Some(at) = self.arena.place(&compiled.code).or_else(|| {
-            self.flush(cpu);
-            None
-        }) else {
-            return;
-        };
         // Where most instructions run by their handlers anyway, the interpreter calls them for less.
         if self.options.threshold > 1
             && self.options.lower()
             && compiled.lowered * 2 < compiled.guest_insns
         {
-            self.arena.release(at, compiled.code.len());
             self.counters.units_not_worth_it += 1;
             return;
         }
+        let Some(at) = self.arena.place(&compiled.code) else {
+            self.flush();
+            return;
+        };
         self.counters.units_published += 1;
         self.counters.guest_insns_compiled += u64::from(compiled.guest_insns);
         self.counters.guest_insns_lowered += u64::from(compiled.lowered);
@@ -591,7 +599,7 @@ impl Dbt {
     }
 
     /// Drops every unit: the code cache is full.
-    fn flush(&mut self, _: &mut Vcpu) {
+    fn flush(&mut self) {
         self.counters.cache_flushes += 1;
         for id in 1..self.units.len() as UnitId {
             self.kill(id);
@@ -622,7 +630,7 @@ impl Engine for Dbt {
                 return exit;
             }
             self.bury();
-            self.collect(cpu);
+            self.collect();
             if cpu.retired >= end {
                 return Exit::Fuel;
             }

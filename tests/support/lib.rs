@@ -5,12 +5,13 @@
 //! come from [`generate`] (which instructions: [`allowed`]; which numbers: [`values`]); [`compare`] tells how two outcomes
 //! differ, and [`shrink`](mod@shrink) makes a failing case readable. [`vectors`] reads and writes the files of `tests/vectors/`.
 //!
-//! Whole machines: [`machines`] makes random ones. [`engines`] lists the engines that all of this runs on.
+//! Whole machines: [`machines`] makes random ones, [`hard`] what is hard on a translator. [`engines`] lists the engines that all of this runs on.
 
 pub mod allowed;
 pub mod compare;
 pub mod engines;
 pub mod generate;
+pub mod hard;
 pub mod machines;
 pub mod native;
 pub mod ours;
