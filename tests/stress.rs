@@ -175,6 +175,20 @@ fn a_full_code_cache_is_emptied_and_filled_again() {
     }
 }
 
+/// What found the cache full asks again; were it lost, a fifth of this guest would be interpreted.
+#[test]
+fn a_unit_that_found_no_room_is_not_lost() {
+    let mut engine = translator(waiting(8 << 10));
+    let r = checked(&hard::IN_TURN, 1, "hot at once, 8 KiB", &mut engine);
+    assert!(r.stat("code_cache_flushes") > 20);
+    let translated = r.stat("retired_translated");
+    assert!(
+        translated > r.cpu.retired / 10 * 9,
+        "{translated} of {}",
+        r.cpu.retired
+    );
+}
+
 /// Whatever becomes of the thread that compiles costs speed only.
 #[test]
 fn a_compiler_that_is_slow_or_fails_changes_nothing() {

@@ -76,6 +76,11 @@ impl Arena {
         self.free.insert(at, size);
     }
 
+    /// Bytes that there are.
+    pub fn size(&self) -> usize {
+        self.rx.len()
+    }
+
     /// Bytes in use.
     pub fn used(&self) -> usize {
         self.used

@@ -74,6 +74,9 @@ pub struct Counters {
     pub units_not_global: u64,
 }
 
+/// Executions after which a block whose unit found the code cache full asks again.
+const AFTER_FLUSH: u32 = 1000;
+
 enum Worker {
     Here(Box<Compiler>),
     There(Background),
@@ -490,8 +493,17 @@ impl Dbt {
             self.counters.units_not_worth_it += 1;
             return;
         }
+        if compiled.code.len() > self.arena.size() {
+            self.counters.regions_refused += 1;
+            return;
+        }
         let Some(at) = self.arena.place(&compiled.code) else {
             self.flush();
+            // It stays away for a while: what does not fit together would be compiled over and over.
+            if let Some(b) = self.interp.cache.peek(region.root().off, region.key) {
+                let heat = &self.interp.cache.get(b).profile.heat;
+                heat.set(self.options.threshold.max(AFTER_FLUSH));
+            }
             return;
         };
         self.counters.units_published += 1;
