@@ -145,6 +145,44 @@ fn amd64_boots_translated_as_it_does_interpreted() {
     assert_eq!(a, b);
 }
 
+/// The whole machine is compared every so often: amd64's boot to its end, and the beginning of a 32-bit one.
+#[test]
+fn boots_agree_in_lockstep() {
+    for (kernel, initrd, insns) in [
+        ("vmlinuz-amd64", "initramfs-amd64-micro.cpio", None),
+        (
+            "vmlinuz-686-pae",
+            "initramfs-i386-micro.cpio",
+            Some("400000000"),
+        ),
+    ] {
+        let start = Instant::now();
+        // More is hot than users would have it.
+        let mut emu = Command::new(env!("CARGO_BIN_EXE_emu"));
+        emu.args(["lockstep", "--no-reboot", "--timeout", "300"])
+            .args(["--dbt-threshold", "50"])
+            .args(["--append", "console=ttyS0 quiet panic=-1 gb=boot"])
+            .arg("--kernel")
+            .arg(guest(kernel))
+            .arg("--initrd")
+            .arg(guest(initrd));
+        if let Some(n) = insns {
+            emu.args(["--max-insns", n]);
+        }
+        let out = emu.output().expect("emu starts");
+        let said = String::from_utf8_lossy(&out.stderr);
+        let end = match insns {
+            None => "(the guest ended: reset)",
+            Some(_) => "(--max-insns)",
+        };
+        assert!(
+            out.status.success() && said.contains(end),
+            "{kernel}: {said}"
+        );
+        println!("{kernel}: {:?}: {said}", start.elapsed());
+    }
+}
+
 #[test]
 fn amd64_computes() {
     computes("vmlinuz-amd64", "initramfs-amd64-micro.cpio");
