@@ -1,18 +1,11 @@
 //! Compares two outcomes of a case, and tells the whole story of one that differs.
 
 use crate::allowed::{Tolerance, tolerance};
+use crate::choice::{Choice, approximately, choice, nearly, pointer_byte, settle_mask, untouched};
 use crate::generate::decode;
-use crate::state::{Bits, CODE, CODE_BYTES, Case, DATA, Fault, Outcome, State};
-use iced_x86::{
-    EncodingKind, FlowControl, Formatter, Instruction, IntelFormatter, Mnemonic, RflagsBits,
-};
+use crate::state::{Bits, Case, DATA, Fault, Outcome, State};
+use iced_x86::{Formatter, Instruction, IntelFormatter, Mnemonic, RflagsBits};
 use std::fmt::Write;
-
-const GP: Fault = Fault {
-    vector: 13,
-    error: 0,
-    address: 0,
-};
 
 /// One field that differs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,156 +30,39 @@ pub fn undefined_flags(x: &Instruction) -> u64 {
         .fold(0, |v, m| v | m.1)
 }
 
-fn close(a: u32, b: u32) -> bool {
-    let (x, y) = (f32::from_bits(a), f32::from_bits(b));
-    if a == b || x.is_nan() && y.is_nan() {
-        return true;
-    }
-    let (x, y) = (f64::from(x), f64::from(y));
-    (x - y).abs() <= 2.0 * 1.5 / 4096.0 * y.abs()
-}
-
-/// Distance of two 80-bit numbers of one sign in units of the last place.
-fn ulps(a: (u64, u16), b: (u64, u16)) -> u128 {
-    let wide = |v: (u64, u16)| u128::from(v.1 & 0x7fff) << 63 | u128::from(v.0 & (u64::MAX >> 1));
-    if a == b {
-        0
-    } else if (a.1 ^ b.1) & 0x8000 != 0 {
-        u128::MAX
-    } else {
-        wide(a).abs_diff(wide(b))
-    }
-}
-
-/// Whether the byte `k` behind the operand's address belongs to the pointers of an x87 environment.
-fn pointer_byte(x: &Instruction, k: u64) -> bool {
-    use iced_x86::Mnemonic::*;
-    match x.mnemonic() {
-        // MXCSR_MASK, too, depends on the vendor (misaligned SSE).
-        Fxsave | Fxsave64 => (6..24).contains(&k) || (28..32).contains(&k),
-        _ if x.memory_size().size() == 14 || x.memory_size().size() == 94 => (6..14).contains(&k),
-        _ => (12..28).contains(&k),
-    }
-}
-
-fn string_compare(x: &Instruction) -> bool {
-    matches!(
-        x.mnemonic(),
-        Mnemonic::Cmpsb | Mnemonic::Cmpsw | Mnemonic::Cmpsd | Mnemonic::Cmpsq
-    )
-}
-
-/// Which exception comes, or whether one does, is here the CPU's or the vendor's choice, and ours is another than the host's.
-fn choice(case: &Case, x: &Instruction, ours: &Outcome, host: &Outcome) -> bool {
-    let vectors = (ours.fault.map(|f| f.vector), host.fault.map(|f| f.vector));
-    let operand = linear(x, &case.before);
-    let size = x.memory_size().size() as u64;
-    let page_end = case.before.rip + case.code.len() as u64 == CODE + CODE_BYTES as u64;
-    // What an invalid instruction raises first, when it is too long as well or its last bytes cannot be fetched.
-    if x.is_invalid() {
-        return case.code.len() > 15 && matches!(vectors, (Some(6 | 13), Some(6 | 13)))
-            || page_end && matches!(vectors, (Some(6 | 14), Some(6 | 14)));
-    }
-    // SDM Vol. 3A, 5.3: over the end of a segment of 4 GiB an access may wrap or raise an exception.
-    let over_the_end = u64::from(operand as u32) + size > 1 << 32;
-    if case.bits == Bits::B32 && over_the_end && matches!(vectors.1, Some(12 | 13)) {
-        return matches!(vectors.0, None | Some(12..=14));
-    }
-    // A branch to a non-canonical address: Intel's #GP is the branch's, AMD's the target's.
-    if x.flow_control() != FlowControl::Next && ours.fault == Some(GP) {
-        let rip = host.after.rip;
-        let canonical = (rip as i64) << 16 >> 16 == rip as i64;
-        // So on AMD's a call has pushed by then, or failed to.
-        let call = matches!(
-            x.flow_control(),
-            FlowControl::Call | FlowControl::IndirectCall
-        );
-        let target = host.fault == Some(GP) && !canonical;
-        return ours.after.rip == case.before.rip
-            && (target || call && matches!(vectors.1, Some(12 | 14)));
-    }
-    // Only ours minds an operand that is not aligned: MXCSR bit 17 (misaligned SSE, APM Vol. 2, 11.5.10) exists on AMD's CPUs
-    // only, and those ask no alignment of the SHA instructions (SDM Vol. 2, exceptions type 4 does).
-    let sha = format!("{:?}", x.mnemonic()).starts_with("Sha");
-    let legacy = x.encoding() == EncodingKind::Legacy && size == 16 && operand & 15 != 0;
-    if legacy && ours.fault == Some(GP) && (sha || host.after.mxcsr & 1 << 17 != 0) {
-        return matches!(vectors.1, None | Some(12 | 14 | 19));
-    }
-    let sets_17 = (host.after.mxcsr & !case.before.mxcsr) & 1 << 17 != 0;
-    if sets_17 && ours.fault == Some(GP) {
-        return host.fault.is_none();
-    }
-    // With an empty mask it is the CPU's choice whether the address must be valid (SDM Vol. 2, MASKMOVQ).
-    if empty_mask(x, &case.before) {
-        return matches!(vectors, (None, Some(12..=14)) | (Some(12..=14), None));
-    }
-    // Which operand of CMPS faults first.
-    string_compare(x) && matches!(vectors, (Some(13), Some(14)) | (Some(14), Some(13)))
-}
-
-/// A masked load or store that names no element.
-fn empty_mask(x: &Instruction, s: &State) -> bool {
-    use Mnemonic::*;
-    let wide = |n: u32, lane: u32| {
-        let r = x.op_register(n);
-        let lanes = &s.vec[r.number()][..r.size() / 8];
-        let signs = if lane == 4 {
-            1 << 31 | 1 << 63
-        } else {
-            1 << 63
-        };
-        lanes.iter().all(|v| v & signs == 0)
-    };
-    let bytes = |v: u64| v & 0x8080_8080_8080_8080 == 0;
-    match x.mnemonic() {
-        Vmaskmovps | Vpmaskmovd => wide(1, 4),
-        Vmaskmovpd | Vpmaskmovq => wide(1, 8),
-        Maskmovdqu | Vmaskmovdqu => s.vec[x.op2_register().number()][..2]
-            .iter()
-            .all(|&v| bytes(v)),
-        Maskmovq => {
-            let top = usize::from(s.fsw >> 11 & 7);
-            bytes(s.st[x.op2_register().number().wrapping_sub(top) & 7])
-        }
-        _ => false,
-    }
-}
-
-/// The mask register of a gather that faults: what it has cleared of elements that were off already is the CPU's choice
-/// (SDM Vol. 2, VGATHER). Gives those bits in each 64-bit lane.
-fn free_mask_bits(x: &Instruction, s: &State) -> Option<(usize, [u64; 4])> {
-    use Mnemonic::*;
-    let narrow = match x.mnemonic() {
-        Vgatherdps | Vgatherqps | Vpgatherdd | Vpgatherqd => true,
-        Vgatherdpd | Vgatherqpd | Vpgatherdq | Vpgatherqq => false,
-        _ => return None,
-    };
-    let n = x.op2_register().number();
-    let off = |v: u64, sign: u32, bits: u64| if v >> sign & 1 == 0 { bits } else { 0 };
-    let free = s.vec[n].map(|v| {
-        if narrow {
-            off(v, 31, 0xffff_ffff) | off(v, 63, 0xffff_ffff << 32)
-        } else {
-            off(v, 63, u64::MAX)
-        }
-    });
-    Some((n, free))
-}
-
 /// Every field in which `ours` is not what the `host` says.
 pub fn differences(case: &Case, ours: &Outcome, host: &Outcome) -> Vec<Difference> {
     let x = decode(case);
-    let loose = tolerance(x.mnemonic());
-    if choice(case, &x, ours, host) {
-        return Vec::new();
+    match choice(case, &x, ours, host) {
+        None => fields_that_differ(case, &x, ours, host, false),
+        Some(Choice::Which) => fields_that_differ(case, &x, ours, host, true),
+        Some(Choice::Host) => Vec::new(),
+        Some(Choice::Ours) => {
+            let nothing = Outcome {
+                after: untouched(case),
+                fault: ours.fault,
+            };
+            fields_that_differ(case, &x, ours, &nothing, false)
+        }
     }
-    let vectors = (ours.fault.map(|f| f.vector), host.fault.map(|f| f.vector));
-    let faults = (ours.fault.zip(host.fault)).filter(|(a, b)| a.vector == 14 && b.vector == 14);
+}
+
+/// `any`: an exception is as good as any other.
+fn fields_that_differ(
+    case: &Case,
+    x: &Instruction,
+    ours: &Outcome,
+    host: &Outcome,
+    any: bool,
+) -> Vec<Difference> {
+    let loose = tolerance(x.mnemonic());
+    let faults = ours.fault.zip(host.fault);
     // Which byte of a big operand faults first is the CPU's choice; that it is one of the operand's is not.
-    let operand = linear(&x, &case.before);
+    let operand = linear(x, &case.before);
     let size = x.memory_size().size() as u64;
-    let inside = |f: Fault| f.address.wrapping_sub(operand) < size;
+    let inside = |f: Fault| f.vector == 14 && f.address.wrapping_sub(operand) < size;
     let big = size > 10 && faults.is_some_and(|(a, b)| inside(a) && inside(b));
+    let alike = faults.is_some_and(|(a, b)| a.vector == b.vector);
     let mut d = Vec::new();
     let mut say = |field: String, a: String, b: String| {
         if a != b {
@@ -197,12 +73,10 @@ pub fn differences(case: &Case, ours: &Outcome, host: &Outcome) -> Vec<Differenc
             });
         }
     };
-    // So is which of two operands does.
-    let both = matches!(vectors, (Some(14), Some(14))) && string_compare(&x);
-    let big = big || both;
     let fault = |o: &Outcome| match o.fault {
-        Some(f) if big => format!("#14 error {:x}", f.error | 1),
         None => "none".to_string(),
+        Some(_) if any && !alike => "any".to_string(),
+        Some(f) if any || big => format!("#{} error {:x}", f.vector, f.error | 1),
         Some(f) => {
             // Linux shows every address of its own half as present.
             let error = f.error | u32::from(f.vector == 14 && f.address >> 47 != 0);
@@ -210,7 +84,10 @@ pub fn differences(case: &Case, ours: &Outcome, host: &Outcome) -> Vec<Differenc
         }
     };
     say("exception".into(), fault(ours), fault(host));
-    let (a, b) = (&*ours.after, &*host.after);
+    let (mut a, b) = (ours.after.clone(), &*host.after);
+    if faults.is_some() {
+        settle_mask(x, &case.before, &mut a, b);
+    }
     let count = if case.bits == Bits::B64 { 16 } else { 8 };
     for (n, name) in GPR.iter().enumerate().take(count) {
         say((*name).into(), hex(a.gpr[n]), hex(b.gpr[n]));
@@ -219,49 +96,27 @@ pub fn differences(case: &Case, ours: &Outcome, host: &Outcome) -> Vec<Differenc
     let seen = if host.fault.is_some() || x.is_invalid() {
         u64::MAX
     } else {
-        !undefined_flags(&x)
+        !undefined_flags(x)
     };
     say("flags".into(), flags(a.flags & seen), flags(b.flags & seen));
-    let free =
-        free_mask_bits(&x, &case.before).filter(|_| vectors.0.is_some() && vectors.1.is_some());
-    for n in 0..16 {
-        let (mut p, mut q) = (a.vec[n], b.vec[n]);
-        if let Some((mask, free)) = free
-            && mask == n
-        {
-            for ((p, q), f) in p.iter_mut().zip(&mut q).zip(free) {
-                (*p, *q) = (*p & !f, *q & !f);
-            }
-        }
-        let same = match loose {
-            Tolerance::Approximation => a.vec[n].iter().zip(&b.vec[n]).all(|(p, q)| {
-                close(*p as u32, *q as u32) && close((p >> 32) as u32, (q >> 32) as u32)
-            }),
-            _ => false,
-        };
-        if !same {
-            say(format!("ymm{n}"), vector(&p), vector(&q));
+    for (n, (p, q)) in a.vec.iter().zip(&b.vec).enumerate() {
+        if loose != Tolerance::Approximation || !approximately(x, n, p, q) {
+            say(format!("ymm{n}"), vector(p), vector(q));
         }
     }
-    // Beyond pi/4 the result depends on the CPU's pi: ours has the 66 bits of SDM Vol. 1, 8.3.8.
-    let reduced = matches!(
-        x.mnemonic(),
-        Mnemonic::Fsin | Mnemonic::Fcos | Mnemonic::Fsincos | Mnemonic::Fptan
-    ) && case.before.st_exp[0] & 0x7fff >= 0x3ffe;
     for n in 0..8 {
         let (p, q) = ((a.st[n], a.st_exp[n]), (b.st[n], b.st_exp[n]));
-        let near = n < 2 && (ulps(p, q) <= 2 || reduced);
-        if !(loose == Tolerance::Transcendental && near) {
+        if loose != Tolerance::Transcendental || !nearly(x, &case.before, n, p, q) {
             say(format!("st{n}"), f80(p), f80(q));
         }
     }
-    // A dot product raises #XM between its steps; which of the flags that are left show is the CPU's choice.
-    let steps = matches!(vectors, (Some(19), Some(19)))
+    // A dot product raises #XM between its steps; which flags are added to those from before is the CPU's choice.
+    let steps = faults.is_some_and(|(a, b)| a.vector == 19 && b.vector == 19)
         && matches!(
             x.mnemonic(),
             Mnemonic::Dpps | Mnemonic::Dppd | Mnemonic::Vdpps | Mnemonic::Vdppd
         );
-    let free = if steps { 0x3f } else { 0 };
+    let free = if steps { 0x3f & !case.before.mxcsr } else { 0 };
     say(
         "mxcsr".into(),
         hex(u64::from(a.mxcsr & !free)),
@@ -279,14 +134,13 @@ pub fn differences(case: &Case, ours: &Outcome, host: &Outcome) -> Vec<Differenc
     );
     say("ftw".into(), hex(a.ftw.into()), hex(b.ftw.into()));
     if a.mem != b.mem {
-        let operand = linear(&x, &case.before);
         for at in (0..a.mem.len()).step_by(16) {
             let (mut p, mut q) = ([0; 16], [0; 16]);
             p.copy_from_slice(&a.mem[at..at + 16]);
             q.copy_from_slice(&b.mem[at..at + 16]);
             for k in 0..16 {
                 let off = (DATA + at as u64 + k as u64).wrapping_sub(operand);
-                if loose == Tolerance::Environment && pointer_byte(&x, off) {
+                if loose == Tolerance::Environment && pointer_byte(x, off) {
                     (p[k], q[k]) = (0, 0);
                 }
             }

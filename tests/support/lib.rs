@@ -8,6 +8,7 @@
 //! Whole machines: [`machines`] makes random ones, [`hard`] what is hard on a translator. [`engines`] lists the engines that all of this runs on.
 
 pub mod allowed;
+pub mod choice;
 pub mod compare;
 pub mod engines;
 pub mod generate;
