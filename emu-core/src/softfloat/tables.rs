@@ -14,15 +14,6 @@ pub(crate) const LOG2_10: u128 = 0xd49a784b_cd1b8afe_492bf6ff_4dafdb4c;
 /// log10(2) * 4.
 pub(crate) const LOG10_2: u128 = 0x9a209a84_fbcff798_8f8959ac_0b7c9178;
 
-/// floor(2 / pi * 2^320), least significant limb first.
-pub(crate) const TWO_OVER_PI: [u64; 5] = [
-    0xb7246e3a_424dd2e0,
-    0xfe5163ab_debbc561,
-    0xdb629599_3c439041,
-    0xfc2757d1_f534ddc0,
-    0xa2f9836e_4e441529,
-];
-
 /// atan(i / 32), i = 0 to 32, with 127 fraction bits.
 pub(crate) const ATAN: [u128; 33] = [
     0x00000000_00000000_00000000_00000000,

@@ -1,16 +1,15 @@
 //! FSIN, FCOS, FSINCOS, FPTAN, FPATAN.
 //!
-//! The argument is reduced by pi/2 with 320 bits of 2/pi, enough for the whole domain `|x| < 2^63`, so results are within one unit in
-//! the last place of the mathematical value everywhere. (Silicon of before 1993, and Intel's to this day, reduces by a 66-bit pi and is off by
-//! more for large arguments; SDM Vol. 1, 8.3.8.) Sine and cosine are Taylor sums in 128-bit fixed point. The
-//! arctangent takes the nearest of 33 table values off first. Results are rounded by RC to 64 bits whatever precision control says.
+//! The argument is reduced, exactly, by half of a pi of 66 bits, as Intel's CPUs do (SDM Vol. 1, 8.3.8) and AMD's: results are within
+//! one unit in the last place of what such a pi makes of the mathematical value. Sine and cosine are Taylor sums in 128-bit fixed point.
+//! The arctangent takes the nearest of 33 table values off first. Results are rounded by RC to 64 bits whatever precision control says.
 
 use super::Fx;
 use super::f80::{BIAS, F80, F80Class, invalid, pack, raise_if_denormal, special1, special2};
-use super::tables::{ATAN, PI, TWO_OVER_PI};
+use super::tables::{ATAN, PI};
 use super::wide::{COS, ODD, SIN, Wide, alternating, mul_hi};
 
-/// A value with `|x| = r + n pi/2`, `|r| <= pi/4` (with a bit to spare), or none if |x| is 2^63 or more.
+/// A value with `|x| = r + n pi/2`, `|r| <= pi/4` (with a bit to spare), for |x| below 2^63.
 struct Reduced {
     r: Wide,
     quadrant: u64,
@@ -22,42 +21,22 @@ const PI_HALF: Wide = Wide {
     sig: PI,
 };
 
+/// pi / 2 in units of 2^-65: the 66 bits that arguments are reduced by.
+const PI_HALF_66: u128 = PI >> 62;
+
 fn reduce(x: Wide) -> Reduced {
     if x.exp < -1 {
         let r = Wide { sign: false, ..x };
         return Reduced { r, quadrant: 0 };
     }
-    // |x| 2/pi = significand * TWO_OVER_PI * 2^(exp + 1 - 384); limb 6 is the integer part.
-    let m = ((x.sig >> 64) as u64 as u128) << (x.exp + 1);
-    let mut limbs = [0u64; 7];
-    let mut carry = 0u128;
-    for (limb, t) in limbs.iter_mut().zip(TWO_OVER_PI) {
-        // m has up to 127 bits: its two halves go to this limb and the next.
-        let low = m as u64 as u128 * t as u128 + carry as u64 as u128;
-        *limb = low as u64;
-        carry = (carry >> 64) + (low >> 64) + (m >> 64) * t as u128;
-    }
-    limbs[5] = carry as u64;
-    limbs[6] = (carry >> 64) as u64;
-    let negative = limbs[5] >> 63 != 0;
-    let quadrant = limbs[6].wrapping_add(negative as u64) & 3;
-    if negative {
-        // The complement is one lowest bit short, 2^-384: nothing.
-        limbs.iter_mut().for_each(|limb| *limb = !*limb);
-    }
-    let top = limbs[..6].iter().rposition(|&l| l != 0).unwrap_or(2).max(2);
-    let lz = limbs[top].leading_zeros();
-    let high = (limbs[top] as u128) << 64 | limbs[top - 1] as u128;
-    let sig = high << lz | (limbs[top - 2] as u128) << lz >> 64;
-    let exp = -1 - 64 * (5 - top as i32) - lz as i32;
-    let fraction = Wide {
-        sign: negative,
-        exp,
-        sig,
-    };
+    // In the same units: 64 bits, shifted by up to 64. PI_HALF_66 is odd and has 66, so something always remains.
+    let x = (x.sig >> 64) << (x.exp + 2);
+    let (n, rest) = (x / PI_HALF_66, x % PI_HALF_66);
+    let over = rest > PI_HALF_66 / 2;
+    let rest = if over { PI_HALF_66 - rest } else { rest };
     Reduced {
-        r: fraction.mul(PI_HALF),
-        quadrant,
+        r: Wide::normalise(over, 62, rest),
+        quadrant: (n as u64).wrapping_add(over as u64) & 3,
     }
 }
 
