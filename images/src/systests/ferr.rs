@@ -52,6 +52,20 @@ fn clear(s: &mut Stage) -> R {
     s.code(|a| ok! { a; out(0xf0, al); fninit(); })
 }
 
+fn over(s: &mut Stage) -> R {
+    eoi(s)?;
+    clear(s)
+}
+
+/// A probe that raises an exception with interrupts on, and goes on with `then`.
+fn error(s: &mut Stage, name: &str, show: &[Show], then: impl FnOnce(&mut Asm) -> R) -> R {
+    s.probe(name, show, |a| {
+        asm! { a; sti(); }
+        pending(a)?;
+        then(a)
+    })
+}
+
 fn irq_13(s: &mut Stage) -> R {
     // IRQ 2 (the cascade) and IRQ 13 only.
     ready(s, 0xfb, 0xdf)?;
@@ -59,11 +73,12 @@ fn irq_13(s: &mut Stage) -> R {
         ok! { a; sti(); fld1(); fldz(); fdivp(st1, st0); wait(); nop(); }
     })?;
     clear(s)?;
-    s.probe("error-then-wait", &[reg("vector")], |a| {
-        asm! { a; sti(); }
-        pending(a)?;
-        ok! { a; wait(); nop(); }
-    })?;
+    error(
+        s,
+        "error-then-wait",
+        &[reg("vector")],
+        |a| ok! { a; wait(); nop(); },
+    )?;
     eoi(s)?;
     // Still pending, but the latch has been cleared: IGNNE# lets waiting instructions pass.
     s.probe(
@@ -77,35 +92,29 @@ fn irq_13(s: &mut Stage) -> R {
         pending(a)?;
         ok! { a; wait(); nop(); }
     })?;
-    eoi(s)?;
-    clear(s)?;
+    over(s)?;
     s.probe("f0-without-error", &[], |a| {
         asm! { a; sti(); out(0xf0, al); }
         pending(a)?;
         ok! { a; wait(); nop(); }
     })?;
-    eoi(s)?;
+    over(s)?;
+    error(
+        s,
+        "integer-goes-on",
+        &[],
+        |a| ok! { a; nop(); fnstsw(ax); fnclex(); wait(); },
+    )?;
     clear(s)?;
-    s.probe("integer-goes-on", &[], |a| {
-        asm! { a; sti(); }
-        pending(a)?;
-        ok! { a; nop(); fnstsw(ax); fnclex(); wait(); }
-    })?;
-    clear(s)?;
-    s.probe("error-then-fld1", &[], |a| {
-        asm! { a; sti(); }
-        pending(a)?;
-        ok! { a; fld1(); nop(); }
-    })?;
-    eoi(s)?;
-    clear(s)?;
-    s.probe("error-then-mmx", &[], |a| {
-        asm! { a; sti(); }
-        pending(a)?;
-        ok! { a; movd(eax, mm0); nop(); }
-    })?;
-    eoi(s)?;
-    clear(s)
+    error(s, "error-then-fld1", &[], |a| ok! { a; fld1(); nop(); })?;
+    over(s)?;
+    error(
+        s,
+        "error-then-mmx",
+        &[],
+        |a| ok! { a; movd(eax, mm0); nop(); },
+    )?;
+    over(s)
 }
 
 /// The timer's interrupt after about 0.2 ms.
@@ -121,15 +130,10 @@ fn standing_still(s: &mut Stage) -> R {
         pending(a)?;
         ok! { a; wait(); mov(dword_ptr(NOTES + 16), 1);  }
     })?;
-    eoi(s)?;
-    clear(s)?;
+    over(s)?;
     // Without the write to F0h the line has stayed high: an edge-triggered input sees no second request.
     ready(s, 0xfb, 0xdf)?;
-    s.probe("first-error", &[], |a| {
-        asm! { a; sti(); }
-        pending(a)?;
-        ok! { a; wait(); }
-    })?;
+    error(s, "first-error", &[], |a| ok! { a; wait(); })?;
     eoi(s)?;
     ready(s, 0xfa, 0xdf)?;
     s.probe("second-error-without-f0", &[note("after", 4)], |a| {
@@ -138,14 +142,14 @@ fn standing_still(s: &mut Stage) -> R {
         pending(a)?;
         ok! { a; wait(); mov(dword_ptr(NOTES + 16), 1);  }
     })?;
-    eoi(s)?;
-    clear(s)?;
+    over(s)?;
     // FERR# comes when it is unmasked as well, and CR0.NE decides at the waiting instruction.
     ready(s, 0xfb, 0xdf)?;
-    s.probe("ne-set-later", &[], |a| {
-        asm! { a; sti(); }
-        pending(a)?;
-        ok! { a; mov(eax, cr0); or(eax, 0x20); mov(cr0, eax); wait(); }
-    })?;
+    error(
+        s,
+        "ne-set-later",
+        &[],
+        |a| ok! { a; mov(eax, cr0); or(eax, 0x20); mov(cr0, eax); wait(); },
+    )?;
     clear(s)
 }
