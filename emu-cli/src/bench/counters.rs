@@ -9,7 +9,7 @@ use super::report::Part;
 const TIER: &str = "retired_";
 const FOREGROUND: &str = "compile_ns_foreground";
 const BACKGROUND: &str = "compile_ns_background";
-/// Executions of emulation stubs, and of handlers called by translated code.
+/// The tier of what no other claims.
 const INTERPRETED: &str = "interpreted";
 
 fn count(run: &Run, name: &str) -> u64 {

@@ -22,6 +22,15 @@ impl Translator<'_, '_> {
         }
     }
 
+    /// Writes operand 0, a register or memory.
+    pub fn put_operand(&mut self, x: &Instruction, i: &Insn, bits: u32, v: Value) {
+        if x.op0_kind() == OpKind::Memory {
+            self.store_operand(i, v);
+        } else {
+            self.set(i.r0, bits, v);
+        }
+    }
+
     /// Whether all operands are of kinds that lowerings can reach.
     pub fn reachable(x: &Instruction, i: &Insn) -> bool {
         !x.has_lock_prefix() && Self::operands(x, i)

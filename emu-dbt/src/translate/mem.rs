@@ -407,4 +407,10 @@ impl Translator<'_, '_> {
         let lin = self.lin(i);
         self.read(lin, int(bits), Self::stack_operand(i))
     }
+
+    /// Writes the memory operand.
+    pub fn store_operand(&mut self, i: &Insn, v: Value) {
+        let lin = self.lin(i);
+        self.write(lin, v, Self::stack_operand(i));
+    }
 }

@@ -24,12 +24,7 @@ pub fn mov(t: &mut Translator, x: &Instruction, i: &Insn) -> bool {
     }
     let bits = width(x);
     let v = t.source(x, i, 1, bits);
-    if x.op0_kind() == OpKind::Memory {
-        let lin = t.lin(i);
-        t.write(lin, v, Translator::stack_operand(i));
-    } else {
-        t.set(i.r0, bits, v);
-    }
+    t.put_operand(x, i, bits, v);
     true
 }
 
@@ -41,8 +36,7 @@ fn from_segment(t: &mut Translator, x: &Instruction, i: &Insn) -> bool {
     }
     let v = t.load_own(int(16), selector);
     if x.op0_kind() == OpKind::Memory {
-        let lin = t.lin(i);
-        t.write(lin, v, Translator::stack_operand(i));
+        t.store_operand(i, v);
     } else {
         let bits = width(x);
         let v = if bits == 16 {
@@ -164,12 +158,7 @@ pub fn setcc(t: &mut Translator, x: &Instruction, i: &Insn) -> bool {
         return false;
     }
     let v = t.condition(x.condition_code());
-    if x.op0_kind() == OpKind::Memory {
-        let lin = t.lin(i);
-        t.write(lin, v, Translator::stack_operand(i));
-    } else {
-        t.set(i.r0, 8, v);
-    }
+    t.put_operand(x, i, 8, v);
     true
 }
 
@@ -217,12 +206,7 @@ pub fn movbe(t: &mut Translator, x: &Instruction, i: &Insn) -> bool {
     let bits = width(x);
     let v = t.source(x, i, 1, bits);
     let v = t.b.ins().bswap(v);
-    if x.op0_kind() == OpKind::Memory {
-        let lin = t.lin(i);
-        t.write(lin, v, Translator::stack_operand(i));
-    } else {
-        t.set(i.r0, bits, v);
-    }
+    t.put_operand(x, i, bits, v);
     true
 }
 

@@ -75,11 +75,6 @@ impl Translator<'_, '_> {
         let v = self.cast(ty, v);
         self.b.ins().extractlane(v, n)
     }
-
-    fn write_operand(&mut self, i: &Insn, v: Value) {
-        let lin = self.lin(i);
-        self.write(lin, v, Self::stack_operand(i));
-    }
 }
 
 /// MOVD, MOVQ.
@@ -105,7 +100,7 @@ pub fn movd(t: &mut Translator, x: &Instruction, i: &Insn) -> bool {
         t.put(x, i, v, fresh);
     } else if memory(x, 0) {
         let v = t.scalar(i.r1, if bytes(0) == 4 { F32 } else { F64 });
-        t.write_operand(i, v);
+        t.store_operand(i, v);
     } else {
         let v = t.low(i.r1);
         let (ty, bits) = if bytes(0) == 4 {
@@ -130,7 +125,7 @@ pub fn scalar(t: &mut Translator, x: &Instruction, i: &Insn) -> bool {
     };
     if memory(x, 0) {
         let v = t.scalar(i.r1, ty);
-        t.write_operand(i, v);
+        t.store_operand(i, v);
     } else if memory(x, 1) {
         let (e, _) = t.source_element(x, i, 1, ty);
         let v = t.alone(e);
@@ -156,7 +151,7 @@ pub fn half(t: &mut Translator, x: &Instruction, i: &Insn) -> bool {
     if memory(x, 0) {
         let v = t.low(i.r1);
         let v = t.lane(F64X2, v, lane);
-        t.write_operand(i, v);
+        t.store_operand(i, v);
     } else {
         let lin = t.lin(i);
         let e = t.read(lin, F64, Translator::stack_operand(i));
@@ -263,7 +258,7 @@ pub fn extract(t: &mut Translator, x: &Instruction, i: &Insn) -> bool {
     let v = t.low(i.r1);
     let v = t.lane(ty, v, (i.imm & mask) as u8);
     if memory(x, 0) {
-        t.write_operand(i, v);
+        t.store_operand(i, v);
     } else {
         let v = t.zext(v);
         t.set64(i.r0, v);
@@ -377,7 +372,7 @@ pub fn extract128(t: &mut Translator, x: &Instruction, i: &Insn) -> bool {
         t.low(i.r1)
     };
     if memory(x, 0) {
-        t.write_operand(i, v);
+        t.store_operand(i, v);
     } else {
         t.put(x, i, v, false);
     }
