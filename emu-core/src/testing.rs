@@ -20,15 +20,30 @@ use crate::mem::phys::Ram;
 use crate::vcpu::{Events, Vcpu, reg};
 use std::sync::Arc;
 
-/// A board where nobody answers.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct NullBoard;
+/// Port of [`Pins`]: the byte written is the vector of the next maskable interrupt.
+pub const RAISE_INTR: u16 = 0xf0;
+/// Port of [`Pins`]: any write is an NMI.
+pub const RAISE_NMI: u16 = 0xf1;
 
-impl Board for NullBoard {
+/// A board that is nothing but two interrupt pins, which software pulls itself through [`RAISE_INTR`] and [`RAISE_NMI`].
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Pins {
+    intr: Option<u8>,
+    nmi: bool,
+    tpr: u8,
+}
+
+impl Board for Pins {
     fn pio_read(&mut self, _: u16, size: u8, _: Nanos) -> u32 {
         u32::MAX >> (32 - 8 * u32::from(size.clamp(1, 4)))
     }
-    fn pio_write(&mut self, _: u16, _: u8, _: u32, _: Nanos) {}
+    fn pio_write(&mut self, port: u16, _: u8, value: u32, _: Nanos) {
+        match port {
+            RAISE_INTR => self.intr = Some(value as u8),
+            RAISE_NMI => self.nmi = true,
+            _ => {}
+        }
+    }
     fn mmio_read(&mut self, _: PhysAddr, size: u8, _: Nanos) -> u64 {
         u64::MAX >> (64 - 8 * u32::from(size.clamp(1, 8)))
     }
@@ -41,12 +56,17 @@ impl Board for NullBoard {
         None
     }
     fn interrupt(&self, _: usize) -> Interrupt {
-        Interrupt::default()
+        Interrupt {
+            intr: self.intr.is_some(),
+            nmi: self.nmi,
+        }
     }
     fn ack_intr(&mut self, _: usize, _: Nanos) -> u8 {
-        0xff
+        self.intr.take().unwrap_or(0xff)
     }
-    fn ack_nmi(&mut self, _: usize) {}
+    fn ack_nmi(&mut self, _: usize) {
+        self.nmi = false;
+    }
     fn apic_base(&self, _: usize) -> u64 {
         0xfee0_0900
     }
@@ -60,32 +80,30 @@ impl Board for NullBoard {
         false
     }
     fn tpr(&self, _: usize) -> u8 {
-        0
+        self.tpr
     }
-    fn set_tpr(&mut self, _: usize, _: u8) {}
+    fn set_tpr(&mut self, _: usize, value: u8) {
+        self.tpr = value;
+    }
     fn tsc_deadline(&self, _: usize) -> Nanos {
         0
     }
     fn set_tsc_deadline(&mut self, _: usize, _: Nanos, _: Nanos) {}
-    fn reset(&mut self, _: Nanos) {}
+    fn reset(&mut self, _: Nanos) {
+        *self = Self::default();
+    }
 }
 
-/// A machine of `bytes` of RAM with a [`NullBoard`] and the virtual clock.
+/// A vCPU of this model (as `--cpu` names it) after RESET#, on a machine of `bytes` of RAM (a multiple of 4096) with [`Pins`]
+/// and the virtual clock.
 ///
 /// # Panics
-/// When the host cannot give the memory.
-pub fn machine(bytes: u64) -> Arc<Machine> {
-    let ram = Ram::new(bytes).expect("memory for a test machine");
-    Arc::new(Machine::new(ram, Clock::new_virtual(), Box::new(NullBoard)))
-}
-
-/// A vCPU after RESET# on such a machine. `model` is as `--cpu` takes it.
-///
-/// # Panics
-/// When there is no such model.
-pub fn vcpu(bytes: u64, model: &str) -> Vcpu {
-    let model = CpuModel::parse(model).expect("a CPU model");
-    Vcpu::new(machine(bytes), Arc::new(model), 0)
+/// When the model is unknown or the host has no memory: this is for tests.
+pub fn vcpu(model: &str, bytes: u64) -> Vcpu {
+    let ram = Ram::new(bytes).expect("RAM for a test");
+    let machine = Machine::new(ram, Clock::new_virtual(), Box::<Pins>::default());
+    let model = CpuModel::parse(model).expect("a known CPU model");
+    Vcpu::new(Arc::new(machine), Arc::new(model), 0)
 }
 
 /// Where the bench's kernel half begins.
@@ -152,7 +170,7 @@ impl UserBench {
     /// A CPU of this model in long mode at CPL 3, with no user page yet.
     pub fn new(model: &str) -> Self {
         let mut b = Self {
-            cpu: vcpu(RAM, model),
+            cpu: vcpu(model, RAM),
             gs_base: 0,
             next_table: TABLES,
             next_page: USER_PAGES,

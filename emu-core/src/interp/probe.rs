@@ -27,7 +27,7 @@ pub struct Probe {
 impl Probe {
     /// 64-bit mode at CPL 0, everything enabled, the first 4 MiB mapped one to one.
     pub fn new(model: &str) -> Self {
-        let mut cpu = testing::vcpu(8 << 20, model);
+        let mut cpu = testing::vcpu(model, 8 << 20);
         for (at, v) in [
             (0x1000, 0x2003u64),
             (0x2000, 0x3003),

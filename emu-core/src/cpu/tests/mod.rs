@@ -1,33 +1,22 @@
 //! Tests of the protected-mode machinery against the manual, by family. Here is their bench: RAM, a board that is nothing
-//! but two interrupt pins, and the usual tables already in place.
+//! but two interrupt pins ([`Pins`](crate::testing::Pins)), and the usual tables already in place.
 //!
 //! [`vcpu`] gives a CPU in its reset state; [`flat32`] and [`flat64`] put it into protected or long mode with flat segments of all
 //! four kinds in the GDT, a TSS, and an IDT whose every gate leads to a HLT of its own. So a test pokes code, calls [`run`], and
 //! asks [`Trap::taken`] which exception came and what was pushed.
-//!
-//! OUT to [`RAISE_INTR`] pulls INTR with AL as the vector, OUT to [`RAISE_NMI`] pulls NMI.
 
 use crate::addr::PhysAddr;
-use crate::bus::{Board, Interrupt, Nanos, Request};
-use crate::cpu::cpuid::CpuModel;
 use crate::cpu::segment::{Descriptor, TableReg};
 use crate::engine::{Engine, Exit};
 use crate::interp::Interp;
-use crate::machine::{Clock, Machine};
-use crate::mem::phys::Ram;
+pub use crate::testing::{RAISE_NMI, vcpu};
 use crate::vcpu::{Vcpu, reg};
 use iced_x86::code_asm::CodeAssembler;
-use std::sync::Arc;
 
 mod debug;
 mod gates;
 mod returns;
 mod tasks;
-
-/// Port: the byte written is the vector of the next maskable interrupt.
-pub const RAISE_INTR: u16 = 0xf0;
-/// Port: any write is an NMI.
-pub const RAISE_NMI: u16 = 0xf1;
 
 /// Where the tables lie.
 pub const GDT: u64 = 0x1000;
@@ -54,87 +43,6 @@ pub const OTHER3: u16 = 0x2b;
 pub const TSS_SELECTOR: u16 = 0x30;
 /// The first of 24 slots for the test's own descriptors.
 pub const FREE: u16 = 0x40;
-
-/// A board that answers nothing.
-#[derive(Default)]
-pub struct NullBoard {
-    intr: Option<u8>,
-    nmi: bool,
-    tpr: u8,
-}
-
-impl Board for NullBoard {
-    fn pio_read(&mut self, _: u16, _: u8, _: Nanos) -> u32 {
-        u32::MAX
-    }
-    fn pio_write(&mut self, port: u16, _: u8, value: u32, _: Nanos) {
-        match port {
-            RAISE_INTR => self.intr = Some(value as u8),
-            RAISE_NMI => self.nmi = true,
-            _ => {}
-        }
-    }
-    fn mmio_read(&mut self, _: PhysAddr, _: u8, _: Nanos) -> u64 {
-        u64::MAX
-    }
-    fn mmio_write(&mut self, _: PhysAddr, _: u8, _: u64, _: Nanos) {}
-    fn advance(&mut self, _: Nanos) {}
-    fn next_event(&self) -> Option<Nanos> {
-        None
-    }
-    fn take_request(&mut self) -> Option<Request> {
-        None
-    }
-    fn interrupt(&self, _: usize) -> Interrupt {
-        Interrupt {
-            intr: self.intr.is_some(),
-            nmi: self.nmi,
-        }
-    }
-    fn ack_intr(&mut self, _: usize, _: Nanos) -> u8 {
-        self.intr.take().unwrap_or(0xff)
-    }
-    fn ack_nmi(&mut self, _: usize) {
-        self.nmi = false;
-    }
-    fn apic_base(&self, _: usize) -> u64 {
-        0xfee0_0900
-    }
-    fn set_apic_base(&mut self, _: usize, _: u64) -> bool {
-        true
-    }
-    fn x2apic_read(&mut self, _: usize, _: u32, _: Nanos) -> Option<u64> {
-        None
-    }
-    fn x2apic_write(&mut self, _: usize, _: u32, _: u64, _: Nanos) -> bool {
-        false
-    }
-    fn tpr(&self, _: usize) -> u8 {
-        self.tpr
-    }
-    fn set_tpr(&mut self, _: usize, value: u8) {
-        self.tpr = value;
-    }
-    fn tsc_deadline(&self, _: usize) -> Nanos {
-        0
-    }
-    fn set_tsc_deadline(&mut self, _: usize, _: Nanos, _: Nanos) {}
-    fn reset(&mut self, _: Nanos) {
-        *self = Self::default();
-    }
-}
-
-/// A CPU of this model (as `--cpu` names it) after RESET#, with `bytes` of RAM, a multiple of 4096.
-///
-/// # Panics
-/// If the model is unknown or the host has no memory: this is for tests.
-pub fn vcpu(model: &str, bytes: u64) -> Vcpu {
-    let ram = Ram::new(bytes).expect("RAM for a test");
-    let board = Box::new(NullBoard::default());
-    let machine = Machine::new(ram, Clock::new_virtual(), board);
-    let model = CpuModel::parse(model).expect("a known CPU model");
-    Vcpu::new(Arc::new(machine), Arc::new(model), 0)
-}
 
 /// Puts bytes into RAM. Code that has already run must not be changed so.
 pub fn poke(cpu: &Vcpu, at: u64, bytes: &[u8]) {
