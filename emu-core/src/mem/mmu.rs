@@ -29,40 +29,32 @@ impl Vcpu {
     /// Reads `W` at a linear address with the current privilege.
     #[inline(always)]
     pub fn read<W: Width>(&mut self, lin: u64) -> R<W> {
-        let e = self.tlb.probe(lin);
-        if lin.wrapping_add(W::BYTES - 1) | 0xfff == e.read {
-            Ok(load(lin.wrapping_add(e.addend)))
-        } else {
-            self.read_slow(lin, self.tlb.who())
+        match self.read_quick(lin) {
+            Ok(v) => Ok(v),
+            Err(Faulted) => self.read_slow(lin, self.tlb.who()),
         }
     }
 
     /// Writes `W` at a linear address with the current privilege.
     #[inline(always)]
     pub fn write<W: Width>(&mut self, lin: u64, v: W) -> R {
-        let e = self.tlb.probe(lin);
-        if lin.wrapping_add(W::BYTES - 1) | 0xfff == e.write {
-            store(lin.wrapping_add(e.addend), v);
-            Ok(())
-        } else {
-            self.write_slow(lin, v, self.tlb.who())
+        match self.write_quick(lin, v) {
+            Ok(()) => Ok(()),
+            Err(Faulted) => self.write_slow(lin, v, self.tlb.who()),
         }
     }
 
     /// Reads, changes and writes back; `f` gives the new value and what the caller needs to know.
     #[inline(always)]
-    pub fn rmw<W: Width, T>(&mut self, lin: u64, f: impl FnOnce(W) -> (W, T)) -> R<T> {
-        let e = self.tlb.probe(lin);
-        if lin.wrapping_add(W::BYTES - 1) | 0xfff == e.write {
-            let host = lin.wrapping_add(e.addend);
-            let (new, t) = f(load(host));
-            store(host, new);
-            Ok(t)
-        } else {
-            self.prepare_write(lin, W::BYTES)?;
-            let (new, t) = f(self.read(lin)?);
-            self.write(lin, new)?;
-            Ok(t)
+    pub fn rmw<W: Width, T>(&mut self, lin: u64, f: impl Fn(W) -> (W, T)) -> R<T> {
+        match self.rmw_quick(lin, &f) {
+            Ok(t) => Ok(t),
+            Err(Faulted) => {
+                self.prepare_write(lin, W::BYTES)?;
+                let (new, t) = f(self.read(lin)?);
+                self.write(lin, new)?;
+                Ok(t)
+            }
         }
     }
 
@@ -121,17 +113,8 @@ impl Vcpu {
 
     /// `rmw` as one atomic access; `f` may run several times.
     pub fn rmw_locked<W: Width, T>(&mut self, lin: u64, f: impl Fn(W) -> (W, T)) -> R<T> {
-        let e = self.tlb.probe(lin);
-        let direct = lin.wrapping_add(W::BYTES - 1) | 0xfff == e.write;
-        if direct {
-            let host = lin.wrapping_add(e.addend);
-            loop {
-                let old = load(host);
-                let (new, t) = f(old);
-                if compare_exchange(host, old, new) {
-                    return Ok(t);
-                }
-            }
+        if let Ok(t) = self.rmw_locked_quick(lin, &f) {
+            return Ok(t);
         }
         let _alone = SPLIT_LOCK.lock().unwrap_or_else(|e| e.into_inner());
         self.rmw(lin, f)
