@@ -6,31 +6,11 @@ use super::{Binary, Finish, Unary, X};
 use crate::decode::insn::Insn;
 use crate::vcpu::Vcpu;
 
-/// Operations lane by lane, with an MMX form that is the low half of the SSE one.
+/// Operations lane by lane, whose MMX form is the low half of the SSE one.
 macro_rules! lanewise {
-    ($($(#[$doc:meta])* $name:ident($a:ident, $b:ident) = $e:expr;)*) => {$(
-        $(#[$doc])*
-        pub struct $name;
-        impl $name {
-            #[inline(always)]
-            pub fn of($a: X, $b: X) -> X {
-                $e
-            }
-        }
-        impl Finish for $name {}
-        impl Binary for $name {
-            #[inline(always)]
-            fn half(_: &Vcpu, a: X, b: X, _: &Insn, _: &mut u32) -> X {
-                Self::of(a, b)
-            }
-        }
-        impl Mmx for $name {
-            #[inline(always)]
-            fn mmx(a: u64, b: u64, _: &Insn) -> u64 {
-                Self::of([a, 0], [b, 0])[0]
-            }
-        }
-    )*};
+    ($($(#[$doc:meta])* $name:ident($a:ident, $b:ident) = $e:expr;)*) => {
+        folding! { $($(#[$doc])* $name($a, $b) = $e, Self::of([$a, 0], [$b, 0])[0];)* }
+    };
 }
 
 /// Operations whose MMX form is not the low half of the SSE one: on `L` lanes of 64 or 128 bits.
