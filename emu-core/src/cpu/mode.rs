@@ -51,4 +51,14 @@ impl ModeKey {
             16
         }
     }
+
+    /// RIP as wide as code of this mode has it.
+    #[inline(always)]
+    pub fn cut(self, rip: u64) -> u64 {
+        if self.contains(Self::CODE64) {
+            rip
+        } else {
+            rip & 0xffff_ffff
+        }
+    }
 }

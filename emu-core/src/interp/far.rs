@@ -68,7 +68,7 @@ pub fn pick_iret(x: &Instruction, _: &Ctx) -> Option<Handler> {
 pub fn pick_int(x: &Instruction, _: &Ctx) -> Option<Handler> {
     fn go(c: &mut Vcpu, i: &Insn, v: u8, s: Source) -> R {
         let next = i.next_rip(c);
-        let back = if c.code64() { next } else { next & 0xffff_ffff };
+        let back = c.key.cut(next);
         c.deliver(v, None, s, back)
     }
     Some(match x.mnemonic() {

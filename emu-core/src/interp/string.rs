@@ -70,7 +70,9 @@ pub trait StringOp: 'static {
     /// One element: memory and AL/EAX only; the caller moves the pointers.
     fn element<W: Width>(cpu: &mut Vcpu, i: &Insn) -> R;
     /// `n` ascending elements at once: how many were done (0: none, go by element).
-    fn bulk<W: Width>(cpu: &mut Vcpu, i: &Insn, src: u64, dst: u64, n: u64) -> u64;
+    fn bulk<W: Width>(_: &mut Vcpu, _: &Insn, _src: u64, _dst: u64, _n: u64) -> u64 {
+        0
+    }
 }
 
 pub struct Movs;
@@ -124,9 +126,6 @@ impl StringOp for Lods {
         W::put(cpu, reg::RAX as u8, v);
         Ok(())
     }
-    fn bulk<W: Width>(_: &mut Vcpu, _: &Insn, _: u64, _: u64, _: u64) -> u64 {
-        0
-    }
 }
 impl StringOp for Scas {
     const SRC: bool = false;
@@ -164,19 +163,22 @@ impl StringOp for Cmps {
         cpu.flags = Lazy::sub(a, b, W::from_u64(a.to_u64().wrapping_sub(b.to_u64())));
         Ok(())
     }
-    fn bulk<W: Width>(_: &mut Vcpu, _: &Insn, _: u64, _: u64, _: u64) -> u64 {
-        0
-    }
 }
 
-/// Moves the pointers by `n` elements in the direction of DF.
+/// What `n` elements add to a pointer: DF tells the direction.
 #[inline(always)]
-fn advance<O: StringOp, W: Width>(cpu: &mut Vcpu, i: &Insn, n: u64) {
-    let step = if cpu.sys & flags::DF != 0 {
+fn stride<W: Width>(cpu: &Vcpu, n: u64) -> u64 {
+    if cpu.sys & flags::DF != 0 {
         (n * W::BYTES).wrapping_neg()
     } else {
         n * W::BYTES
-    };
+    }
+}
+
+/// Moves the pointers by `n` elements.
+#[inline(always)]
+fn advance<O: StringOp, W: Width>(cpu: &mut Vcpu, i: &Insn, n: u64) {
+    let step = stride::<W>(cpu, n);
     if O::SRC {
         set(cpu, i, reg::RSI, cpu.gpr[reg::RSI].wrapping_add(step));
     }
@@ -213,6 +215,18 @@ fn page_room<W: Width>(cpu: &Vcpu, i: &Insn, seg: u8, r: usize) -> u64 {
     room.max(1)
 }
 
+/// Ends a chunk: RIP stands at the instruction again if iterations are left.
+fn go_on(cpu: &mut Vcpu, i: &Insn, again: bool) -> R {
+    cpu.in_repeat = again;
+    let rip = if again {
+        cpu.gpr[reg::BLOCK].wrapping_add(u64::from(i.off))
+    } else {
+        i.next_rip(cpu)
+    };
+    cpu.rip = cpu.key.cut(rip);
+    Ok(())
+}
+
 struct Rep<O, W>(PhantomData<(O, W)>);
 impl<O: StringOp, W: Width> Op for Rep<O, W> {
     fn exec(cpu: &mut Vcpu, i: &Insn) -> R {
@@ -222,15 +236,9 @@ impl<O: StringOp, W: Width> Op for Rep<O, W> {
 
 fn repeat<O: StringOp, W: Width>(cpu: &mut Vcpu, i: &Insn) -> R {
     let m = mask(i);
-    let here = cpu.gpr[reg::BLOCK].wrapping_add(u64::from(i.off));
-    let next = i.next_rip(cpu);
-    let code64 = cpu.code64();
-    let cut = |v: u64| if code64 { v } else { v & 0xffff_ffff };
     let count = cpu.gpr[reg::RCX] & m;
     if count == 0 {
-        cpu.in_repeat = false;
-        cpu.rip = cut(next);
-        return Ok(());
+        return go_on(cpu, i, false);
     }
     let mut chunk = count;
     if O::SRC {
@@ -286,9 +294,7 @@ fn repeat<O: StringOp, W: Width>(cpu: &mut Vcpu, i: &Insn) -> R {
             chunk = done;
         }
     }
-    cpu.in_repeat = !ended && done < count;
-    cpu.rip = cut(if cpu.in_repeat { here } else { next });
-    Ok(())
+    go_on(cpu, i, !ended && done < count)
 }
 
 #[inline]
@@ -322,20 +328,12 @@ impl<W: Width, const IN: bool> Op for PortString<W, IN> {
     fn exec(cpu: &mut Vcpu, i: &Insn) -> R {
         let rep = i.pfx & (pfx::REP | pfx::REPNE) != 0;
         let m = mask(i);
-        let (here, next) = (
-            cpu.gpr[reg::BLOCK].wrapping_add(u64::from(i.off)),
-            i.next_rip(cpu),
-        );
-        let code64 = cpu.code64();
-        let cut = |v: u64| if code64 { v } else { v & 0xffff_ffff };
         let count = cpu.gpr[reg::RCX] & m;
         // The right to use the port is checked even when nothing is to be done (as AMD's CPUs do).
         let port = cpu.gpr[reg::RDX] as u16;
         cpu.check_io(port, W::BYTES as u8)?;
         if rep && count == 0 {
-            cpu.in_repeat = false;
-            cpu.rip = cut(next);
-            return Ok(());
+            return go_on(cpu, i, false);
         }
         if IN {
             let at = lin::<true>(cpu, i, es(i), reg::RDI, W::BYTES)?;
@@ -347,19 +345,13 @@ impl<W: Width, const IN: bool> Op for PortString<W, IN> {
             let v: W = cpu.read(at)?;
             cpu.port_out(i, port, W::BYTES as u8, v.to_u64() as u32);
         }
-        let step = if cpu.sys & flags::DF != 0 {
-            W::BYTES.wrapping_neg()
-        } else {
-            W::BYTES
-        };
+        let step = stride::<W>(cpu, 1);
         let r = if IN { reg::RDI } else { reg::RSI };
         set(cpu, i, r, cpu.gpr[r].wrapping_add(step));
         if rep {
             set(cpu, i, reg::RCX, count - 1);
         }
-        cpu.in_repeat = rep && count > 1;
-        cpu.rip = cut(if cpu.in_repeat { here } else { next });
-        Ok(())
+        go_on(cpu, i, rep && count > 1)
     }
 }
 
