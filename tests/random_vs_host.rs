@@ -160,6 +160,7 @@ fn every_instruction_agrees_with_the_host() {
                 .contains(&only)
         })
         .collect();
+    assert!(!all.is_empty(), "EMU_ONLY={only}: no such mnemonic");
     let (next, total) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let failures: Mutex<BTreeMap<usize, Failed>> = Mutex::default();
     let workers = std::thread::available_parallelism().map_or(1, |n| n.get().min(8));
@@ -190,6 +191,7 @@ fn every_instruction_agrees_with_the_host() {
     });
     let failures = failures.into_inner().expect("no panic elsewhere");
     println!("{} encodings, {} cases", all.len(), total.load(Relaxed));
+    assert!(next.into_inner() >= all.len(), "no host to compare with");
     for (_, f) in failures.iter().take(stories) {
         if let Some((case, d)) = &f.first {
             println!(

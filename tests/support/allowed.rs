@@ -2,8 +2,7 @@
 
 use crate::state::Bits;
 use emu_core::cpu::cpuid::CpuModel;
-use emu_core::cpu::mode::ModeKey;
-use emu_core::decode::table::{self, Ctx};
+use emu_core::decode::table;
 use iced_x86::{
     Code, CpuidFeature as F, EncodingKind, Instruction, Mnemonic, Mnemonic::*,
     OpCodeOperandKind as K, OpKind, Register,
@@ -133,37 +132,21 @@ pub fn code(code: Code, bits: Bits) -> bool {
     let mut x = Instruction::new();
     x.set_code(code);
     let mode = match bits {
-        Bits::B64 => info.mode64() && info.fwait_is_none(),
-        Bits::B32 => info.mode32() && info.fwait_is_none(),
+        Bits::B64 => info.mode64(),
+        Bits::B32 => info.mode32(),
     };
     let near16 = bits == Bits::B64
         && (0..info.op_count()).any(|n| matches!(info.op_kind(n), K::br16_1 | K::br16_2));
-    // MOVSD shares its mnemonic with a string instruction; the SSE form takes part as soon as there is a handler.
-    let ctx = Ctx {
-        key: ModeKey::CODE64 | ModeKey::PROTECTED | ModeKey::LONG,
-        model: model(),
-    };
-    let missing = matches!(code, Code::Movsd_xmm_xmmm64 | Code::Movsd_xmmm64_xmm)
-        && table::lookup(Movsd).is_some_and(|row| (row.pick)(&x, &ctx).is_none());
     // AMD's CPUs read four bytes for it, Intel's two.
     let movsxd = code == Code::Movsxd_r16_rm16;
-    let left_out = near16 || movsxd || missing;
-    mode && !left_out
+    // FSTCW and the like, with an FWAIT before them, are two instructions.
+    let two = info.fwait();
+    mode && !(near16 || movsxd || two)
         && matches!(info.encoding(), EncodingKind::Legacy | EncodingKind::VEX)
         && table::lookup(code.mnemonic()).is_some()
         && model().has_all(&x)
         && x.cpuid_features().iter().all(|&f| host_has(f))
         && general(&x)
-}
-
-/// FWAIT-prefixed pseudo-instructions (FSTCW and the like) are two instructions.
-trait NoWait {
-    fn fwait_is_none(&self) -> bool;
-}
-impl NoWait for iced_x86::OpCodeInfo {
-    fn fwait_is_none(&self) -> bool {
-        !self.fwait()
-    }
 }
 
 fn general(x: &Instruction) -> bool {

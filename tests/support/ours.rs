@@ -128,7 +128,8 @@ impl Ours {
             chunks += 1;
         }
         let t = trap?;
-        if t.rip == start {
+        // The filler right before it ends here too.
+        if t.rip == start && t.vector != 3 {
             return Some(Some(t));
         }
         let at = t.rip.wrapping_sub(1);
