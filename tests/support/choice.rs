@@ -54,15 +54,10 @@ pub fn choice(case: &Case, x: &Instruction, ours: &Outcome, host: &Outcome) -> O
                 || page_end && matches!(vectors, (Some(6 | 14), Some(6 | 14))),
         );
     }
-    let whether = match vectors {
-        (None, _) => Choice::Host,
-        (_, None) => Choice::Ours,
-        _ => Choice::Which,
-    };
-    // SDM Vol. 3A, 5.3: over the end of a segment of 4 GiB an access may wrap or raise an exception.
+    // SDM Vol. 3A, 5.3: over the end of a segment of 4 GiB an access may wrap, to pages that are not there, or raise an exception.
     let over_the_end = u64::from(operand as u32) + size > 1 << 32;
-    if case.bits == Bits::B32 && over_the_end && matches!(vectors.1, Some(12 | 13)) {
-        return matches!(vectors.0, None | Some(12..=14)).then_some(whether);
+    if case.bits == Bits::B32 && over_the_end {
+        return which(matches!(vectors, (Some(14), Some(12 | 13))));
     }
     // Only ours minds an operand that is not aligned: MXCSR bit 17 (misaligned SSE, APM Vol. 2, 11.5.10) exists on AMD's CPUs
     // only, and those ask no alignment of the SHA instructions (SDM Vol. 2, exceptions type 4 does).
@@ -78,7 +73,11 @@ pub fn choice(case: &Case, x: &Instruction, ours: &Outcome, host: &Outcome) -> O
     }
     // With an empty mask it is the CPU's choice whether the address must be valid (SDM Vol. 2, MASKMOVQ).
     if empty_mask(x, &case.before) {
-        return matches!(vectors, (None, Some(12..=14)) | (Some(12..=14), None)).then_some(whether);
+        return match vectors {
+            (None, Some(12..=14)) => Some(Choice::Host),
+            (Some(12..=14), None) => Some(Choice::Ours),
+            _ => None,
+        };
     }
     // Which operand of CMPS faults first.
     if !string_compare(x) {
@@ -187,31 +186,33 @@ pub fn pointer_byte(x: &Instruction, k: u64) -> bool {
     }
 }
 
-/// Whether vector register `n` differs by no more than an approximation may: the result's lanes only, and a NaN not at all.
+/// Whether two approximations are of one number: within the error of both (SDM Vol. 1, 10.4.1.1).
+fn close(a: u32, b: u32) -> bool {
+    let (x, y) = (f64::from(f32::from_bits(a)), f64::from(f32::from_bits(b)));
+    let (low, high) = (a.min(b), a.max(b) & 0x7fff_ffff);
+    // About 2^126 it is the CPU's choice whether the reciprocal is tiny, and so zero (SDM Vol. 2B, RCPPS).
+    let flushed = low & 0x7fff_ffff == 0 && (low ^ a.max(b)) >> 31 == 0;
+    y.is_finite() && (x - y).abs() <= 2.0 * 1.5 / 4096.0 * y.abs()
+        || flushed && (0x80_0000..=0x80_1000).contains(&high)
+}
+
+/// Whether vector register `n` differs by no more than an approximation may: in the result's lanes only.
 pub fn approximately(x: &Instruction, n: usize, ours: &[u64; 4], host: &[u64; 4]) -> bool {
     use Mnemonic::*;
-    let one = matches!(x.mnemonic(), Rcpss | Rsqrtss | Vrcpss | Vrsqrtss);
-    let result = x.op0_register().number() == n;
-    let close = |a: u64, b: u64| {
-        let (x, y) = (f32::from_bits(a as u32), f32::from_bits(b as u32));
-        let (x, y) = (f64::from(x), f64::from(y));
-        a as u32 == b as u32 || (x - y).abs() <= 2.0 * 1.5 / 4096.0 * y.abs()
+    let lanes = match x.mnemonic() {
+        _ if x.op0_register().number() != n => 0,
+        Rcpss | Rsqrtss | Vrcpss | Vrsqrtss => 1,
+        _ => 8,
     };
-    ours.iter().zip(host).enumerate().all(|(lane, (&a, &b))| {
-        let low = result && (lane == 0 || !one) && close(a, b) || a as u32 == b as u32;
-        let high = result && !one && close(a >> 32, b >> 32) || a >> 32 == b >> 32;
-        low && high
+    (0..8).all(|lane| {
+        let of = |v: &[u64; 4]| (v[lane / 2] >> (32 * (lane % 2))) as u32;
+        let (a, b) = (of(ours), of(host));
+        a == b || lane < lanes && close(a, b)
     })
 }
 
 /// Whether ST(`n`) differs by no more than a transcendental instruction may: its results only.
-pub fn nearly(
-    x: &Instruction,
-    before: &State,
-    n: usize,
-    ours: (u64, u16),
-    host: (u64, u16),
-) -> bool {
+pub fn nearly(x: &Instruction, n: usize, ours: (u64, u16), host: (u64, u16)) -> bool {
     use Mnemonic::*;
     // FPTAN has pushed a one, FSINCOS the cosine.
     let results: &[usize] = match x.mnemonic() {
@@ -219,35 +220,7 @@ pub fn nearly(
         Fptan => &[1],
         _ => &[0],
     };
-    if !results.contains(&n) {
-        return ours == host;
-    }
-    if ulps(ours, host) <= 2 {
-        return true;
-    }
-    // Beyond pi/4 the result depends on the CPU's pi: ours has the 66 bits of SDM Vol. 1, 8.3.8, which move the argument by less
-    // than its 2^-69th part.
-    let argument = real((before.st[0], before.st_exp[0])).abs();
-    let slope = match x.mnemonic() {
-        Fsin | Fcos | Fsincos => 1.0,
-        Fptan => 1.0 + real(host) * real(host),
-        _ => return false,
-    };
-    argument >= 0.5 && distance(ours, host) <= argument * slope * 2f64.powi(-68)
-}
-
-/// An 80-bit number, roughly.
-fn real((mantissa, exponent): (u64, u16)) -> f64 {
-    let v = mantissa as f64 * 2f64.powi(i32::from(exponent & 0x7fff) - 16383 - 63);
-    if exponent >> 15 != 0 { -v } else { v }
-}
-
-/// How far two 80-bit numbers are apart.
-fn distance(a: (u64, u16), b: (u64, u16)) -> f64 {
-    match ulps(a, b) {
-        u128::MAX => (real(a) - real(b)).abs(),
-        n => n as f64 * real((1, a.1.max(b.1))).abs(),
-    }
+    results.contains(&n) && ulps(ours, host) <= 2
 }
 
 /// Distance of two 80-bit numbers of one sign in units of the last place.

@@ -106,7 +106,7 @@ fn fields_that_differ(
     }
     for n in 0..8 {
         let (p, q) = ((a.st[n], a.st_exp[n]), (b.st[n], b.st_exp[n]));
-        if loose != Tolerance::Transcendental || !nearly(x, &case.before, n, p, q) {
+        if loose != Tolerance::Transcendental || !nearly(x, n, p, q) {
             say(format!("st{n}"), f80(p), f80(q));
         }
     }
