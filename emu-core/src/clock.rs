@@ -117,7 +117,7 @@ impl Counter {
 
 /// `ticks`, at most [`HORIZON`], in nanoseconds.
 fn scaled(ticks: u64, rate: u64) -> Nanos {
-    (u128::from(ticks) * u128::from(rate) >> 32) as Nanos
+    ((u128::from(ticks) * u128::from(rate)) >> 32) as Nanos
 }
 
 #[cfg(target_arch = "x86_64")]
