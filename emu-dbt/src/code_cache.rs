@@ -26,6 +26,7 @@ pub struct Arena {
     map: Twice,
     free: BTreeMap<usize, usize>,
     used: usize,
+    size: usize,
 }
 
 impl Arena {
@@ -38,6 +39,7 @@ impl Arena {
             map,
             free: BTreeMap::from([(0, size)]),
             used: 0,
+            size,
         })
     }
 
@@ -78,7 +80,7 @@ impl Arena {
 
     /// Bytes that there are.
     pub fn size(&self) -> usize {
-        self.rx.len()
+        self.size
     }
 
     /// Bytes in use.
