@@ -421,7 +421,7 @@ fn calling(a: &mut CodeAssembler, count: u32, times: u32) -> R {
 /// # Panics
 /// When the host cannot give the memory.
 pub fn machine(guest: &Guest, rounds: u64) -> Vcpu {
-    let mut cpu = vcpu(RAM, "max");
+    let mut cpu = vcpu("max", RAM);
     let ram = &cpu.machine.ram;
     for (table, to) in [(PML4, 0x2000), (0x2000, 0x3000)] {
         word(ram, table, to | 3);
