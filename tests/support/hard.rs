@@ -107,7 +107,7 @@ pub const MANY: Guest = Guest {
 pub const IN_TURN: Guest = Guest {
     name: "has one hot function after the other",
     rounds: 1,
-    code: |a| calling(a, 60, 6000),
+    code: |a| calling(a, 60, 20_000),
     prepare: functions,
 };
 
