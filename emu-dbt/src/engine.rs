@@ -21,6 +21,7 @@
 use crate::background::{Background, Compile, Finished};
 use crate::code_cache::{Arena, ArenaError};
 use crate::codegen::{CompileError, Compiler, Trampoline};
+use crate::counters::Counters;
 use crate::options::Options;
 use crate::perf_map::PerfMap;
 use crate::region::Region;
@@ -43,35 +44,6 @@ pub enum DbtError {
     Compile(#[from] CompileError),
     #[error("--perf-map: {path} cannot be written: {0}", path = PerfMap::path().display())]
     PerfMap(std::io::Error),
-}
-
-/// What the engine did.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Counters {
-    pub retired_translated: u64,
-    pub regions_requested: u64,
-    pub regions_refused: u64,
-    pub regions_postponed: u64,
-    pub units_published: u64,
-    pub units_stale_before_use: u64,
-    pub units_killed: u64,
-    pub cache_flushes: u64,
-    pub guest_insns_compiled: u64,
-    pub guest_insns_lowered: u64,
-    pub compile_ns_foreground: u64,
-    pub compile_ns_background: u64,
-    pub entries: u64,
-    pub exits_link: u64,
-    pub exits_indirect: u64,
-    pub exits_stopped: u64,
-    pub exits_look_up: u64,
-    pub exits_fuel: u64,
-    pub exits_mxcsr: u64,
-    pub links_made: u64,
-    pub pages_not_where_they_were: u64,
-    pub units_rebound: u64,
-    pub units_not_worth_it: u64,
-    pub units_not_global: u64,
 }
 
 /// Executions after which a block whose unit found the code cache full asks again.
@@ -663,35 +635,8 @@ impl Engine for Dbt {
     }
 
     fn stats(&self) -> Vec<(&'static str, u64)> {
-        let c = &self.counters;
         let mut v = self.interp.stats();
-        v.extend([
-            ("retired_translated", c.retired_translated),
-            ("regions_requested", c.regions_requested),
-            ("regions_refused", c.regions_refused),
-            ("regions_postponed", c.regions_postponed),
-            ("units_published", c.units_published),
-            ("units_stale_before_use", c.units_stale_before_use),
-            ("units_killed", c.units_killed),
-            ("code_cache_flushes", c.cache_flushes),
-            ("code_bytes", self.arena.used() as u64),
-            ("guest_insns_compiled", c.guest_insns_compiled),
-            ("guest_insns_lowered", c.guest_insns_lowered),
-            ("compile_ns_foreground", c.compile_ns_foreground),
-            ("compile_ns_background", c.compile_ns_background),
-            ("unit_entries", c.entries),
-            ("unit_exits_link", c.exits_link),
-            ("unit_exits_indirect", c.exits_indirect),
-            ("unit_exits_stopped", c.exits_stopped),
-            ("unit_exits_look_up", c.exits_look_up),
-            ("unit_exits_fuel", c.exits_fuel),
-            ("unit_exits_mxcsr", c.exits_mxcsr),
-            ("links_made", c.links_made),
-            ("units_rebound", c.units_rebound),
-            ("units_not_worth_it", c.units_not_worth_it),
-            ("units_not_global", c.units_not_global),
-            ("pages_not_where_they_were", c.pages_not_where_they_were),
-        ]);
+        v.extend(self.counters.list(self.arena.used()));
         v
     }
 

@@ -11,6 +11,7 @@
 pub mod background;
 pub mod code_cache;
 pub mod codegen;
+pub mod counters;
 pub mod dump;
 pub mod engine;
 pub mod options;
