@@ -53,9 +53,11 @@ pub fn image() -> Vec<u8> {
                 iretq();
             }
         })?;
-        b.align(8);
+        // Away from code: writes beside code are another workload.
+        b.align(64);
         b.def("faults");
         b.quads(&[0]);
+        b.align(64);
         Ok(())
     })
 }

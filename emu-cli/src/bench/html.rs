@@ -154,7 +154,10 @@ fn table(report: &Report) -> String {
                 _ => ("", String::new()),
             };
             let (speedup, range) = m.speedup.map_or(("1".into(), String::new()), |s| {
-                let range = format!("{} to {}", figure(s.min), figure(s.max));
+                let range = match m.seconds.len() {
+                    1 => "one run".into(),
+                    _ => format!("{} to {}", figure(s.min), figure(s.max)),
+                };
                 (figure(s.median), range)
             });
             let background = match m.compile_background_seconds {
@@ -197,10 +200,13 @@ fn ablation(report: &Report, engine: &str) -> String {
     section(
         "What each optimisation contributes",
         &format!(
-            "<code>{}</code> with one optimisation off at a time, against everything on; {} paired rounds. \
+            "<code>{}</code> with one optimisation off at a time, against everything on; {}. \
              Optimisations overlap, so the factors do not multiply to the whole.",
             escape(engine),
-            report.ablation_rounds
+            match report.ablation_rounds {
+                1 => "one round, so a fifth more or less says nothing".into(),
+                n => format!("{n} paired rounds"),
+            }
         ),
         &format!(
             "{}{}<dl>\n{}</dl>\n",
@@ -335,7 +341,7 @@ fn method(report: &Report) -> String {
     section(
         "How it was measured",
         "Every round runs every guest under every engine in turn, on the virtual clock, so a run is a function of its \
-         inputs. Runs count only because instructions retired, final state and output agree. Compilation is part of the \
+         inputs; an engine that takes very long on a guest runs it once. Runs count only because instructions retired, final state and output agree. Compilation is part of the \
          time. The figures are this host's at that moment; the commands repeat them.",
         &body,
     )

@@ -13,7 +13,7 @@ pub const BEGIN: &str = "@init";
 pub const END: &str = "@done";
 const EXIT: &str = "isa-debug-exit,iobase=0xf4,iosize=1";
 /// How far `--quick` follows the boot.
-const QUICK_BOOT: u64 = 200_000_000;
+const QUICK_BOOT: u64 = 100_000_000;
 
 /// One guest to be measured.
 pub struct Guest {
@@ -190,7 +190,7 @@ fn boot(o: &BenchOptions) -> Result<Guest, String> {
     );
     guest.about = "Debian's amd64 kernel from its first instruction to user space".into();
     if o.quick {
-        guest.about += " (--quick: its first 200 million instructions)";
+        guest.about += " (--quick: its first 100 million instructions)";
         guest
             .words
             .extend(["--max-insns".into(), QUICK_BOOT.to_string()]);

@@ -24,7 +24,7 @@ fn part_class(names: &[String], name: &str) -> String {
     let i = match name {
         "interpreting" | "interpreted" => 0,
         "compiling" => 1,
-        "translated code" => 2,
+        "translated code" | "translated" => 2,
         _ => {
             let others = names.iter().filter(|n| *n != "interpreted");
             [3, 2, 4, 5][others.take_while(|n| *n != name).count() % 4]
