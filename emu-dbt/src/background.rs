@@ -15,6 +15,10 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 /// Few: what is hotter asks more often, and so is likelier to be there when there is room.
 const QUEUE: usize = 3;
 
+/// The thread's nice value.
+#[cfg(target_os = "linux")]
+const NICE: i32 = 5;
+
 /// A region and what became of it.
 pub struct Finished {
     pub region: Region,
@@ -49,6 +53,9 @@ impl Background {
         let thread = std::thread::Builder::new()
             .name("translator".to_owned())
             .spawn(move || {
+                // Where the host has one core to give, it is the guest's.
+                #[cfg(target_os = "linux")]
+                let _ = rustix::process::setpriority_process(None, NICE);
                 for region in inbox {
                     if stop.load(Relaxed) {
                         break;

@@ -8,8 +8,8 @@
 //! ```
 //!
 //! *Tag.* Links and jump-cache entries hold while the vCPU's tag does: TLB epoch and mode key in one word. A unit whose pages
-//! were found where they were compiled from is good for the tag under which that was checked; the check uses the TLB alone, so that
-//! it sets no accessed bit that the architecture would not.
+//! were found where they were compiled from is good for the tag under which that was checked; the check looks into the TLB and the
+//! page tables, but changes neither: it sets no accessed bit that the architecture would not.
 //!
 //! *Death.* When a block that a unit was made from is dropped, so is the unit: its links are cut, its code is freed. That happens
 //! in the dispatcher only, when no unit runs.
@@ -274,16 +274,18 @@ impl Dbt {
         }
         let root = cpu.rip & !0xfff;
         let at = |p: &crate::unit::Page| root.wrapping_add(p.delta as u64);
-        let good = u
-            .pages
-            .iter()
-            .all(|p| cpu.known_fetch_offset(at(p)) == Some(p.off));
+        // What is checked for global pages is checked for every address space.
+        let mut global = true;
+        let good = u.pages.iter().all(|p| {
+            cpu.peek_fetch(at(p)).is_some_and(|(off, g)| {
+                global &= g;
+                off == p.off
+            })
+        });
         if good {
             for p in &u.pages {
                 cpu.tlb.note_code(at(p));
             }
-            // What is checked for global pages is checked for every address space.
-            let global = u.pages.iter().all(|p| cpu.tlb.is_global(at(p)));
             u.checked = if crate::runtime::over_spaces(cpu) && !global {
                 self.counters.units_not_global += 1;
                 0

@@ -21,7 +21,8 @@ use rustc_hash::FxHashMap;
 pub const MAX_BYTES: usize = 32 << 20;
 /// Pages with an index of their own at most (some 3 MiB of indices).
 const MAX_PAGES: usize = 8192;
-const FAST: usize = 1 << 14;
+/// log2 of the entries in front of the index.
+const FAST_BITS: u32 = 16;
 /// Writes that hit a page's code, with nothing decoded between, until the page counts as data.
 const PATIENCE: u32 = 4;
 /// Targets of one indirect branch that are remembered.
@@ -106,7 +107,7 @@ impl Default for Cache {
             builder: Builder::default(),
             blocks: Vec::new(),
             pages: FxHashMap::default(),
-            fast: vec![NONE; FAST].into_boxed_slice(),
+            fast: vec![NONE; 1 << FAST_BITS].into_boxed_slice(),
             bytes: 0,
             generation: 0,
             targets: FxHashMap::default(),
@@ -120,7 +121,8 @@ impl Default for Cache {
 impl Cache {
     #[inline(always)]
     fn slot(off: u64, key: ModeKey) -> usize {
-        (off ^ off >> 14 ^ u64::from(key.bits()) << 5) as usize & (FAST - 1)
+        let x = (off ^ u64::from(key.bits()) << 20) as u32;
+        x.wrapping_mul(0x9e37_79b1) as usize >> (32 - FAST_BITS)
     }
 
     /// The block that begins at this RAM offset in this mode.

@@ -58,6 +58,20 @@ struct Step {
     wide: bool,
 }
 
+impl Step {
+    /// The 4 KiB page that a leaf leads to.
+    fn page(self, lin: u64, size: u64) -> PhysAddr {
+        let base = if self.wide {
+            self.entry & 0x000f_ffff_ffff_f000 & !(size - 1)
+        } else if size > 4096 {
+            self.entry & 0xffc0_0000 | (self.entry >> 13 & 0xff) << 32
+        } else {
+            self.entry & 0xffff_f000
+        };
+        PhysAddr((base | lin & (size - 1)) & !0xfff)
+    }
+}
+
 impl Vcpu {
     fn page_fault(&self, lin: u64, access: Access, who: Who, bits: u32) -> Fault {
         let fetch = access == Access::Exec
@@ -216,6 +230,54 @@ impl Vcpu {
         }
     }
 
+    /// What `who` may do by the rights of all entries on the way: read, write, execute.
+    fn rights(&self, who: Who, steps: &[Step]) -> (bool, bool, bool) {
+        let all = steps.iter().fold(W | U, |m, s| m & s.entry);
+        let nx = self.efer & efer::NXE != 0 && steps.iter().any(|s| s.entry & NX != 0 && s.wide);
+        let user_page = all & U != 0;
+        let writable = all & W != 0;
+        match who {
+            Who::User => (user_page, user_page && writable, user_page && !nx),
+            _ => {
+                let data = !user_page || who == Who::SupervisorAc || self.cr4 & cr4::SMAP == 0;
+                (
+                    data,
+                    data && (writable || self.cr0 & cr0::WP == 0),
+                    !(nx || user_page && self.cr4 & cr4::SMEP != 0),
+                )
+            }
+        }
+    }
+
+    fn is_global(&self, leaf: Step) -> bool {
+        leaf.entry & G != 0 && self.cr4 & cr4::PGE != 0
+    }
+
+    /// Where code at `lin` would be fetched from, as a RAM offset, and whether its page is global; nothing is changed by asking.
+    /// `None`: it would fault, set an accessed bit, or is not RAM; or INVLPG could miss it, since the TLB has not seen so large a
+    /// page there.
+    pub fn peek_fetch(&self, lin: u64) -> Option<(u64, bool)> {
+        if let Some(off) = self.known_fetch_offset(lin) {
+            return Some((off, self.tlb.is_global(lin)));
+        }
+        let who = self.tlb.who();
+        let long = self.efer & efer::LMA != 0;
+        if self.cr0 & cr0::PG == 0 || long && !self.canonical(lin) {
+            return None;
+        }
+        let (steps, n, size) = self.descend(lin, Access::Exec, who).ok()?;
+        let steps = &steps[..n];
+        let leaf = *steps.last()?;
+        let (.., exec) = self.rights(who, steps);
+        let seen = size == 4096 || self.tlb.knows_large(lin, size);
+        if !exec || !seen || steps.iter().any(|s| s.entry & A == 0) {
+            return None;
+        }
+        let phys = PhysAddr(leaf.page(lin, size).0 & self.a20);
+        let (off, _) = self.machine.ram.offset_of(phys)?;
+        Some((off | lin & 0xfff, self.is_global(leaf)))
+    }
+
     /// Checks rights, then sets A and D bits; `None`: an entry changed meanwhile, walk again.
     fn finish(
         &self,
@@ -226,21 +288,7 @@ impl Vcpu {
         size: u64,
     ) -> Result<Option<Walk>, Fault> {
         let leaf = *steps.last().expect("a walk has a leaf");
-        let all = steps.iter().fold(W | U, |m, s| m & s.entry);
-        let nx = self.efer & efer::NXE != 0 && steps.iter().any(|s| s.entry & NX != 0 && s.wide);
-        let user_page = all & U != 0;
-        let writable = all & W != 0;
-        let (read, write, exec) = match who {
-            Who::User => (user_page, user_page && writable, user_page && !nx),
-            _ => {
-                let data = !user_page || who == Who::SupervisorAc || self.cr4 & cr4::SMAP == 0;
-                (
-                    data,
-                    data && (writable || self.cr0 & cr0::WP == 0),
-                    !(nx || user_page && self.cr4 & cr4::SMEP != 0),
-                )
-            }
-        };
+        let (read, write, exec) = self.rights(who, steps);
         let allowed = match access {
             Access::Read => read,
             Access::Write => write,
@@ -275,15 +323,8 @@ impl Vcpu {
             }
         }
         let dirty = leaf.entry & D != 0 || access == Access::Write;
-        let base = if leaf.wide {
-            leaf.entry & 0x000f_ffff_ffff_f000 & !(size - 1)
-        } else if size > 4096 {
-            leaf.entry & 0xffc0_0000 | (leaf.entry >> 13 & 0xff) << 32
-        } else {
-            leaf.entry & 0xffff_f000
-        };
-        let page = PhysAddr((base | lin & (size - 1)) & !0xfff);
-        let global = leaf.entry & G != 0 && self.cr4 & cr4::PGE != 0;
+        let page = leaf.page(lin, size);
+        let global = self.is_global(leaf);
         Ok(Some(Walk {
             page,
             size,

@@ -277,6 +277,12 @@ impl Tlb {
         self.spaces[self.cur].code[i / 64] |= 1 << (i & 63);
     }
 
+    /// Whether INVLPG anywhere in the page of `size` bytes around `lin` is known to concern all of it.
+    pub fn knows_large(&self, lin: u64, size: u64) -> bool {
+        let cover = self.spaces[self.cur].large[(lin >> 63) as usize];
+        cover.is_some_and(|(at, mask)| lin & mask == at && mask & (size - 1) == 0)
+    }
+
     /// Whether the entry that serves `lin` is a global page's.
     pub fn is_global(&self, lin: u64) -> bool {
         let i = Set::index(lin);
