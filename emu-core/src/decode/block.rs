@@ -62,8 +62,12 @@ pub struct Profile {
 }
 
 impl Profile {
-    /// How hot a block must be to be translated: code that keeps changing twice as hot after each death of a translation.
+    /// How hot a block must be to be translated: code that keeps changing twice as hot after each death of a translation. What is
+    /// to be translated at first sight always is.
     pub fn worth(&self, threshold: u32) -> u32 {
+        if threshold <= 1 {
+            return threshold;
+        }
         threshold.saturating_mul(1 << self.deaths.get().min(16))
     }
 
