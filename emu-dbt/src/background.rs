@@ -84,6 +84,11 @@ impl Background {
         self.waiting.load(Relaxed) < QUEUE
     }
 
+    /// Whether regions wait already.
+    pub fn is_busy(&self) -> bool {
+        self.waiting.load(Relaxed) > 0
+    }
+
     /// Hands a region over; gives it back when the queue is full or the thread is gone.
     pub fn submit(&self, region: Region) -> Result<(), Region> {
         match &self.jobs {

@@ -54,6 +54,9 @@ enum Worker {
     There(Background),
 }
 
+/// Instructions in a region at most while others wait for the compiler: less of what is merely warm is compiled along.
+const BUSY_INSNS: u32 = 120;
+
 /// The engine behind `--engine tiered` and `--engine dbt`.
 pub struct Dbt {
     pub interp: Interp,
@@ -390,7 +393,13 @@ impl Dbt {
             return;
         }
         self.counters.regions_requested += 1;
-        let Some(region) = Region::gather(cpu, &self.interp.cache, n, self.options) else {
+        let mut options = self.options;
+        if let Worker::There(b) = &self.worker
+            && b.is_busy()
+        {
+            options.region_insns = options.region_insns.min(BUSY_INSNS);
+        }
+        let Some(region) = Region::gather(cpu, &self.interp.cache, n, options) else {
             self.counters.regions_refused += 1;
             return;
         };
