@@ -484,8 +484,8 @@ impl Dbt {
             self.flush();
             // It stays away for a while: what does not fit together would be compiled over and over.
             if let Some(b) = self.interp.cache.peek(region.root().off, region.key) {
-                let heat = &self.interp.cache.get(b).profile.heat;
-                heat.set(self.options.threshold.max(AFTER_FLUSH));
+                let p = &self.interp.cache.get(b).profile;
+                p.again(self.options.threshold.max(AFTER_FLUSH));
             }
             return;
         };
