@@ -7,6 +7,9 @@
 //! `programs/ENGINE/branches` what a link between blocks costs. Absolute figures belong to the machine that made them:
 //! compare two commits on one machine.
 
+mod common;
+
+use common::{PAGES, Program, RUN};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use emu_core::cpu::cpuid::CpuModel;
 use emu_core::engine::Engine;
@@ -22,20 +25,9 @@ use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 use std::sync::Arc;
 
-const CODE: u64 = 0x1000_0000;
-/// Not a multiple of the shadow TLB's reach away from the code.
-const DATA: u64 = 0x2004_0000;
-const STACK: u64 = 0x3010_0000;
-/// Data pages: more than a first-level data cache, fewer than the shadow TLB has entries.
-const PAGES: u64 = 64;
 /// Pages that programs write code to.
 const FRESH: u64 = 0x2020_0000;
 const FRESH_PAGES: u64 = 4;
-/// Instructions of one measured run.
-const RUN: u64 = 200_000;
-
-type Program = fn(&mut CodeAssembler) -> Result<(), IcedError>;
-
 /// Register arithmetic with flags that nobody reads.
 fn alu(a: &mut CodeAssembler) -> Result<(), IcedError> {
     let mut top = a.create_label();
@@ -197,23 +189,12 @@ fn x87(a: &mut CodeAssembler) -> Result<(), IcedError> {
     a.jmp(top)
 }
 
+/// The bench with pages for fresh code.
 fn bench(make: Program) -> UserBench {
-    let mut a = CodeAssembler::new(64).expect("64 is a bitness");
-    make(&mut a).expect("the programs encode");
-    let code = a.assemble(CODE).expect("the programs encode");
-    let mut b = UserBench::new("max");
-    b.map(CODE, Page::Code);
-    b.write(CODE, &code);
-    for p in 0..PAGES {
-        b.map(DATA + (p << 12), Page::ReadWrite);
-    }
+    let mut b = common::bench(make);
     for p in 0..FRESH_PAGES {
         b.map(FRESH + (p << 12), Page::Code);
     }
-    b.map(STACK, Page::ReadWrite);
-    b.cpu.gpr[4] = STACK + 0xff0;
-    b.cpu.gpr[6] = DATA;
-    b.cpu.rip = CODE;
     b
 }
 

@@ -5,10 +5,13 @@
 //! bench; the translator is warm, and waits for its compiler, so that all is translated. Throughput counts guest instructions in
 //! `compile` and `ablation`, transfers in `chain`, accesses in `tlb`. Figures belong to the machine that made them.
 
+mod common;
+
+use common::{CODE, PAGES, RUN, bench};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use emu_core::engine::Engine;
 use emu_core::interp::Interp;
-use emu_core::testing::{Page, UserBench};
+use emu_core::testing::UserBench;
 use emu_dbt::codegen::Compiler;
 use emu_dbt::options::SWITCHES;
 use emu_dbt::region::Region;
@@ -16,32 +19,7 @@ use emu_dbt::{Dbt, Options};
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 
-const CODE: u64 = 0x1000_0000;
-const DATA: u64 = 0x2004_0000;
-const STACK: u64 = 0x3010_0000;
-const PAGES: u64 = 64;
-/// Instructions of one measured run.
-const RUN: u64 = 200_000;
-
 type R = Result<(), IcedError>;
-
-/// Code at [`CODE`], pages of data, a stack.
-fn bench(make: fn(&mut CodeAssembler) -> R) -> UserBench {
-    let mut a = CodeAssembler::new(64).expect("64 is a bitness");
-    make(&mut a).expect("the programs encode");
-    let code = a.assemble(CODE).expect("the programs encode");
-    let mut b = UserBench::new("max");
-    b.map(CODE, Page::Code);
-    b.write(CODE, &code);
-    for p in 0..PAGES {
-        b.map(DATA + (p << 12), Page::ReadWrite);
-    }
-    b.map(STACK, Page::ReadWrite);
-    b.cpu.gpr[4] = STACK + 0xff0;
-    b.cpu.gpr[6] = DATA;
-    b.cpu.rip = CODE;
-    b
-}
 
 /// Hot at once, and compiled while the guest waits.
 fn options(off: &[&str]) -> Options {

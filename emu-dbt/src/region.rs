@@ -355,7 +355,10 @@ impl Gather<'_> {
     fn resolve(&mut self, n: usize, block: u32) -> Vec<(u64, usize)> {
         let node = &self.region.nodes[n];
         let context = node.context;
-        let back = self.cut(node.rip.wrapping_add(u64::from(node.bytes)));
+        let back = self
+            .region
+            .key
+            .cut(node.rip.wrapping_add(u64::from(node.bytes)));
         match node.tail {
             Tail::Next(e) | Tail::Jump(e) => self.want(e, context),
             Tail::Barrier(e) if passes(&node.code[node.code.len() - 1]) => self.want(e, context),
@@ -433,14 +436,6 @@ impl Gather<'_> {
         Some((callee, own))
     }
 
-    fn cut(&self, rip: u64) -> u64 {
-        if self.region.key.contains(ModeKey::CODE64) {
-            rip
-        } else {
-            rip & 0xffff_ffff
-        }
-    }
-
     fn want(&mut self, edge: Edge, context: usize) {
         let Edge::Exit(rip) = edge else { return };
         let Some(b) = self.find(rip) else { return };
@@ -492,13 +487,7 @@ impl Gather<'_> {
 
 /// How a block of the cache ends, with every edge still an exit.
 fn tail(b: &Block, rip: u64) -> Tail {
-    let cut = |v: u64| {
-        if b.key.contains(ModeKey::CODE64) {
-            v
-        } else {
-            v & 0xffff_ffff
-        }
-    };
+    let cut = |v: u64| b.key.cut(v);
     let next = Edge::Exit(cut(rip.wrapping_add(u64::from(b.bytes))));
     let last = &b.insns[b.insns.len() - 1];
     let target = |i: &Insn| Edge::Exit(cut(rip.wrapping_add(i.imm)));
@@ -512,7 +501,7 @@ fn tail(b: &Block, rip: u64) -> Tail {
     let Ok(code) = iced_x86::Code::try_from(usize::from(last.code)) else {
         return Tail::Far;
     };
-    if last.pfx & (pfx::REP | pfx::REPNE) != 0 && names_a_string(code.mnemonic()) {
+    if last.pfx & (pfx::REP | pfx::REPNE) != 0 && code.is_string_instruction() {
         return Tail::Repeat(next, Edge::Exit(cut(rip.wrapping_add(u64::from(last.off)))));
     }
     match code.flow_control() {
@@ -533,40 +522,6 @@ fn passes(x: &Instruction) -> bool {
         x.mnemonic(),
         Cli | Popf | Popfd | Popfq | Swapgs | Rdmsr | Wrmsr | Stac | Clac | In | Out
     ) || x.op0_register().is_segment_register()
-}
-
-/// Whether a mnemonic is a string instruction's (and perhaps another's too).
-fn names_a_string(m: iced_x86::Mnemonic) -> bool {
-    use iced_x86::Mnemonic::*;
-    matches!(
-        m,
-        Movsb
-            | Movsw
-            | Movsd
-            | Movsq
-            | Stosb
-            | Stosw
-            | Stosd
-            | Stosq
-            | Lodsb
-            | Lodsw
-            | Lodsd
-            | Lodsq
-            | Scasb
-            | Scasw
-            | Scasd
-            | Scasq
-            | Cmpsb
-            | Cmpsw
-            | Cmpsd
-            | Cmpsq
-            | Insb
-            | Insw
-            | Insd
-            | Outsb
-            | Outsw
-            | Outsd
-    )
 }
 
 /// The block's instructions in iced's form, from the bytes that it was built from.

@@ -11,7 +11,6 @@
 
 use crate::unit::{exit, scratch};
 use emu_core::cpu::flags::Lazy;
-use emu_core::cpu::mode::ModeKey;
 use emu_core::cpu::width::Width;
 use emu_core::decode::insn::{Flow, Insn};
 use emu_core::fault::{Fault, R, Stop, vector};
@@ -108,14 +107,6 @@ pub fn set_tag(cpu: &mut Vcpu, tag: u64) {
     cpu.scratch[scratch::JUMPS] = cpu.scratch[scratch::ALL_JUMPS] + part as u64;
 }
 
-fn cut(key: ModeKey, rip: u64) -> u64 {
-    if key.contains(ModeKey::CODE64) {
-        rip
-    } else {
-        rip & 0xffff_ffff
-    }
-}
-
 /// Brings the flags that compiled code kept as operands into the vCPU.
 fn settle_flags(cpu: &mut Vcpu, info: Info) {
     let (a, b) = (cpu.scratch[scratch::F0], cpu.scratch[scratch::F1]);
@@ -148,10 +139,9 @@ fn settle_flags(cpu: &mut Vcpu, info: Info) {
 fn stop(cpu: &mut Vcpu, clock: u64, info: Info) {
     settle_flags(cpu, info);
     cpu.retired = clock.wrapping_add(cpu.scratch[scratch::END]) + info.idx();
-    cpu.rip = cut(
-        cpu.key,
-        cpu.scratch[scratch::BASE].wrapping_add(info.delta()),
-    );
+    cpu.rip = cpu
+        .key
+        .cut(cpu.scratch[scratch::BASE].wrapping_add(info.delta()));
     if cpu.stop == Stop::NonCanonical {
         let v = if info.is_stack() {
             vector::SS
@@ -465,7 +455,7 @@ fn run_handler(cpu: &mut Vcpu, insn: &Insn, clock: u64, info: Info) -> u64 {
     cpu.scratch[scratch::CALLED] += 1;
     let key = cpu.key;
     let at = cpu.scratch[scratch::BASE].wrapping_add(info.delta());
-    let block = cut(key, at.wrapping_sub(u64::from(insn.off)));
+    let block = key.cut(at.wrapping_sub(u64::from(insn.off)));
     cpu.gpr[reg::BLOCK] = block;
     cpu.rip = block;
     let flow = (insn.run)(cpu, insn, &[]);
@@ -475,7 +465,7 @@ fn run_handler(cpu: &mut Vcpu, insn: &Insn, clock: u64, info: Info) -> u64 {
             cpu.leave = false;
             cpu.retired += info.idx() + 1;
             if !info.leaves_rip() {
-                cpu.rip = cut(key, at.wrapping_add(u64::from(insn.len)));
+                cpu.rip = key.cut(at.wrapping_add(u64::from(insn.len)));
             }
             if flow == Flow::Left || !cpu.events.is_empty() {
                 return exit::LOOK_UP;
@@ -490,7 +480,7 @@ fn run_handler(cpu: &mut Vcpu, insn: &Insn, clock: u64, info: Info) -> u64 {
         Flow::Stopped => {
             cpu.leave = false;
             cpu.retired += info.idx();
-            cpu.rip = cut(key, at);
+            cpu.rip = key.cut(at);
             if cpu.stop == Stop::NonCanonical {
                 let stack = emu_core::interp::ea::faults_as_stack(insn);
                 let v = if stack { vector::SS } else { vector::GP };

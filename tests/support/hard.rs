@@ -6,8 +6,9 @@
 //! registers and RAM. (The same kinds of guests print what they see in `images/src/systests/stress.rs`.)
 
 use crate::machines::Noise;
+use crate::machines::long_mode;
 use emu_core::addr::PhysAddr;
-use emu_core::cpu::segment::{Segment, TableReg, attr};
+use emu_core::cpu::segment::TableReg;
 use emu_core::mem::phys::Ram;
 use emu_core::testing::vcpu;
 use emu_core::vcpu::Vcpu;
@@ -437,17 +438,7 @@ pub fn machine(guest: &Guest, rounds: u64) -> Vcpu {
     put(ram, CODE, &assembled(CODE, guest.code));
     // Without gates, whatever goes wrong in a guest is a triple fault.
     cpu.idtr = TableReg { base: 0, limit: 0 };
-    let segment = |selector, extra| Segment {
-        selector,
-        attr: attr::P | attr::S | attr::ACCESSED | attr::WRITE_READ | attr::G | extra,
-        limit: u32::MAX,
-        base: 0,
-    };
-    for n in [0, 2, 3, 4, 5] {
-        cpu.set_segment(n, segment(16, attr::DB));
-    }
-    cpu.set_segment(1, segment(8, attr::CODE | attr::L));
-    (cpu.cr0, cpu.cr3, cpu.cr4, cpu.efer) = (0x8001_0033, PML4, 0x620, 0xd00);
+    long_mode(&mut cpu, PML4);
     cpu.gpr[..16].fill(0);
     (cpu.gpr[4], cpu.gpr[15]) = (STACK, rounds);
     cpu.rip = CODE;

@@ -263,3 +263,18 @@ pub fn noise(r: &mut Noise, model: &Arc<CpuModel>) -> Vcpu {
     cpu.refresh_mode();
     cpu
 }
+
+/// 64-bit mode at privilege level 0 with flat segments: 8 is code, 16 is data.
+pub fn long_mode(cpu: &mut Vcpu, cr3: u64) {
+    let segment = |selector, extra| Segment {
+        selector,
+        attr: attr::P | attr::S | attr::ACCESSED | attr::WRITE_READ | attr::G | extra,
+        limit: u32::MAX,
+        base: 0,
+    };
+    for n in [0, 2, 3, 4, 5] {
+        cpu.set_segment(n, segment(16, attr::DB));
+    }
+    cpu.set_segment(1, segment(8, attr::CODE | attr::L));
+    (cpu.cr0, cpu.cr3, cpu.cr4, cpu.efer) = (0x8001_0033, cr3, 0x620, 0xd00);
+}

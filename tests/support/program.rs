@@ -5,10 +5,11 @@
 //! and interrupt goes to a handler that picks another block. Some instructions patch others' immediates, some any byte of the
 //! code. R15 counts blocks down to a HLT; R14 is the generator of indirect jumps; R13 counts loops.
 
+use crate::machines::long_mode;
 use crate::machines::{Noise, RAM};
 use emu_core::addr::PhysAddr;
 use emu_core::cpu::cpuid::CpuModel;
-use emu_core::cpu::segment::{Segment, TableReg, attr};
+use emu_core::cpu::segment::TableReg;
 use emu_core::machine::{Clock, Machine};
 use emu_core::mem::phys::Ram;
 use emu_core::vcpu::Vcpu;
@@ -289,17 +290,7 @@ pub fn program(r: &mut Noise, model: &Arc<CpuModel>) -> Vcpu {
         base: IDT,
         limit: 0xfff,
     };
-    let segment = |selector, extra| Segment {
-        selector,
-        attr: attr::P | attr::S | attr::ACCESSED | attr::WRITE_READ | attr::G | extra,
-        limit: u32::MAX,
-        base: 0,
-    };
-    for n in [0, 2, 3, 4, 5] {
-        cpu.set_segment(n, segment(16, attr::DB));
-    }
-    cpu.set_segment(1, segment(8, attr::CODE | attr::L));
-    (cpu.cr0, cpu.cr3, cpu.cr4, cpu.efer) = (0x8001_0033, 0x1000, 0x620, 0xd00);
+    long_mode(&mut cpu, 0x1000);
     for n in [0, 1, 2, 3, 8, 9, 10, 11, 12, 14] {
         cpu.gpr[n] = r.next();
     }

@@ -206,10 +206,10 @@ fn vex_w_outside_64_bit_code_is_the_vendors_choice() {
     use crate::decode::insn::pfx;
     use crate::decode::table::Ctx;
     let refused = |model: &str, key: ModeKey, w: u8, op: u8| {
-        let model = CpuModel::parse(model).unwrap();
+        let model = CpuModel::parse(model).expect("a CPU model");
         let ctx = Ctx { key, model: &model };
         let code = [0xc4, 0xe3, 0x79 | w << 7, op, 0xc0, 0];
-        let (insn, _) = decode_one(&code, CODE, &ctx).unwrap();
+        let (insn, _) = decode_one(&code, CODE, &ctx).expect("a known encoding");
         insn.pfx & pfx::REFUSED != 0
     };
     let code32 = ModeKey::PROTECTED | ModeKey::CODE32;

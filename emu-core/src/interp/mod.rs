@@ -177,18 +177,14 @@ impl Interp {
             cpu.retired += count as u64;
             let whole = count == b.insns.len();
             if !whole {
-                cpu.rip = cut(cpu, rip.wrapping_add(u64::from(b.insns[count].off)));
+                cpu.rip = cpu.key.cut(rip.wrapping_add(u64::from(b.insns[count].off)));
                 return None;
             }
             if b.ends != Ends::Branch {
                 if b.ends != Ends::Far {
                     // The key may have changed with the instruction; RIP is cut by the code size it ran under.
                     let next = rip.wrapping_add(u64::from(b.bytes));
-                    cpu.rip = if b.key.contains(ModeKey::CODE64) {
-                        next
-                    } else {
-                        next & 0xffff_ffff
-                    };
+                    cpu.rip = b.key.cut(next);
                 }
                 if b.ends != Ends::No {
                     self.note(rip, n);
@@ -253,10 +249,9 @@ impl Interp {
         {
             return;
         }
-        cpu.rip = cut(
-            cpu,
-            cpu.gpr[reg::BLOCK].wrapping_add(u64::from(cpu.stop_off)),
-        );
+        cpu.rip = cpu
+            .key
+            .cut(cpu.gpr[reg::BLOCK].wrapping_add(u64::from(cpu.stop_off)));
         if flow == Flow::Left {
             return;
         }
@@ -327,11 +322,7 @@ impl Interp {
         cpu.retired += 1;
         if !last || matches!(ends, Ends::No | Ends::Barrier) {
             let next = rip.wrapping_add(u64::from(insn.len));
-            cpu.rip = if key.contains(ModeKey::CODE64) {
-                next
-            } else {
-                next & 0xffff_ffff
-            };
+            cpu.rip = key.cut(next);
         }
         true
     }
@@ -419,14 +410,4 @@ fn within_limit(cpu: &Vcpu, b: &block::Block, count: &mut usize) -> bool {
         .count();
     *count = (*count).min(fits);
     *count > 0
-}
-
-/// RIP as wide as the code is.
-#[inline(always)]
-fn cut(cpu: &Vcpu, rip: u64) -> u64 {
-    if cpu.key.contains(ModeKey::CODE64) {
-        rip
-    } else {
-        rip & 0xffff_ffff
-    }
 }

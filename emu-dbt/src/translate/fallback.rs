@@ -53,6 +53,28 @@ impl Translator<'_, '_> {
         self.iconst(address)
     }
 
+    /// Calls the handler from a cold block; how the unit is to return.
+    pub fn run_handler(&mut self, i: &Insn) -> Value {
+        self.write_back();
+        self.pass_flags();
+        let info = self.info();
+        let insn = self.owned_insn(i);
+        self.call_helper(runtime::call as *const () as usize, insn, info)
+    }
+
+    /// Returns with what a handler gave unless that is 0: it did not complete. What comes next may be a rare way itself.
+    pub fn leave_unless_done(&mut self, code: Value, rare: bool) {
+        let (out, on) = (self.b.create_block(), self.b.create_block());
+        self.b.set_cold_block(out);
+        if rare {
+            self.b.set_cold_block(on);
+        }
+        self.b.ins().brif(code, out, &[], on, &[]);
+        self.at(out);
+        self.b.ins().return_(&[code]);
+        self.at(on);
+    }
+
     /// Runs one instruction within its block by its handler.
     pub fn call_handler(&mut self, x: &Instruction, i: &Insn) {
         self.pages.clear();
@@ -61,12 +83,7 @@ impl Translator<'_, '_> {
         let info = self.info();
         let insn = self.owned_insn(i);
         let code = self.call_helper(runtime::call as *const () as usize, insn, info);
-        let (out, on) = (self.b.create_block(), self.b.create_block());
-        self.b.set_cold_block(out);
-        self.b.ins().brif(code, out, &[], on, &[]);
-        self.at(out);
-        self.b.ins().return_(&[code]);
-        self.at(on);
+        self.leave_unless_done(code, false);
         // The helper has brought the flags into the vCPU; where the handler leaves them alone, their operands are still good.
         if x.rflags_modified() & super::flags::ARITH != 0 {
             self.flags = Flags::Mem;

@@ -2,7 +2,6 @@
 
 use super::Translator;
 use super::guest::int;
-use crate::runtime;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::I64;
 use cranelift_codegen::ir::{InstBuilder, Value};
@@ -173,18 +172,8 @@ pub fn divide(t: &mut Translator, x: &Instruction, i: &Insn) -> bool {
     t.b.ins().jump(done, &[q.into(), r.into()]);
     t.at(slow);
     let flags = t.flags;
-    t.write_back();
-    t.pass_flags();
-    let info = t.info();
-    let insn = t.owned_insn(i);
-    let code = t.call_helper(runtime::call as *const () as usize, insn, info);
-    let (out, on) = (t.b.create_block(), t.b.create_block());
-    t.b.set_cold_block(out);
-    t.b.set_cold_block(on);
-    t.b.ins().brif(code, out, &[], on, &[]);
-    t.at(out);
-    t.b.ins().return_(&[code]);
-    t.at(on);
+    let code = t.run_handler(i);
+    t.leave_unless_done(code, true);
     let q = t.load_own(I64, emu_core::layout::GPR);
     let r = t.load_own(I64, emu_core::layout::GPR + 8 * reg::RDX);
     t.b.ins().jump(done, &[q.into(), r.into()]);

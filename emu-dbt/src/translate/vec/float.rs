@@ -283,13 +283,7 @@ fn compare(t: &mut Translator, x: &Instruction, i: &Insn) -> bool {
     t.b.ins().brif(unordered, cold, &[], hot, &[]);
     t.at(cold);
     let code = t.run_handler(i);
-    let (out, on) = (t.b.create_block(), t.b.create_block());
-    t.b.set_cold_block(out);
-    t.b.set_cold_block(on);
-    t.b.ins().brif(code, out, &[], on, &[]);
-    t.at(out);
-    t.b.ins().return_(&[code]);
-    t.at(on);
+    t.leave_unless_done(code, true);
     let res = t.load_own(I64, layout::FLAGS_RES);
     let aux = t.load_own(I64, layout::FLAGS_AUX);
     let one = t.b.ins().iconst(I8, 1);

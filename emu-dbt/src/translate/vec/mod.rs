@@ -22,7 +22,6 @@ pub use table::lowering;
 use super::Translator;
 use crate::options::Options;
 use crate::region::Region;
-use crate::runtime;
 use cranelift_codegen::ir::types::{F32, F32X4, F64, F64X2, I8X16, I32X4, I64, I64X2};
 use cranelift_codegen::ir::{Endianness, InstBuilder, MemFlagsData, Type, Value};
 use cranelift_frontend::{FunctionBuilder, Variable};
@@ -354,15 +353,6 @@ impl Translator<'_, '_> {
         let code = self.run_handler(i);
         self.b.ins().return_(&[code]);
         self.at(on);
-    }
-
-    /// Calls the handler from a cold block; how the unit is to return.
-    fn run_handler(&mut self, i: &Insn) -> Value {
-        self.write_back();
-        self.pass_flags();
-        let info = self.info();
-        let insn = self.owned_insn(i);
-        self.call_helper(runtime::call as *const () as usize, insn, info)
     }
 
     /// 16 bytes of memory; with `aligned` at an even place only.
