@@ -87,7 +87,7 @@ pub struct Vcpu {
     /// Instructions retired before the running block.
     pub retired: u64,
     /// Words that a translating engine keeps where its code reaches them; they mean nothing to anyone else.
-    pub scratch: [u64; 16],
+    pub scratch: [u64; 20],
 
     /// YMM0 to YMM15 as four 64-bit lanes.
     pub vec: [[u64; 4]; 16],
@@ -172,7 +172,7 @@ impl Vcpu {
             key: ModeKey::empty(),
             tlb: Tlb::default(),
             retired: 0,
-            scratch: [0; 16],
+            scratch: [0; 20],
             vec: [[0; 4]; 16],
             mxcsr: 0x1f80,
             fpu: Fpu::default(),

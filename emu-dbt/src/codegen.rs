@@ -33,7 +33,8 @@ fn flags(verify: bool) -> Result<settings::Flags, CompileError> {
     let mut b = settings::builder();
     let on = |v| if v { "true" } else { "false" };
     for (name, value) in [
-        ("opt_level", "speed"),
+        // The e-graph pass takes a third of the time and finds little in what translation leaves (see README).
+        ("opt_level", "none"),
         ("regalloc_algorithm", "backtracking"),
         ("enable_verifier", on(verify)),
         // What tail calls ask for.
@@ -101,23 +102,30 @@ impl Compiler {
         self.run(region, true)
     }
 
-    fn run(&mut self, region: &Region, text: bool) -> Result<Explained, CompileError> {
-        let began = Instant::now();
+    /// Puts the region's IR into `context`.
+    fn build(&mut self, region: &Region, all_seen: bool) -> Result<Compiled, &'static str> {
         self.context.clear();
         self.context.func.signature = unit_signature();
         let mut out = Compiled::default();
+        let config = self.isa.frontend_config();
         let b = FunctionBuilder::new(&mut self.context.func, &mut self.builder);
-        if let Err(why) = translate::translate(
-            b,
-            region,
-            self.options,
-            self.isa.frontend_config(),
-            &mut out,
-        ) {
-            // The builder keeps what a finished function would have cleared.
-            self.builder = FunctionBuilderContext::new();
-            return Err(CompileError::Translate(why));
+        match translate::translate(b, region, self.options, all_seen, config, &mut out) {
+            Ok(()) => Ok(out),
+            Err(why) => {
+                // The builder keeps what a finished function would have cleared.
+                self.builder = FunctionBuilderContext::new();
+                Err(why)
+            }
         }
+    }
+
+    fn run(&mut self, region: &Region, text: bool) -> Result<Explained, CompileError> {
+        let began = Instant::now();
+        let mut out = match self.build(region, false) {
+            Err(translate::UNSEEN) => self.build(region, true),
+            built => built,
+        }
+        .map_err(CompileError::Translate)?;
         let mut ir = String::new();
         if text {
             ir = self.context.func.display().to_string();

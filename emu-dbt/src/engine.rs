@@ -345,6 +345,7 @@ impl Dbt {
             f(cpu, code)
         };
         crate::runtime::end_float(cpu);
+        crate::runtime::settle_pending(cpu);
         self.counters.retired_translated += cpu.retired - before;
         result
     }

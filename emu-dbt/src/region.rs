@@ -244,6 +244,18 @@ impl Region {
         post
     }
 
+    /// How many edges lead to each block; one from outside leads to the root.
+    pub fn ways_in(&self) -> Vec<u32> {
+        let mut ways = vec![0; self.nodes.len()];
+        ways[0] = 1;
+        for n in self.order() {
+            for s in self.successors(n) {
+                ways[s] += 1;
+            }
+        }
+        ways
+    }
+
     /// The blocks that may follow a block within the region.
     pub fn successors(&self, n: usize) -> impl Iterator<Item = usize> {
         let pair = match self.nodes[n].tail {

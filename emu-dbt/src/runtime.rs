@@ -40,17 +40,18 @@ pub enum FlagKind {
 ///
 /// Bits 31:0 distance of its RIP from the root's, 39:32 its number in its block, 43:40 [`FlagKind`], 45:44 log2 of the flags'
 /// width in bytes, 51:46 size of the access, 52 the operand is in the stack segment, 53 the instruction ends its
-/// block, 54 it leaves RIP in the vCPU.
+/// block, 54 it leaves RIP in the vCPU, 63:56 instructions retired between the clock and this block.
 #[derive(Clone, Copy, Debug)]
 pub struct Info(pub u64);
 
 impl Info {
-    pub fn new(delta: i32, idx: u8, kind: FlagKind, width: u8) -> Self {
+    pub fn new(delta: i32, idx: u8, since: u8, kind: FlagKind, width: u8) -> Self {
         Self(
             u64::from(delta as u32)
                 | u64::from(idx) << 32
                 | (kind as u64) << 40
-                | u64::from(width) << 44,
+                | u64::from(width) << 44
+                | u64::from(since) << 56,
         )
     }
     pub fn size(self, bytes: u8) -> Self {
@@ -67,6 +68,12 @@ impl Info {
     }
     fn idx(self) -> u64 {
         self.0 >> 32 & 0xff
+    }
+    /// The retired count where the block began.
+    fn block_began(self, cpu: &Vcpu, clock: u64) -> u64 {
+        clock
+            .wrapping_add(cpu.scratch[scratch::END])
+            .wrapping_add(self.0 >> 56)
     }
     fn bytes(self) -> u64 {
         self.0 >> 46 & 63
@@ -107,8 +114,40 @@ pub fn set_tag(cpu: &mut Vcpu, tag: u64) {
     cpu.scratch[scratch::JUMPS] = cpu.scratch[scratch::ALL_JUMPS] + part as u64;
 }
 
-/// Brings the flags that compiled code kept as operands into the vCPU.
+/// What stands in [`scratch::KIND`] beside operands of this kind and log2 of their width in bytes.
+pub fn kind_word(kind: FlagKind, width: u8) -> u64 {
+    u64::from(width) << 4 | kind as u64
+}
+
+/// Brings the flags that compiled code kept as operands into the vCPU's lazy record.
 fn settle_flags(cpu: &mut Vcpu, info: Info) {
+    match info.0 >> 40 & 0x3f {
+        0 => settle_pending(cpu),
+        word => settle_word(cpu, word),
+    }
+}
+
+/// The same for those that a unit left as operands.
+#[inline]
+pub fn settle_pending(cpu: &mut Vcpu) {
+    match cpu.scratch[scratch::KIND] {
+        0 => {}
+        word => settle_word(cpu, word),
+    }
+}
+
+/// The same as a helper.
+///
+/// # Safety
+/// As [`read`].
+pub unsafe extern "C" fn settle(cpu: *mut Vcpu, _: u64, _: u64, _: u64) -> u64 {
+    // SAFETY: as `read`.
+    settle_pending(unsafe { &mut *cpu });
+    0
+}
+
+fn settle_word(cpu: &mut Vcpu, word: u64) {
+    cpu.scratch[scratch::KIND] = 0;
     let (a, b) = (cpu.scratch[scratch::F0], cpu.scratch[scratch::F1]);
     fn of<W: Width>(kind: u64, a: u64, b: u64) -> Lazy {
         let (x, y) = (W::from_u64(a), W::from_u64(b));
@@ -122,10 +161,9 @@ fn settle_flags(cpu: &mut Vcpu, info: Info) {
             _ => keep_cf(Lazy::sub(W::from_u64(a.wrapping_add(1)), one, x)),
         }
     }
-    cpu.flags = match info.0 >> 40 & 15 {
-        0 => return,
+    cpu.flags = match word & 15 {
         1 => Lazy { res: a, aux: b },
-        kind => match info.0 >> 44 & 3 {
+        kind => match word >> 4 & 3 {
             0 => of::<u8>(kind, a, b),
             1 => of::<u16>(kind, a, b),
             2 => of::<u32>(kind, a, b),
@@ -138,7 +176,7 @@ fn settle_flags(cpu: &mut Vcpu, info: Info) {
 #[cold]
 fn stop(cpu: &mut Vcpu, clock: u64, info: Info) {
     settle_flags(cpu, info);
-    cpu.retired = clock.wrapping_add(cpu.scratch[scratch::END]) + info.idx();
+    cpu.retired = info.block_began(cpu, clock) + info.idx();
     cpu.rip = cpu
         .key
         .cut(cpu.scratch[scratch::BASE].wrapping_add(info.delta()));
@@ -409,7 +447,7 @@ pub mod kept {
     #[cfg(all(target_arch = "x86_64", not(windows)))]
     const RESULT: usize = emu_core::layout::SCRATCH + 8 * scratch::RESULT;
 
-    kept!(read, write, claim);
+    kept!(read, write, claim, settle);
 }
 
 /// The current instruction is to be run alone, by the interpreter; nothing of it was done.
@@ -431,7 +469,7 @@ pub unsafe extern "C" fn alone(cpu: *mut Vcpu, _: u64, clock: u64, info: u64) ->
 pub unsafe extern "C" fn tsc(cpu: *mut Vcpu, _: u64, clock: u64, info: u64) -> u64 {
     // SAFETY: as `read`.
     let cpu = unsafe { &*cpu };
-    cpu.tsc_after(clock.wrapping_add(cpu.scratch[scratch::END]) + Info(info).idx())
+    cpu.tsc_after(Info(info).block_began(cpu, clock) + Info(info).idx())
 }
 
 /// Runs an instruction by its handler; 0, or how the unit is to return ([`exit`]).
@@ -451,7 +489,7 @@ fn run_handler(cpu: &mut Vcpu, insn: &Insn, clock: u64, info: Info) -> u64 {
     // SAFETY: the engine has put the address of a table with a word for each iced-x86 code here (`Dbt::enter`).
     unsafe { *(cpu.scratch[scratch::CALLS] as *mut u64).add(usize::from(insn.code)) += 1 };
     settle_flags(cpu, info);
-    cpu.retired = clock.wrapping_add(cpu.scratch[scratch::END]);
+    cpu.retired = info.block_began(cpu, clock);
     cpu.scratch[scratch::CALLED] += 1;
     let key = cpu.key;
     let at = cpu.scratch[scratch::BASE].wrapping_add(info.delta());

@@ -9,18 +9,19 @@
 //! patching code over and over moves no memory. A page whose code is overwritten several times with nothing decoded between is
 //! being written as data: all its blocks die at once, and writes to it become direct.
 //!
-//! When blocks outgrow [`MAX_BYTES`] all go at once: what is hot is decoded again within microseconds.
+//! When blocks outgrow [`MAX_BYTES`] all go but those that some translation holds: the others, if they are hot, are decoded again
+//! within microseconds, but a translation costs milliseconds.
 
 use super::block::{Block, Builder, Link};
 use crate::cpu::mode::ModeKey;
 use crate::mem::phys::Ram;
 use iced_x86::{Code, FlowControl};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 /// Host memory for decoded instructions, about.
-pub const MAX_BYTES: usize = 32 << 20;
-/// Pages with an index of their own at most (some 3 MiB of indices).
-const MAX_PAGES: usize = 8192;
+pub const MAX_BYTES: usize = 48 << 20;
+/// Pages with an index of their own at most (some 5 MiB of indices).
+const MAX_PAGES: usize = 16384;
 /// log2 of the entries in front of the index.
 const FAST_BITS: u32 = 16;
 /// Writes that hit a page's code, with nothing decoded between, until the page counts as data.
@@ -82,6 +83,8 @@ pub struct Cache {
     /// Names of blocks, checked against the block itself.
     fast: Box<[u32]>,
     bytes: usize,
+    /// What `bytes` may grow to: [`MAX_BYTES`], in tests less.
+    pub most_bytes: usize,
     generation: u64,
     /// Where indirect branches went, by block.
     targets: FxHashMap<u32, Vec<u64>>,
@@ -109,6 +112,7 @@ impl Default for Cache {
             pages: FxHashMap::default(),
             fast: vec![NONE; 1 << FAST_BITS].into_boxed_slice(),
             bytes: 0,
+            most_bytes: MAX_BYTES,
             generation: 0,
             targets: FxHashMap::default(),
             threshold: u32::MAX,
@@ -216,21 +220,18 @@ impl Cache {
 
     /// Takes a new block in; the caller protects its pages. Returns its name.
     pub fn insert(&mut self, mut b: Block, ram: &Ram) -> u32 {
-        if self.bytes > MAX_BYTES || self.pages.len() > MAX_PAGES {
-            self.flush(ram);
+        if self.bytes > self.most_bytes || self.pages.len() > MAX_PAGES {
+            self.make_room(ram);
         }
         self.stats.blocks_built += 1;
         self.stats.instructions_decoded += b.insns.len() as u64;
         let (off, key) = (b.off, b.key);
         b.profile.again(self.threshold);
-        let chunk = PageIndex::chunk(off);
-        let last = ((off & 0xfff) + u64::from(b.bytes)).clamp(1, 0x1000) - 1;
         let known = self.fast[Self::slot(off, key)];
         let known = match self.blocks.get(known as usize) {
             Some(old) if old.off == off && old.key == key => Some(known),
             _ => self.name(off, key),
         };
-        let second = b.second;
         let n = match known {
             Some(n) => {
                 let old = &mut self.blocks[n as usize];
@@ -250,21 +251,36 @@ impl Cache {
                 n
             }
             None => {
-                let n = self.blocks.len() as u32;
                 let insns = b.insns.as_slice().to_vec();
                 self.builder.spare = std::mem::replace(&mut b.insns, insns);
-                let index = self.pages.entry(off >> 12).or_default();
-                b.next = std::mem::replace(&mut index.starts[chunk], n);
-                self.blocks.push(b);
-                n
+                self.name_new(b)
             }
         };
-        self.bytes += Self::size(&self.blocks[n as usize]);
         self.fast[Self::slot(off, key)] = n;
-        let index = self.pages.entry(off >> 12).or_default();
-        index.reach = index.reach.max((last as usize >> 6) - chunk);
+        self.note_extent(n);
+        n
+    }
+
+    /// Gives a block that has no name yet one.
+    fn name_new(&mut self, mut b: Block) -> u32 {
+        let n = self.blocks.len() as u32;
+        let index = self.pages.entry(b.off >> 12).or_default();
+        b.next = std::mem::replace(&mut index.starts[PageIndex::chunk(b.off)], n);
+        self.blocks.push(b);
+        n
+    }
+
+    /// Counts a block's memory, and its bytes in the indices of its pages.
+    fn note_extent(&mut self, n: u32) {
+        let b = &self.blocks[n as usize];
+        self.bytes += Self::size(b);
+        let last = ((b.off & 0xfff) + u64::from(b.bytes)).clamp(1, 0x1000) - 1;
+        let index = self.pages.entry(b.off >> 12).or_default();
+        index.reach = index
+            .reach
+            .max((last as usize >> 6) - PageIndex::chunk(b.off));
         index.hits = 0;
-        if let Some(s) = second {
+        if let Some(s) = b.second {
             // Links do not look at second pages: none may lead here.
             self.generation = self.generation.wrapping_add(1 << 40);
             let index = self.pages.entry(s >> 12).or_default();
@@ -278,7 +294,6 @@ impl Cache {
             index.guests.retain(|&m| m != n && ends_here(m));
             index.guests.push(n);
         }
-        n
     }
 
     /// Bytes of `b` on the page: (offset, length); `None`: it is dead or has none.
@@ -350,15 +365,49 @@ impl Cache {
         });
     }
 
+    /// Drops all but what translations hold; everything, where that would not be enough.
+    fn make_room(&mut self, ram: &Ram) {
+        let held = |b: &Block| b.profile.translated.get() && !b.insns.is_empty();
+        let kept = || self.blocks.iter().filter(|b| held(b));
+        let size: usize = kept().map(Self::size).sum();
+        let pages: FxHashSet<u64> = kept().map(|b| b.off >> 12).collect();
+        if size > self.most_bytes / 2 || pages.len() > MAX_PAGES / 4 {
+            return self.flush(ram);
+        }
+        let blocks = std::mem::take(&mut self.blocks);
+        let mut targets = std::mem::take(&mut self.targets);
+        self.clear(ram);
+        for (old, mut b) in blocks.into_iter().enumerate() {
+            if !held(&b) {
+                continue;
+            }
+            b.links = [Link::NONE; 2];
+            let pages = [Some(b.off >> 12), b.second.map(|s| s >> 12)];
+            for (o, l) in pages.iter().flatten().filter_map(|&p| Self::extent(&b, p)) {
+                ram.add_code(o, l);
+            }
+            let n = self.name_new(b);
+            self.note_extent(n);
+            if let Some(t) = targets.remove(&(old as u32)) {
+                self.targets.insert(n, t);
+            }
+        }
+    }
+
     /// Drops everything.
     pub fn flush(&mut self, ram: &Ram) {
-        self.stats.cache_flushes += 1;
-        self.generation = self.generation.wrapping_add(1 << 40);
         for b in &self.blocks {
             if b.profile.translated.get() {
                 self.untranslate.push((b.off, b.key));
             }
         }
+        self.clear(ram);
+    }
+
+    /// Leaves no block; the translations of those that there were are the caller's business.
+    fn clear(&mut self, ram: &Ram) {
+        self.stats.cache_flushes += 1;
+        self.generation = self.generation.wrapping_add(1 << 40);
         for page in self.pages.keys() {
             ram.clear_code(page << 12, 0x1000);
         }

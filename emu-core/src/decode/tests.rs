@@ -152,6 +152,45 @@ fn a_page_written_as_data_loses_its_code_at_once() {
 }
 
 #[test]
+fn a_full_cache_keeps_what_translations_hold() {
+    let (mut b, page) = bench();
+    for at in (0..0x1000).step_by(4) {
+        b.write(CODE + at, &[0xff, 0xc0, 0xeb, 0]);
+    }
+    let ram = &b.cpu.machine.clone().ram;
+    for (held, kept) in [(3, true), (200, false)] {
+        let mut cache = Cache::default();
+        cache.most_bytes = 64 << 10;
+        let key = b.cpu.key;
+        for n in 0..0x400 {
+            let at = n * 4;
+            let block = cache
+                .builder
+                .build(&mut b.cpu, CODE + at, CODE + at, page + at)
+                .unwrap();
+            let n = cache.insert(block, ram);
+            ram.add_code(page + at, 4);
+            cache.get(n).profile.translated.set(at < held * 4);
+            if cache.stats.cache_flushes == 1 {
+                break;
+            }
+        }
+        assert_eq!(cache.stats.cache_flushes, 1);
+        for at in (0..held * 4).step_by(4) {
+            let found = cache.find(page + at, key);
+            assert_eq!(found.is_some_and(|n| cache.get(n).off == page + at), kept);
+            assert_eq!(cache.untranslate.contains(&(page + at, key)), !kept);
+        }
+        assert_eq!(ram.has_code(page, 4), kept);
+        assert!(!ram.has_code(page + 0x80, 0x10));
+        assert_eq!(cache.find(page + 0x80, key), None);
+        // It still dies by a write.
+        cache.invalidate(ram, page + 5, 1);
+        assert_eq!(cache.find(page + 4, key), None);
+    }
+}
+
+#[test]
 fn an_undefined_instruction_depends_on_every_byte_that_was_looked_at() {
     let (mut b, page) = bench();
     let ram = &b.cpu.machine.clone().ram;

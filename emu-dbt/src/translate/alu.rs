@@ -136,6 +136,17 @@ pub fn binary(t: &mut Translator, x: &Instruction, i: &Insn) -> bool {
         }
     });
     let (a, r) = t.change(x, i, bits, |t, a| {
+        if bits == 64
+            && matches!(m, Mnemonic::Add | Mnemonic::Sub)
+            && let Some(c) = t.constant(b)
+        {
+            let c = if m == Mnemonic::Add {
+                c
+            } else {
+                c.wrapping_neg()
+            };
+            return t.add_constant(a, c);
+        }
         let ins = t.b.ins();
         match m {
             Mnemonic::Add => ins.iadd(a, b),

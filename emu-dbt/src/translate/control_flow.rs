@@ -86,10 +86,10 @@ impl Translator<'_, '_> {
         self.advance_clock();
         let (a, b) = (self.b.create_block(), self.b.create_block());
         self.b.ins().brif(condition, a, &[], b, &[]);
-        let (flags, dirty) = (self.flags, self.dirty);
+        let place = self.place();
         self.at(a);
         self.go(taken);
-        (self.flags, self.dirty) = (flags, dirty);
+        self.back_to(place);
         self.at(b);
         self.go(next);
         true
@@ -137,7 +137,7 @@ impl Translator<'_, '_> {
         let (on, out) = (self.b.create_block(), self.b.create_block());
         self.b.set_cold_block(out);
         self.b.ins().brif(ok, on, &[], out, &[]);
-        let (flags, dirty) = (self.flags, self.dirty);
+        let place = self.place();
         self.at(out);
         self.write_back();
         self.pass_flags();
@@ -145,7 +145,7 @@ impl Translator<'_, '_> {
         let insn = self.owned_insn(i);
         let code = self.call_helper(runtime::call as *const () as usize, insn, info);
         self.b.ins().return_(&[code]);
-        (self.flags, self.dirty) = (flags, dirty);
+        self.back_to(place);
         self.at(on);
     }
 
@@ -201,13 +201,13 @@ impl Translator<'_, '_> {
             };
             s.emit(self.b, from_root, other);
         }
-        let (flags, dirty) = (self.flags, self.dirty);
+        let place = self.place();
         for (on, n) in ways {
             self.at(on);
             effect(self);
             self.advance_clock();
             self.go(Edge::Node(n));
-            (self.flags, self.dirty) = (flags, dirty);
+            self.back_to(place);
         }
         self.at(other);
     }

@@ -25,6 +25,7 @@ impl Translator<'_, '_> {
         let clock = self.b.use_var(self.clock);
         let end = self.load_scratch(scratch::END);
         let retired = self.b.ins().iadd(clock, end);
+        let retired = self.add_constant(retired, i64::from(self.since));
         self.store_own(retired, layout::RETIRED);
     }
 
@@ -37,7 +38,7 @@ impl Translator<'_, '_> {
     /// RIP of a place in the region, from where the root really is.
     pub fn rip_value(&mut self, rip: u64) -> Value {
         let delta = self.distance(rip);
-        let v = self.b.ins().iadd_imm_s(self.base, delta as i64);
+        let v = self.add_constant(self.base, delta as i64);
         if self.long() {
             v
         } else {

@@ -85,7 +85,7 @@ impl Translator<'_, '_> {
         let code = self.call_helper(runtime::call as *const () as usize, insn, info);
         self.leave_unless_done(code, false);
         // The helper has brought the flags into the vCPU; where the handler leaves them alone, their operands are still good.
-        if x.rflags_modified() & super::flags::ARITH != 0 {
+        if x.rflags_modified() & super::shapes::ARITH != 0 {
             self.flags = Flags::Mem;
         }
         let mask = if x.is_invalid() {
@@ -119,7 +119,7 @@ impl Translator<'_, '_> {
         self.at(out);
         self.leave_after_handler(code);
         self.at(on);
-        if x.rflags_modified() & super::flags::ARITH != 0 {
+        if x.rflags_modified() & super::shapes::ARITH != 0 {
             self.flags = Flags::Mem;
         }
         self.reload(written(x, &mut InstructionInfoFactory::new()));
@@ -136,10 +136,10 @@ impl Translator<'_, '_> {
                 let done = self.b.ins().icmp(IntCC::Equal, rip, after);
                 let (on, more) = (self.b.create_block(), self.b.create_block());
                 self.b.ins().brif(done, on, &[], more, &[]);
-                let (flags, dirty) = (self.flags, self.dirty);
+                let place = self.place();
                 self.at(more);
                 self.go(again);
-                (self.flags, self.dirty) = (flags, dirty);
+                self.back_to(place);
                 self.at(on);
                 self.go(next);
             }

@@ -1,26 +1,30 @@
 //! The arithmetic flags.
 //!
 //! An instruction that sets flags leaves its operands in [`Flags`]; the flags themselves are computed where something reads
-//! them. Where blocks meet, the [`Shape`] says in which form: the operands of one kind of instruction if every way in brings
-//! the same kind, else the lazy record's two words ([`Lazy`](emu_core::cpu::flags::Lazy)), both in the variables `f0` and `f1`.
-//! Shapes are found beforehand, from what the instructions are.
+//! them. Where blocks meet, the [`Shape`] says in which form they are; what it needs is in the variables `f0` and `f1`.
+//!
+//! Outside the unit they are in the vCPU: in its lazy record ([`Lazy`](emu_core::cpu::flags::Lazy)), or as operands in
+//! [`scratch::F0`] and [`scratch::F1`] while [`scratch::KIND`] says of what. A unit may begin with them so; whoever needs the
+//! record settles it first.
 
+use super::Translator;
 use super::guest::int;
-use super::{Translator, table};
-use crate::options::Options;
-use crate::region::Region;
-use crate::runtime::FlagKind;
+use super::shapes::Shape;
+use crate::runtime::{self, FlagKind};
+use crate::unit::scratch;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::{I8, I64};
 use cranelift_codegen::ir::{InstBuilder, Value};
-use emu_core::decode::insn::{Insn, pfx};
 use emu_core::layout;
-use iced_x86::{ConditionCode, Instruction, RflagsBits};
+use iced_x86::ConditionCode;
 
 /// Where the flags are. Operands have the width of the operation; `cf` is a word whose bit 63 is CF.
 #[derive(Clone, Copy, Debug)]
 pub enum Flags {
+    /// In the vCPU.
     Mem,
+    /// As the block found them, not looked at yet.
+    Found(Shape),
     Pair {
         res: Value,
         aux: Value,
@@ -59,104 +63,25 @@ pub enum Flags {
     },
 }
 
-/// [`Flags`] without the values: how a block finds them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shape {
-    Mem,
-    Pair,
-    Sub(u32),
-    Add(u32),
-    Logic(u32),
-    Inc(u32),
-    Dec(u32),
-}
-
-/// What a block does to the flags.
-#[derive(Clone, Copy)]
-enum Effect {
-    Keep,
-    Leave(Shape),
-}
-
-/// The shape that an instruction leaves when it is lowered; `None`: it leaves the flags alone.
-fn effect(x: &Instruction, i: &Insn, options: Options) -> Effect {
-    if i.pfx & pfx::REFUSED != 0 || x.rflags_modified() & ARITH == 0 {
-        return Effect::Keep;
-    }
-    if !options.lower() || !options.flag_elim() || i.pfx & pfx::AS_OLDER != 0 {
-        return Effect::Leave(Shape::Pair);
-    }
-    Effect::Leave(table::shape(x, i).unwrap_or(Shape::Pair))
-}
-
-/// The six arithmetic flags in iced-x86's bits.
-pub const ARITH: u32 = RflagsBits::OF
-    | RflagsBits::SF
-    | RflagsBits::ZF
-    | RflagsBits::AF
-    | RflagsBits::CF
-    | RflagsBits::PF;
-
-/// How each block of the region finds the flags.
-pub fn shapes(region: &Region, options: Options) -> Vec<Shape> {
-    let effects: Vec<Effect> = region
-        .nodes
-        .iter()
-        .map(|n| {
-            n.code.iter().zip(&n.insns).fold(Effect::Keep, |e, (x, i)| {
-                match effect(x, i, options) {
-                    Effect::Keep => e,
-                    leave => leave,
-                }
-            })
-        })
-        .collect();
-    let order = region.order();
-    let mut at: Vec<Option<Shape>> = vec![None; region.nodes.len()];
-    at[0] = Some(Shape::Mem);
-    loop {
-        let mut changed = false;
-        for &n in &order {
-            let out = match effects[n] {
-                Effect::Keep => at[n],
-                Effect::Leave(s) => Some(s),
-            };
-            let Some(out) = out else { continue };
-            for s in region.successors(n) {
-                let new = match at[s] {
-                    None => out,
-                    Some(old) if old == out => old,
-                    Some(_) => Shape::Pair,
-                };
-                changed |= at[s] != Some(new);
-                at[s] = Some(new);
-            }
-        }
-        if !changed {
-            break;
-        }
-    }
-    at.into_iter().map(|s| s.unwrap_or(Shape::Pair)).collect()
-}
-
 impl Flags {
+    /// What a helper is told of them.
     pub fn kind(self) -> (FlagKind, u8) {
         let log = |bits: u32| (bits / 8).trailing_zeros() as u8;
-        match self {
-            Self::Mem => (FlagKind::Mem, 0),
-            Self::Pair { .. } | Self::Carry { .. } => (FlagKind::Pair, 0),
-            Self::Sub { bits, .. } => (FlagKind::Sub, log(bits)),
-            Self::Add { bits, .. } => (FlagKind::Add, log(bits)),
-            Self::Logic { bits, .. } => (FlagKind::Logic, log(bits)),
-            Self::Inc { bits, .. } => (FlagKind::Inc, log(bits)),
-            Self::Dec { bits, .. } => (FlagKind::Dec, log(bits)),
+        match self.shape() {
+            Shape::Mem | Shape::Unseen => (FlagKind::Mem, 0),
+            Shape::Pair => (FlagKind::Pair, 0),
+            Shape::Sub(bits) => (FlagKind::Sub, log(bits)),
+            Shape::Add(bits) => (FlagKind::Add, log(bits)),
+            Shape::Logic(bits) => (FlagKind::Logic, log(bits)),
+            Shape::Inc(bits) => (FlagKind::Inc, log(bits)),
+            Shape::Dec(bits) => (FlagKind::Dec, log(bits)),
         }
     }
 
     /// The values to keep, narrow ones as they are.
-    pub fn values(self) -> Option<(Value, Option<Value>)> {
+    fn values(self) -> Option<(Value, Option<Value>)> {
         Some(match self {
-            Self::Mem | Self::Carry { .. } => return None,
+            Self::Mem | Self::Found(_) | Self::Carry { .. } => return None,
             Self::Pair { res, aux } => (res, Some(aux)),
             Self::Sub { a, b, .. } | Self::Add { a, b, .. } => (a, Some(b)),
             Self::Logic { r, .. } => (r, None),
@@ -167,6 +92,7 @@ impl Flags {
     fn shape(self) -> Shape {
         match self {
             Self::Mem => Shape::Mem,
+            Self::Found(s) => s,
             Self::Pair { .. } | Self::Carry { .. } => Shape::Pair,
             Self::Sub { bits, .. } => Shape::Sub(bits),
             Self::Add { bits, .. } => Shape::Add(bits),
@@ -178,10 +104,20 @@ impl Flags {
 }
 
 impl Translator<'_, '_> {
-    /// The flags as a block finds them.
-    pub fn flags_of_shape(&mut self, shape: Shape) -> Flags {
+    /// The flags, looked at.
+    fn known(&mut self) -> Flags {
+        if let Flags::Found(shape) = self.flags {
+            self.flags = self.found(shape);
+        }
+        self.flags
+    }
+
+    fn found(&mut self, shape: Shape) -> Flags {
         if shape == Shape::Mem {
             return Flags::Mem;
+        }
+        if shape == Shape::Unseen {
+            self.failed = Some(super::UNSEEN);
         }
         let v0 = self.b.use_var(self.f0);
         let v1 = self.b.use_var(self.f1);
@@ -193,8 +129,7 @@ impl Translator<'_, '_> {
             }
         };
         match shape {
-            Shape::Mem => Flags::Mem,
-            Shape::Pair => Flags::Pair { res: v0, aux: v1 },
+            Shape::Mem | Shape::Unseen | Shape::Pair => Flags::Pair { res: v0, aux: v1 },
             Shape::Sub(bits) => Flags::Sub {
                 bits,
                 a: narrow(bits, v0),
@@ -224,14 +159,12 @@ impl Translator<'_, '_> {
 
     /// Brings the flags into the form that the block on the other side of an edge expects.
     pub fn set_shape_vars(&mut self, shape: Shape) {
-        match shape {
-            Shape::Mem => {
-                if !matches!(self.flags, Flags::Mem) {
-                    self.store_flags();
-                }
-            }
-            s if s == self.flags.shape() && !matches!(self.flags, Flags::Carry { .. }) => {
-                let (v0, v1) = self.flags.values().expect("a shape with values");
+        match (self.flags, shape) {
+            (_, Shape::Unseen) => {}
+            (_, Shape::Mem) => self.store_flags(),
+            (Flags::Found(s), _) if s == shape => {}
+            (now, s) if now.shape() == s && now.values().is_some() => {
+                let (v0, v1) = now.values().expect("just seen");
                 let v0 = self.zext(v0);
                 self.b.def_var(self.f0, v0);
                 if let Some(v1) = v1 {
@@ -239,7 +172,7 @@ impl Translator<'_, '_> {
                     self.b.def_var(self.f1, v1);
                 }
             }
-            s => {
+            (_, s) => {
                 // Only a pair can be made of anything; a shape that was not foreseen spoils the unit.
                 if s != Shape::Pair {
                     self.failed =
@@ -252,36 +185,71 @@ impl Translator<'_, '_> {
         }
     }
 
-    /// Passes the flags' operands to a helper that may need them.
+    /// Passes the flags' operands to a helper that may need them; what it is told of them is [`Flags::kind`].
     pub fn pass_flags(&mut self) {
-        if let Flags::Carry { .. } = self.flags {
-            let (res, aux) = self.pair();
-            self.store_scratch(crate::unit::scratch::F0, res);
-            self.store_scratch(crate::unit::scratch::F1, aux);
-        } else if let Some((v0, v1)) = self.flags.values() {
-            let v0 = self.zext(v0);
-            self.store_scratch(crate::unit::scratch::F0, v0);
-            if let Some(v1) = v1 {
-                let v1 = self.zext(v1);
-                self.store_scratch(crate::unit::scratch::F1, v1);
+        let (v0, v1) = match self.flags {
+            Flags::Mem | Flags::Found(Shape::Mem) => return,
+            // Not narrowed: a value made here would be unknown on other ways.
+            Flags::Found(s) => {
+                if s == Shape::Unseen {
+                    self.failed = Some(super::UNSEEN);
+                }
+                let v0 = self.b.use_var(self.f0);
+                let v1 = (!matches!(s, Shape::Logic(_))).then(|| self.b.use_var(self.f1));
+                (v0, v1)
             }
+            Flags::Carry { .. } => {
+                let (res, aux) = self.pair();
+                (res, Some(aux))
+            }
+            f => f.values().expect("all others have values"),
+        };
+        // Whoever settles them cuts them to their width.
+        self.store_scratch(scratch::F0, v0);
+        if let Some(v1) = v1 {
+            self.store_scratch(scratch::F1, v1);
         }
     }
 
-    /// Writes the flags to the vCPU.
+    /// Leaves the flags in the vCPU.
     pub fn store_flags(&mut self) {
-        if matches!(self.flags, Flags::Mem) {
+        if self.flags.shape() == Shape::Mem {
             return;
         }
-        let (res, aux) = self.pair();
-        self.store_own(res, layout::FLAGS_RES);
-        self.store_own(aux, layout::FLAGS_AUX);
+        self.pass_flags();
+        let (kind, width) = self.flags.kind();
+        let word = self.iconst(runtime::kind_word(kind, width));
+        self.store_scratch(scratch::KIND, word);
+    }
+
+    /// Has the vCPU's lazy record hold the flags that are in the vCPU.
+    fn settle(&mut self) {
+        let kind = self.load_scratch(scratch::KIND);
+        let (cold, on) = (self.b.create_block(), self.b.create_block());
+        self.b.set_cold_block(cold);
+        self.b.ins().brif(kind, cold, &[], on, &[]);
+        self.at(cold);
+        let helper = self.iconst(runtime::kept::settle as *const () as u64);
+        let none = self.iconst(0);
+        self.b
+            .ins()
+            .call_indirect(self.memory_helper, helper, &[self.cpu, none, none, none]);
+        self.b.ins().jump(on, &[]);
+        self.at(on);
+    }
+
+    /// A word of the record, for flags that are in the vCPU.
+    fn record(&mut self, at: usize) -> Value {
+        self.settle();
+        self.load_own(I64, at)
     }
 
     fn sext(&mut self, v: Value) -> Value {
-        match self.b.func.dfg.value_type(v) {
-            I64 => v,
-            _ => self.b.ins().sextend(I64, v),
+        let ty = self.b.func.dfg.value_type(v);
+        match self.constant(v) {
+            _ if ty == I64 => v,
+            Some(c) => self.iconst((c << (64 - ty.bits()) >> (64 - ty.bits())) as u64),
+            None => self.b.ins().sextend(I64, v),
         }
     }
 
@@ -325,9 +293,9 @@ impl Translator<'_, '_> {
 
     /// The lazy record of the flags.
     pub fn pair(&mut self) -> (Value, Value) {
-        match self.flags {
-            Flags::Mem => (
-                self.load_own(I64, layout::FLAGS_RES),
+        match self.known() {
+            Flags::Mem | Flags::Found(_) => (
+                self.record(layout::FLAGS_RES),
                 self.load_own(I64, layout::FLAGS_AUX),
             ),
             Flags::Pair { res, aux } => (res, aux),
@@ -427,11 +395,11 @@ impl Translator<'_, '_> {
 
     /// A word whose bit 63 is CF.
     pub fn cf_word(&mut self) -> Value {
-        match self.flags {
+        match self.known() {
             Flags::Inc { cf, .. } | Flags::Dec { cf, .. } => cf,
             Flags::Logic { .. } => self.iconst(0),
             Flags::Pair { aux, .. } => aux,
-            Flags::Mem => self.load_own(I64, layout::FLAGS_AUX),
+            Flags::Mem => self.record(layout::FLAGS_AUX),
             _ => {
                 let c = self.condition(ConditionCode::b);
                 let c = self.b.ins().uextend(I64, c);
@@ -448,7 +416,7 @@ impl Translator<'_, '_> {
             b,
             r,
             subtract,
-        } = self.flags
+        } = self.known()
         {
             // The carry out of the top bit alone.
             let a = if subtract { self.b.ins().bnot(a) } else { a };
@@ -474,7 +442,7 @@ impl Translator<'_, '_> {
         if let Some(v) = self.float_condition(cc) {
             return v;
         }
-        let direct = match self.flags {
+        let direct = match self.known() {
             Flags::Sub { a, b, bits } => match cc {
                 K::b => Some((IntCC::UnsignedLessThan, a, b)),
                 K::ae => Some((IntCC::UnsignedGreaterThanOrEqual, a, b)),
@@ -545,7 +513,7 @@ impl Translator<'_, '_> {
                     _ => None,
                 }
             }
-            Flags::Mem | Flags::Pair { .. } => None,
+            Flags::Mem | Flags::Found(_) | Flags::Pair { .. } => None,
         };
         match direct {
             Some((cc, a, b)) => self.b.ins().icmp(cc, a, b),

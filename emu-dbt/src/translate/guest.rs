@@ -3,7 +3,7 @@
 use super::Translator;
 use crate::region::Region;
 use cranelift_codegen::ir::types::{I8, I16, I32, I64};
-use cranelift_codegen::ir::{InstBuilder, Type, Value};
+use cranelift_codegen::ir::{InstBuilder, InstructionData, Opcode, Type, Value};
 use emu_core::cpu::width::HIGH_BYTE;
 use emu_core::layout;
 use iced_x86::{InstructionInfoFactory, OpAccess, Register};
@@ -126,7 +126,7 @@ impl Translator<'_, '_> {
     pub fn set(&mut self, r: u8, bits: u32, v: Value) {
         let new = match bits {
             64 => v,
-            32 => self.b.ins().uextend(I64, v),
+            32 => self.zext(v),
             _ => {
                 let shift = if r & HIGH_BYTE != 0 { 8 } else { 0 };
                 let mask = ((1u64 << bits) - 1) << shift;
@@ -144,11 +144,25 @@ impl Translator<'_, '_> {
         self.set64(r, new);
     }
 
+    /// A value that is known, sign-extended.
+    pub fn constant(&self, v: Value) -> Option<i64> {
+        let inst = self.b.func.dfg.value_def(v).inst()?;
+        match self.b.func.dfg.insts[inst] {
+            InstructionData::UnaryImm {
+                opcode: Opcode::Iconst,
+                imm,
+            } => Some(imm.bits()),
+            _ => None,
+        }
+    }
+
     /// Zero-extends to 64 bits.
     pub fn zext(&mut self, v: Value) -> Value {
-        match self.b.func.dfg.value_type(v) {
-            I64 => v,
-            _ => self.b.ins().uextend(I64, v),
+        let ty = self.b.func.dfg.value_type(v);
+        match self.constant(v) {
+            _ if ty == I64 => v,
+            Some(c) => self.iconst(c as u64 & (u64::MAX >> (64 - ty.bits()))),
+            None => self.b.ins().uextend(I64, v),
         }
     }
 

@@ -25,6 +25,14 @@ pub struct Page {
     addend: Value,
 }
 
+/// A value as another one and a constant: really so, or but for a cut to 32 bits in between.
+#[derive(Clone, Copy)]
+pub struct Sum {
+    root: Value,
+    off: i64,
+    exact: bool,
+}
+
 /// What an access will do.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Access {
@@ -91,21 +99,32 @@ impl Translator<'_, '_> {
     pub fn cut32(&mut self, v: Value) -> Value {
         let n = self.b.ins().ireduce(I32, v);
         let n = self.b.ins().uextend(I64, n);
-        let root = self.root(v);
-        self.affine.insert(n, root);
+        let at = self.root(v);
+        self.affine.insert(n, Sum { exact: false, ..at });
         n
     }
 
     /// Adds a constant, counting from where the value itself was counted from.
     pub fn add_constant(&mut self, v: Value, c: i64) -> Value {
-        let (root, before) = self.root(v);
-        let r = self.b.ins().iadd_imm_s(v, c);
-        self.affine.insert(r, (root, before.wrapping_add(c)));
+        let at = self.root(v);
+        let off = at.off.wrapping_add(c);
+        let r = match (at.exact, off) {
+            (true, 0) => return at.root,
+            // One addition after another would not become one instruction.
+            (true, _) => self.b.ins().iadd_imm_s(at.root, off),
+            (false, _) => self.b.ins().iadd_imm_s(v, c),
+        };
+        self.affine.insert(r, Sum { off, ..at });
         r
     }
 
-    fn root(&self, v: Value) -> (Value, i64) {
-        self.affine.get(&v).copied().unwrap_or((v, 0))
+    fn root(&self, v: Value) -> Sum {
+        let itself = Sum {
+            root: v,
+            off: 0,
+            exact: true,
+        };
+        self.affine.get(&v).copied().unwrap_or(itself)
     }
 
     /// Whether a later instruction of the block reaches memory through the same register as the current one.
@@ -129,7 +148,7 @@ impl Translator<'_, '_> {
     /// A page probed before that this access is likely to be on, and whether it lies behind the address that was: then its
     /// last byte decides if it is on that page, before that its first byte does.
     fn likely_page(&self, lin: Value, size: u32, access: Access) -> Option<(Page, bool)> {
-        let (root, off) = self.root(lin);
+        let Sum { root, off, .. } = self.root(lin);
         let found = self.pages.iter().rev().copied().find(|p| {
             let apart = off >= p.off || off.wrapping_add(i64::from(size)) <= p.off;
             let allowed = p.write || access == Access::Read;
@@ -215,7 +234,7 @@ impl Translator<'_, '_> {
     /// What the tag of the page must be that holds the access's last byte.
     fn last_byte(&mut self, lin: Value, size: u32) -> Value {
         let last = if size > 1 {
-            self.b.ins().iadd_imm_s(lin, i64::from(size - 1))
+            self.add_constant(lin, i64::from(size - 1))
         } else {
             lin
         };
@@ -232,7 +251,7 @@ impl Translator<'_, '_> {
 
     /// Remembers the page that the block's second and third parameters speak of.
     fn keep_page(&mut self, lin: Value, access: Access, hit: Block) {
-        let (root, off) = self.root(lin);
+        let Sum { root, off, .. } = self.root(lin);
         let p = self.b.block_params(hit);
         let (tag, addend) = (p[1], p[2]);
         self.pages.push(Page {
@@ -375,7 +394,7 @@ impl Translator<'_, '_> {
         self.b.ins().jump(done, &page);
         self.at(done);
         if keep {
-            let (root, off) = self.root(lin);
+            let Sum { root, off, .. } = self.root(lin);
             let p = self.b.block_params(done);
             let (tag, addend) = (p[0], p[1]);
             self.pages.push(Page {

@@ -6,8 +6,8 @@
 //! leaves to the handler ([`fallback`]).
 //!
 //! Invariants at every instruction boundary: each guest register's variable holds its value; registers not in `dirty` have it in
-//! the vCPU too; `flags` says where the arithmetic flags are; the variable `clock` is the number of instructions retired before
-//! this block, minus the slice's end. An instruction's lowering makes all its memory accesses before it changes any of these.
+//! the vCPU too; `flags` says where the arithmetic flags are; the variable `clock` and the constant `since` together are the number
+//! of instructions retired before this block, minus the slice's end. An instruction's lowering makes all its memory accesses before it changes any of these.
 
 mod alu;
 mod atomic;
@@ -19,6 +19,7 @@ mod flags;
 mod guest;
 mod mem;
 mod muldiv;
+mod shapes;
 mod shift;
 mod stack;
 mod string;
@@ -39,9 +40,10 @@ use cranelift_frontend::{FunctionBuilder, Variable};
 use emu_core::cpu::mode::ModeKey;
 use emu_core::decode::insn::{Insn, pfx};
 use emu_core::layout;
-use flags::{Flags, Shape};
+use flags::Flags;
 use iced_x86::Instruction;
 use rustc_hash::FxHashMap;
+use shapes::Shape;
 
 /// What is known while a unit is translated.
 pub struct Translator<'a, 'b> {
@@ -56,6 +58,9 @@ pub struct Translator<'a, 'b> {
     f0: Variable,
     f1: Variable,
     clock: Variable,
+    since: u8,
+    /// `since` where each block begins: 0 where several ways meet.
+    sinces: Vec<u8>,
     /// Registers whose variable may differ from the vCPU.
     dirty: u16,
     flags: Flags,
@@ -75,21 +80,27 @@ pub struct Translator<'a, 'b> {
     /// Asks the jump cache; whether anything needs it.
     find: Block,
     finds: bool,
+    /// Edges that lead to each block, with the one from outside.
+    ways_in: Vec<u32>,
     /// Blocks of small loops, where changed registers are written back on the slow path rather than before each access.
     loops: Vec<bool>,
     /// Pages that this block has probed, by the value that their address is counted from.
     pages: Vec<mem::Page>,
     /// Values that are another one and a constant.
-    affine: FxHashMap<Value, (Value, i64)>,
+    affine: FxHashMap<Value, mem::Sum>,
     vec: vec::Vectors,
     failed: Option<&'static str>,
 }
 
-/// Builds the IR of a region.
+/// The error of a translation that needs the flags where [`shapes`] said that nothing sees them.
+pub const UNSEEN: &str = "flags are needed that nothing was to see";
+
+/// Builds the IR of a region. With `all_seen` nothing is left out that only might be needed.
 pub fn translate(
     mut b: FunctionBuilder,
     region: &Region,
     options: Options,
+    all_seen: bool,
     config: TargetFrontendConfig,
     out: &mut Compiled,
 ) -> Result<(), &'static str> {
@@ -110,7 +121,7 @@ pub fn translate(
     let (f0, f1, clock) = (b.declare_var(I64), b.declare_var(I64), b.declare_var(I64));
     let base = b.ins().load(I64, own, cpu, layout::RIP as i32);
     let blocks = region.nodes.iter().map(|_| b.create_block()).collect();
-    let shapes = flags::shapes(region, options);
+    let shapes = shapes::shapes(region, options, all_seen);
     let vec = vec::Vectors::new(&mut b, region, options);
     out.guest_insns = region.insns;
     let mut t = Translator {
@@ -124,6 +135,8 @@ pub fn translate(
         f0,
         f1,
         clock,
+        since: 0,
+        sinces: vec![0; region.nodes.len()],
         dirty: 0,
         flags: Flags::Mem,
         shapes,
@@ -138,6 +151,7 @@ pub fn translate(
         stop,
         find,
         finds: false,
+        ways_in: region.ways_in(),
         loops: region.small_loops(),
         pages: Vec::new(),
         affine: FxHashMap::default(),
@@ -185,11 +199,6 @@ impl Translator<'_, '_> {
         let clock = self.b.ins().isub(retired, end);
         self.b.def_var(self.clock, clock);
         self.set_shape_vars(self.shapes[0]);
-        let zero = self.b.ins().iconst(I64, 0);
-        if self.shapes[0] == Shape::Mem {
-            self.b.def_var(self.f0, zero);
-            self.b.def_var(self.f1, zero);
-        }
         let need = self.region.nodes[0].check.unwrap_or(1);
         let (out, go) = (self.b.create_block(), self.blocks[0]);
         self.b.set_cold_block(out);
@@ -209,7 +218,8 @@ impl Translator<'_, '_> {
         self.begin_vectors();
         self.b.switch_to_block(self.blocks[n]);
         self.pages.clear();
-        self.flags = self.flags_of_shape(self.shapes[n]);
+        self.flags = Flags::Found(self.shapes[n]);
+        self.since = self.sinces[n];
     }
 
     /// The block's instructions, all but one that its tail is.
@@ -267,12 +277,30 @@ impl Translator<'_, '_> {
         });
     }
 
+    /// What ways that part here have in common: each begins with it.
+    fn place(&self) -> (Flags, u16, u8) {
+        (self.flags, self.dirty, self.since)
+    }
+
+    fn back_to(&mut self, place: (Flags, u16, u8)) {
+        (self.flags, self.dirty, self.since) = place;
+    }
+
     /// The block's instructions count as retired.
     fn advance_clock(&mut self) {
-        let n = self.region.nodes[self.node].insns.len() as i64;
+        let n = self.region.nodes[self.node].insns.len();
+        let since = usize::from(self.since) + n;
+        self.since = since as u8;
+        if since > usize::from(u8::MAX / 2) {
+            self.settle_clock(since as i64);
+        }
+    }
+
+    fn settle_clock(&mut self, since: i64) {
         let c = self.b.use_var(self.clock);
-        let c = self.b.ins().iadd_imm_s(c, n);
+        let c = self.b.ins().iadd_imm_s(c, since);
         self.b.def_var(self.clock, c);
+        self.since = 0;
     }
 
     /// Goes along an edge, the clock advanced already; the current Cranelift block is filled afterwards.
@@ -284,21 +312,24 @@ impl Translator<'_, '_> {
                     let (out, on) = (self.b.create_block(), self.b.create_block());
                     self.b.set_cold_block(out);
                     let c = self.b.use_var(self.clock);
-                    let short =
-                        self.b
-                            .ins()
-                            .icmp_imm_s(IntCC::SignedGreaterThan, c, -i64::from(need));
+                    let most = -i64::from(need) - i64::from(self.since);
+                    let short = self.b.ins().icmp_imm_s(IntCC::SignedGreaterThan, c, most);
                     self.b.ins().brif(short, out, &[], on, &[]);
-                    let (flags, dirty) = (self.flags, self.dirty);
+                    let place = self.place();
                     self.at(out);
                     self.exit_short(self.region.nodes[n].rip);
-                    (self.flags, self.dirty) = (flags, dirty);
+                    self.back_to(place);
                     self.at(on);
                 }
                 if self.loops[n] && !self.loops[self.node] {
                     self.flush();
                 }
                 self.set_shape_vars(self.shapes[n]);
+                if self.ways_in[n] == 1 {
+                    self.sinces[n] = self.since;
+                } else if self.since != 0 {
+                    self.settle_clock(i64::from(self.since));
+                }
                 self.b.ins().jump(self.blocks[n], &[]);
             }
         }
@@ -320,7 +351,7 @@ impl Translator<'_, '_> {
         let at = node.rip.wrapping_add(u64::from(node.insns[self.idx].off));
         let delta = at.wrapping_sub(self.region.nodes[0].rip) as i32;
         let (kind, width) = self.flags.kind();
-        Info::new(delta, self.idx as u8, kind, width)
+        Info::new(delta, self.idx as u8, self.since, kind, width)
     }
 
     fn load_own(&mut self, ty: cranelift_codegen::ir::Type, at: usize) -> Value {

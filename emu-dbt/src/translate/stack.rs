@@ -123,7 +123,7 @@ pub fn leave(t: &mut Translator, x: &Instruction, _: &Insn) -> bool {
     let bp = t.get64(RBP);
     let at = t.cut_sp(bp);
     let v = t.read(at, int(bits), true);
-    let sp = t.b.ins().iadd_imm_s(at, i64::from(bits / 8));
+    let sp = t.add_constant(at, i64::from(bits / 8));
     let sp = t.cut_sp(sp);
     t.set64(RSP, sp);
     t.set(RBP, bits, v);

@@ -1,7 +1,7 @@
 //! From mnemonics to lowerings: emu-dbt's half of the instruction table. A row of emu-core's table that has none here runs by its
 //! handler.
 
-use super::flags::Shape;
+use super::shapes::Shape;
 use super::{Translator, alu, atomic, bits, muldiv, shift, stack, string, system, transfer, vec};
 use emu_core::decode::insn::Insn;
 pub use emu_core::decode::table::width;
