@@ -5,7 +5,8 @@ use crate::vcpu::Vcpu;
 /// Why an engine came back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
-    /// The fuel is used up, or the board planned an event before the end of the slice ([`Vcpu::slice_end`]).
+    /// The fuel is used up, or the board planned an event before the end of the slice ([`Vcpu::slice_end`]), or, with the
+    /// host's clock and something done, the rest of the fuel would end in the middle of something.
     Fuel,
     /// HLT, with nothing to wake the CPU: advance the clock to the board's next event.
     Halt,

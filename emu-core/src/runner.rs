@@ -17,7 +17,7 @@ use std::sync::Arc;
 /// The longest slice with the virtual clock, in instructions: how late a signal or a timeout is seen.
 const VIRTUAL_SLICE: u64 = 1_000_000;
 /// Bounds of a slice with the host clock, in instructions.
-const HOST_SLICE: std::ops::RangeInclusive<u64> = 500..=20_000;
+const HOST_SLICE: std::ops::RangeInclusive<u64> = 500..=100_000;
 /// How long a CPU that halted with interrupts off may wait for an NMI before it counts as dead.
 const HALT_GRACE: Nanos = 1_000_000_000;
 

@@ -73,6 +73,8 @@ pub struct Dbt {
     roots: FxHashMap<(u64, ModeKey), UnitId>,
     jumps: Box<[Jump]>,
     calls: Calls,
+    /// The slice ends before its fuel does.
+    short: bool,
     perf_map: Option<PerfMap>,
     /// Counts deaths of translated blocks.
     deaths: u64,
@@ -121,6 +123,7 @@ impl Dbt {
             roots: FxHashMap::default(),
             jumps,
             calls: Calls::default(),
+            short: false,
             perf_map: None,
             deaths: 0,
             counters: Counters::default(),
@@ -154,6 +157,7 @@ impl Dbt {
 
     /// One round of the dispatcher: from block `n` at RIP on, until there is something to look at.
     fn dispatch(&mut self, cpu: &mut Vcpu, mut n: u32, end: u64) {
+        let began = cpu.retired;
         // The slot that the last unit left by, to be linked to the next.
         let mut from: Option<*mut Slot> = None;
         let mut indirect = false;
@@ -193,6 +197,12 @@ impl Dbt {
                             self.counters.exits_mxcsr += 1;
                         } else {
                             self.counters.exits_fuel += 1;
+                            // The host's clock does not count instructions: better a short slice than one that ends, and lets
+                            // the next begin, in the middle of a loop that is translated already.
+                            if cpu.retired != began && !cpu.machine.clock.is_virtual() {
+                                self.short = true;
+                                return;
+                            }
                         }
                         if let Ok(n) = self.interp.lookup(cpu) {
                             self.interp.chain::<false>(cpu, n, end);
@@ -635,6 +645,9 @@ impl Engine for Dbt {
                     Ok(n) => {
                         self.bury();
                         self.dispatch(cpu, n, end);
+                        if std::mem::take(&mut self.short) {
+                            return Exit::Fuel;
+                        }
                     }
                     Err(_) => self.interp.fault_at_rip(cpu),
                 }

@@ -35,6 +35,16 @@ pub fn written(x: &iced_x86::Instruction, info: &mut InstructionInfoFactory) -> 
         .fold(0, |m, u| m | bit(u.register()))
 }
 
+/// General registers that the region's instructions name or imply, as a mask.
+pub fn used(region: &Region) -> u16 {
+    let mut info = InstructionInfoFactory::new();
+    let code = region.nodes.iter().flat_map(|n| &n.code);
+    code.fold(0, |m, x| {
+        let used = info.info(x).used_registers();
+        used.iter().fold(m, |m, u| m | bit(u.register()))
+    })
+}
+
 fn bit(r: Register) -> u16 {
     if r.is_gpr() {
         1 << (r.full_register().number() & 15)
@@ -101,10 +111,19 @@ fn accesses(x: &iced_x86::Instruction) -> bool {
 impl Translator<'_, '_> {
     /// A register whole.
     pub fn get64(&mut self, r: u8) -> Value {
+        self.expect_used(r);
         self.b.use_var(self.gpr[(r & 15) as usize])
     }
 
+    /// The entry loads no others.
+    fn expect_used(&mut self, r: u8) {
+        if self.used >> (r & 15) & 1 == 0 {
+            self.failed = Some("a lowering touches a register that the instruction does not");
+        }
+    }
+
     pub fn set64(&mut self, r: u8, v: Value) {
+        self.expect_used(r);
         self.dirty |= 1 << (r & 15);
         self.b.def_var(self.gpr[(r & 15) as usize], v);
     }

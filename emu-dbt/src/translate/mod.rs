@@ -55,6 +55,8 @@ pub struct Translator<'a, 'b> {
     /// RIP of the root.
     base: Value,
     gpr: [Variable; 16],
+    /// Those that the region has to do with.
+    used: u16,
     f0: Variable,
     f1: Variable,
     clock: Variable,
@@ -132,6 +134,7 @@ pub fn translate(
         cpu,
         base,
         gpr,
+        used: guest::used(region),
         f0,
         f1,
         clock,
@@ -190,10 +193,7 @@ impl Translator<'_, '_> {
         self.at(go);
         self.enter_vectors();
         self.store_scratch(scratch::BASE, self.base);
-        for r in 0..16 {
-            let v = self.load_own(I64, layout::GPR + 8 * r);
-            self.b.def_var(self.gpr[r], v);
-        }
+        self.reload(self.used);
         let retired = self.load_own(I64, layout::RETIRED);
         let end = self.load_scratch(scratch::END);
         let clock = self.b.ins().isub(retired, end);
