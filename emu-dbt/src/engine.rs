@@ -267,6 +267,9 @@ impl Dbt {
         let unit = self.roots.get(&(b.off, cpu.key)).copied().unwrap_or(0);
         if unit != 0 {
             b.profile.unit.set(unit);
+            if let Some(u) = self.unit(unit) {
+                b.profile.unit_insns.set(u.guest_insns);
+            }
             b.profile.translated.set(true);
         }
         unit
@@ -504,6 +507,7 @@ impl Dbt {
         self.counters.guest_insns_compiled += u64::from(compiled.guest_insns);
         self.counters.guest_insns_lowered += u64::from(compiled.lowered);
         let Compiled {
+            guest_insns,
             code,
             slots,
             insns,
@@ -525,6 +529,7 @@ impl Dbt {
             at,
             size: code.len(),
             code: self.arena.address(at),
+            guest_insns,
             checked: 0,
             bound,
             slots,
@@ -540,13 +545,24 @@ impl Dbt {
             self.units.len() as UnitId - 1
         });
         for &b in &unit.blocks {
+            self.count_copy(b, unit.key, 1);
             self.members.entry((b, unit.key)).or_default().push(id);
         }
         self.roots.insert((root, unit.key), id);
         if let Some(b) = self.interp.cache.peek(root, unit.key) {
-            self.interp.cache.get(b).profile.unit.set(id);
+            let p = &self.interp.cache.get(b).profile;
+            p.unit.set(id);
+            p.unit_insns.set(guest_insns);
         }
         self.units[id as usize] = Some(unit);
+    }
+
+    /// A unit with this block has come or gone.
+    fn count_copy(&self, off: u64, key: ModeKey, more: i8) {
+        if let Some(n) = self.interp.cache.peek(off, key) {
+            let copies = &self.interp.cache.get(n).profile.copies;
+            copies.set(copies.get().saturating_add_signed(more));
+        }
     }
 
     /// Drops the units whose blocks have died.
@@ -585,6 +601,7 @@ impl Dbt {
             }
         }
         for b in &u.blocks {
+            self.count_copy(*b, u.key, -1);
             if let Some(v) = self.members.get_mut(&(*b, u.key)) {
                 v.retain(|&n| n != id);
                 if v.is_empty() {

@@ -15,6 +15,10 @@ pub const SWITCHES: &[(&str, &str)] = &[
         "Recursion and indirect branches stay in the region: the target is compared with where the profile saw them go.",
     ),
     (
+        "share",
+        "Regions end where a larger unit begins or where the code is in several units already: compiling is what costs most.",
+    ),
+    (
         "link",
         "Units jump to each other through links that hold while the address space's epoch does; without it, each exit returns to the dispatcher.",
     ),
@@ -78,7 +82,7 @@ macro_rules! switches {
 
 impl Options {
     switches! {
-        region = "region", inline_calls = "inline-calls", guess = "guess", link = "link", jump_cache = "jump-cache", lower = "lower",
+        region = "region", inline_calls = "inline-calls", guess = "guess", share = "share", link = "link", jump_cache = "jump-cache", lower = "lower",
         lower_vec = "lower-vec", inline_tlb = "inline-tlb", one_probe = "one-probe", flag_elim = "flag-elim", background = "background"
     }
 

@@ -33,6 +33,11 @@ const MAX_RETURNS: usize = 4;
 /// A successor is taken when it ran at least one time in this many that the root did.
 const COLDEST: u32 = 16;
 
+/// Instructions in a unit that is rather compiled again than left for.
+const SMALL_UNIT: u32 = 24;
+/// Units that a block is part of at most, but for one that begins with it.
+const MAX_COPIES: u8 = 4;
+
 /// Where control goes from a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Edge {
@@ -304,11 +309,16 @@ impl Gather<'_> {
         }
     }
 
-    /// The block at `rip`, as far as that is known without a walk; not one that keeps changing.
+    /// The block at `rip`, as far as that is known without a walk; not one that keeps changing, nor one that has been compiled
+    /// often enough.
     fn find(&self, rip: u64) -> Option<u32> {
         let off = self.cpu.known_fetch_offset(rip)?;
         let n = self.cache.peek(off, self.region.key)?;
         let p = &self.cache.get(n).profile;
+        let elsewhere = p.unit.get() != 0 && p.unit_insns.get() > SMALL_UNIT;
+        if self.options.share() && (elsewhere || p.copies.get() >= MAX_COPIES) {
+            return None;
+        }
         let settled = p.deaths.get() == 0 || p.executions() >= p.worth(self.options.threshold);
         settled.then_some(n)
     }

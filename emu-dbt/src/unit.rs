@@ -139,6 +139,7 @@ pub struct Unit {
     pub size: usize,
     /// Entry address.
     pub code: u64,
+    pub guest_insns: u32,
     /// The tag under which its pages were last seen where they were.
     pub checked: u64,
     /// The linear address that its links are for.

@@ -55,6 +55,10 @@ pub struct Profile {
     pub given: Cell<u32>,
     /// The name of the translation that begins here, 0: none.
     pub unit: Cell<u32>,
+    /// Instructions of that translation.
+    pub unit_insns: Cell<u32>,
+    /// Translations that this block is part of.
+    pub copies: Cell<u8>,
     /// Some translation holds this block: whoever drops the block must say so.
     pub translated: Cell<bool>,
     /// How often that happened to a block at this address.
