@@ -11,6 +11,7 @@ use emu_tests::engines;
 use emu_tests::generate::{candidates, restated, sequence};
 use emu_tests::ours::Ours;
 use emu_tests::state::{Bits, CODE, CODE_BYTES, Case, DATA, DATA_BYTES};
+use emu_tests::values::Rng;
 use iced_x86::{Code, Decoder, DecoderOptions, EncodingKind, Formatter, IntelFormatter};
 use std::fmt::Write;
 use std::time::{Duration, Instant};
@@ -86,14 +87,69 @@ fn encodings(bits: Bits) -> Vec<Code> {
     picked
 }
 
+/// x87 encodings, and a few of MMX, which shares the registers.
+fn x87_encodings(bits: Bits) -> Vec<Code> {
+    let name = |c: Code| format!("{:?}", c.mnemonic());
+    let all = candidates().into_iter().filter(|c| c.bits == bits);
+    all.map(|c| c.code)
+        .filter(|&c| name(c).starts_with('F') || matches!(c, Code::Emms | Code::Movq_mm_mmm64))
+        .collect()
+}
+
+/// A state in which much of the x87 goes the plain way: ordinary numbers among the others, room on the stack, "inexact"
+/// signalled before.
+fn plainer(seed: u64, k: u64, case: &mut Case) {
+    let s = &mut case.before;
+    let mut r = Rng::new(&[seed, k, s.gpr[0], s.st[0]]);
+    let few_special = r.chance(70);
+    for n in 0..8 {
+        if few_special && r.chance(90) {
+            let exp = r.pick(&[0x3fff, 0x3fff, 0x4002, 0x403d, 0x3fc0, 0x3c00, 0x4400]);
+            s.st_exp[n] = (r.bits() as u16 & 0x8000) | (exp + r.below(4) as u16);
+            s.st[n] = match r.below(3) {
+                0 => r.bits() | 1 << 63,
+                1 => 1 << 63,
+                _ => (r.bits() | 1 << 63) & !0xff_ffff_ffff,
+            };
+        }
+    }
+    if r.chance(60) {
+        s.fcw = r.pick(&[
+            0x37f, 0x37f, 0x27f, 0x07f, 0xf7f, 0x77f, 0xb7f, 0x332, 0x27a, 0x36f,
+        ]);
+    }
+    if r.chance(60) {
+        s.fsw = s.fsw & !0x80bf | 0x20;
+    }
+    if s.fsw & !s.fcw & 0x3f == 0 {
+        s.fsw &= !0x8080;
+    } else {
+        s.fsw |= 0x8080;
+    }
+    if r.chance(70) {
+        // From ST(0) on, as a stack is filled.
+        let (top, full) = (s.fsw >> 11 & 7, r.pick(&[1u32, 2, 3, 4, 6, 7]));
+        s.ftw = (((1u32 << full) - 1) as u8).rotate_left(top.into());
+    }
+}
+
 #[test]
 fn the_translator_does_with_sequences_what_the_interpreter_does() {
+    engines_agree([Bits::B64, Bits::B32].map(encodings), 20, |_, _, _| {});
+}
+
+#[test]
+fn the_translator_does_with_x87_sequences_what_the_interpreter_does() {
+    engines_agree([Bits::B64, Bits::B32].map(x87_encodings), 20, plainer);
+}
+
+/// Runs sequences of these encodings for 64-bit and 32-bit code, in states that `alter` may have a say in.
+fn engines_agree(pools: [Vec<Code>; 2], seconds: u64, alter: fn(u64, u64, &mut Case)) {
     let number = |name: &str| std::env::var(name).ok().and_then(|v| v.parse::<u64>().ok());
     let seed = number("EMU_SEED").unwrap_or(7);
-    let budget = Duration::from_secs(number("EMU_SOAK").unwrap_or(20));
+    let budget = Duration::from_secs(number("EMU_SOAK").unwrap_or(seconds));
     let only = number("EMU_CASE");
     let word = std::env::var("EMU_ONLY").unwrap_or_default().to_lowercase();
-    let pools = [Bits::B64, Bits::B32].map(encodings);
     let variants: Vec<_> = engines::all()
         .into_iter()
         .filter(|v| v.name.starts_with("dbt"))
@@ -114,9 +170,13 @@ fn the_translator_does_with_sequences_what_the_interpreter_does() {
         if let Some((first, parts)) = sequence(seed, bits, &pools[bits as usize & 1], n)
             && told(&parts, bits, 0).contains(&word)
         {
-            let cases = (0..STATES).filter_map(|k| match k {
-                0 => Some(first.clone()),
-                k => restated(seed, &first, k),
+            let cases = (0..STATES).filter_map(|k| {
+                let mut case = match k {
+                    0 => first.clone(),
+                    k => restated(seed, &first, k)?,
+                };
+                alter(seed, k, &mut case);
+                Some(case)
             });
             for case in cases {
                 ran += 1;

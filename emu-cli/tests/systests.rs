@@ -14,7 +14,7 @@ const ENGINES: &[&[&str]] = &[
     &["--engine", "dbt", "--code-cache", "4K"],
     &["--engine", "dbt", "--dbt-off", EVERYTHING],
 ];
-const EVERYTHING: &str = "region,inline-calls,guess,share,link,jump-cache,lower,lower-vec,inline-tlb,one-probe,flag-elim,background";
+const EVERYTHING: &str = "region,inline-calls,guess,share,link,jump-cache,lower,lower-vec,x87,inline-tlb,one-probe,flag-elim,background";
 
 /// Runs one image; its serial output.
 fn output(name: &str, image: &[u8], engine: &[&str]) -> String {

@@ -187,13 +187,12 @@ impl CpuState {
         }
         say("MXCSR", format!("{mxcsr:08x}"), format!("{:08x}", o.mxcsr));
         for n in 0..8 {
-            let r = |f: &Fpu| format!("{:04x}:{:016x}", f.se[n], f.mant[n]);
+            let r = |f: &Fpu| format!("{:04x}:{:016x}", f.r[n].se, f.r[n].mant);
             say(&format!("x87 R{n}"), r(fpu), r(&o.fpu));
         }
         let rest = |f: &Fpu| {
             let Fpu {
-                mant: _,
-                se: _,
+                r: _,
                 cw,
                 sw,
                 top,
@@ -295,7 +294,7 @@ mod tests {
         cpu.rip = 0x1234;
         cpu.set_rflags(0x8d7);
         cpu.vec[3] = [1, 2, 3, 4];
-        cpu.fpu.mant[5] = 99;
+        cpu.fpu.r[5].mant = 99;
         cpu.msr.lstar = 7;
         cpu.dr[0] = 77;
         cpu.retired = 1000;

@@ -6,7 +6,9 @@
 use crate::cpu::flags::Lazy;
 use crate::cpu::msr::Msrs;
 use crate::cpu::segment::Segment;
+use crate::interp::fpu::Fpu;
 use crate::mem::tlb::{self, Entry};
+use crate::softfloat::F80;
 use crate::vcpu::Vcpu;
 use std::mem::offset_of;
 
@@ -36,6 +38,19 @@ pub const SCRATCH: usize = offset_of!(Vcpu, scratch);
 /// YMM0 to YMM15, 32 bytes each.
 pub const VEC: usize = offset_of!(Vcpu, vec);
 pub const MXCSR: usize = offset_of!(Vcpu, mxcsr);
+/// R0 to R7 of the x87, 16 bytes each: significand (8 bytes), sign and exponent (2).
+pub const X87_R: usize = offset_of!(Vcpu, fpu) + offset_of!(Fpu, r);
+/// Control word, status word without TOP, TOP, tags: 2, 2, 1 and 1 bytes.
+pub const X87_CW: usize = offset_of!(Vcpu, fpu) + offset_of!(Fpu, cw);
+pub const X87_SW: usize = offset_of!(Vcpu, fpu) + offset_of!(Fpu, sw);
+pub const X87_TOP: usize = offset_of!(Vcpu, fpu) + offset_of!(Fpu, top);
+pub const X87_VALID: usize = offset_of!(Vcpu, fpu) + offset_of!(Fpu, valid);
+/// Last instruction: opcode (2 bytes), offset (8), selector (2); its operand: offset (8), selector (2).
+pub const X87_FOP: usize = offset_of!(Vcpu, fpu) + offset_of!(Fpu, fop);
+pub const X87_FIP: usize = offset_of!(Vcpu, fpu) + offset_of!(Fpu, fip);
+pub const X87_FCS: usize = offset_of!(Vcpu, fpu) + offset_of!(Fpu, fcs);
+pub const X87_FDP: usize = offset_of!(Vcpu, fpu) + offset_of!(Fpu, fdp);
+pub const X87_FDS: usize = offset_of!(Vcpu, fpu) + offset_of!(Fpu, fds);
 /// Current privilege level, 1 byte.
 pub const CPL: usize = offset_of!(Vcpu, cpl);
 pub const CR4: usize = offset_of!(Vcpu, cr4);
@@ -49,5 +64,6 @@ pub const ENTRY_ADDEND: usize = offset_of!(Entry, addend);
 
 const _: () = {
     assert!(size_of::<Entry>() == 32 && tlb::ENTRIES == 4096);
+    assert!(size_of::<F80>() == 16 && offset_of!(F80, se) == 8);
     assert!(VEC < i32::MAX as usize);
 };

@@ -115,8 +115,8 @@ impl CpuState {
         words(&m.mtrr_fixed);
         words(self.vec.as_flattened());
         let f = &self.fpu;
-        words(&f.mant);
-        words(&f.se.map(u64::from));
+        words(&f.r.map(|r| r.mant));
+        words(&f.r.map(|r| u64::from(r.se)));
         words(&[f.cw, f.sw, f.fop, f.fcs, f.fds].map(u64::from));
         words(&[f.fip, f.fdp, u64::from(f.top), u64::from(f.valid)]);
         words(&[f.ferr, self.in_repeat].map(u64::from));

@@ -6,7 +6,7 @@
 //! [`unit`] between two blocks. Units find each other through links that the engine fills; what a unit cannot do it leaves
 //! to handlers of the interpreter, called through [`runtime`].
 //!
-//! `unsafe` lives in [`runtime`], [`code_cache`] and [`engine`] only.
+//! `unsafe` lives in [`runtime`], [`host_x87`], [`code_cache`] and [`engine`] only.
 
 pub mod background;
 pub mod code_cache;
@@ -14,6 +14,7 @@ pub mod codegen;
 pub mod counters;
 pub mod dump;
 pub mod engine;
+pub mod host_x87;
 pub mod options;
 pub mod perf_map;
 pub mod region;

@@ -35,6 +35,10 @@ pub const SWITCHES: &[(&str, &str)] = &[
         "SSE and AVX instructions become host vector instructions where the result is bit-identical.",
     ),
     (
+        "x87",
+        "x87 instructions run in line, computing on the host's x87, where all registers are as they should be and nothing new is signalled; the others call their handlers.",
+    ),
+    (
         "inline-tlb",
         "Memory accesses probe the shadow TLB in line; without it, each calls the memory helper.",
     ),
@@ -83,7 +87,7 @@ macro_rules! switches {
 impl Options {
     switches! {
         region = "region", inline_calls = "inline-calls", guess = "guess", share = "share", link = "link", jump_cache = "jump-cache", lower = "lower",
-        lower_vec = "lower-vec", inline_tlb = "inline-tlb", one_probe = "one-probe", flag_elim = "flag-elim", background = "background"
+        lower_vec = "lower-vec", x87 = "x87", inline_tlb = "inline-tlb", one_probe = "one-probe", flag_elim = "flag-elim", background = "background"
     }
 
     /// For `--engine tiered`.

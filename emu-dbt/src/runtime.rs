@@ -278,6 +278,13 @@ pub unsafe extern "C" fn read(cpu: *mut Vcpu, lin: u64, clock: u64, info: u64) -
     done
 }
 
+/// As FLD m80 does: two accesses.
+fn read_80(cpu: &mut Vcpu, lin: u64) -> R<[u64; 4]> {
+    let low = cpu.read::<u64>(lin)?;
+    let high = cpu.wrap(lin.wrapping_add(8));
+    Ok([low, cpu.read::<u16>(high)?.into(), 0, 0])
+}
+
 fn read_slowly(cpu: &mut Vcpu, lin: u64, clock: u64, info: Info) -> u64 {
     let lin = cpu.wrap(lin);
     let value: R<[u64; 4]> = match info.bytes() {
@@ -285,6 +292,7 @@ fn read_slowly(cpu: &mut Vcpu, lin: u64, clock: u64, info: Info) -> u64 {
         2 => cpu.read::<u16>(lin).map(|v| [v.into(), 0, 0, 0]),
         4 => cpu.read::<u32>(lin).map(|v| [v.into(), 0, 0, 0]),
         8 => cpu.read::<u64>(lin).map(|v| [v, 0, 0, 0]),
+        10 => read_80(cpu, lin),
         16 => cpu.read_lanes::<2>(lin).map(|v| [v[0], v[1], 0, 0]),
         _ => cpu.read_lanes::<4>(lin),
     };

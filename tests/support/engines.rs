@@ -71,6 +71,7 @@ pub const EACH_OFF: &[Variant] = each_off!(
     "jump-cache",
     "lower",
     "lower-vec",
+    "x87",
     "inline-tlb",
     "one-probe",
     "flag-elim"

@@ -84,7 +84,7 @@ impl Ours {
         let f = &cpu.fpu;
         for i in 0..8 {
             let r = (i + usize::from(f.top)) & 7;
-            (after.st[i], after.st_exp[i]) = (f.mant[r], f.se[r]);
+            (after.st[i], after.st_exp[i]) = (f.r[r].mant, f.r[r].se);
         }
         after.fcw = f.cw;
         after.fsw = f.sw | u16::from(f.top) << 11;
@@ -183,7 +183,7 @@ impl Ours {
         let top = s.fsw >> 11 & 7;
         for i in 0..8 {
             let r = (i + usize::from(top)) & 7;
-            (cpu.fpu.mant[r], cpu.fpu.se[r]) = (s.st[i], s.st_exp[i]);
+            (cpu.fpu.r[r].mant, cpu.fpu.r[r].se) = (s.st[i], s.st_exp[i]);
         }
         cpu.fpu.cw = s.fcw;
         cpu.fpu.sw = s.fsw & !0x3800;

@@ -29,9 +29,8 @@ pub mod sw {
 /// The x87 registers; MMX registers are the significands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fpu {
-    /// Physical registers R0 to R7: significand and sign-exponent.
-    pub mant: [u64; 8],
-    pub se: [u16; 8],
+    /// Physical registers R0 to R7.
+    pub r: [F80; 8],
     pub cw: u16,
     /// Status word without TOP.
     pub sw: u16,
@@ -52,8 +51,7 @@ impl Default for Fpu {
     fn default() -> Self {
         // After RESET# (SDM Vol. 3A, table 10-1); FNINIT sets 037Fh.
         Self {
-            mant: [0; 8],
-            se: [0; 8],
+            r: [F80::ZERO; 8],
             cw: 0x40,
             sw: 0,
             top: 0,
@@ -83,16 +81,14 @@ impl Fpu {
     /// ST(i).
     #[inline(always)]
     pub fn st(&self, i: u8) -> F80 {
-        let r = self.phys(i);
-        F80::new(self.se[r], self.mant[r])
+        self.r[self.phys(i)]
     }
 
     /// Replaces ST(i).
     #[inline(always)]
     pub fn put(&mut self, i: u8, v: F80) {
         let r = self.phys(i);
-        self.mant[r] = v.mant;
-        self.se[r] = v.se;
+        self.r[r] = v;
         self.valid |= 1 << r;
     }
 
@@ -147,8 +143,7 @@ impl Fpu {
     /// FNINIT; the registers keep their contents but count as empty.
     pub fn init(&mut self) {
         *self = Self {
-            mant: self.mant,
-            se: self.se,
+            r: self.r,
             cw: 0x37f,
             ..Self::default()
         };
@@ -216,7 +211,7 @@ impl Fpu {
     /// The full tag word (SDM Vol. 1, 8.1.7): valid, zero, special, empty by physical register.
     pub fn tag_word(&self) -> u16 {
         (0..8).fold(0, |w, r| {
-            let v = F80::new(self.se[r], self.mant[r]);
+            let v = self.r[r];
             let tag = if self.valid >> r & 1 == 0 {
                 3
             } else if v.mant == 0 && v.se & 0x7fff == 0 {

@@ -61,8 +61,8 @@ impl Legacy {
         w[2] = pointer(f.fdp, f.fds);
         for st in 0..8 {
             let r = (usize::from(f.top) + st) & 7;
-            w[4 + 2 * st] = f.mant[r];
-            w[5 + 2 * st] = u64::from(f.se[r]);
+            w[4 + 2 * st] = f.r[r].mant;
+            w[5 + 2 * st] = u64::from(f.r[r].se);
         }
     }
 
@@ -84,8 +84,8 @@ impl Legacy {
         (f.fdp, f.fds) = pointer(w[2]);
         for st in 0..8 {
             let r = (usize::from(f.top) + st) & 7;
-            f.mant[r] = w[4 + 2 * st];
-            f.se[r] = w[5 + 2 * st] as u16;
+            f.r[r].mant = w[4 + 2 * st];
+            f.r[r].se = w[5 + 2 * st] as u16;
         }
     }
 

@@ -79,6 +79,7 @@ impl Translator<'_, '_> {
     pub fn call_handler(&mut self, x: &Instruction, i: &Insn) {
         self.pages.clear();
         self.flush();
+        self.end_x87();
         self.pass_flags();
         let info = self.info();
         let insn = self.owned_insn(i);
@@ -148,7 +149,7 @@ impl Translator<'_, '_> {
     }
 
     /// Behind a handler that has left RIP in the vCPU: goes on where it says, or returns to the dispatcher.
-    fn leave_after_handler(&mut self, code: Value) {
+    pub fn leave_after_handler(&mut self, code: Value) {
         let (on, out) = (self.b.create_block(), self.b.create_block());
         let done = exit::DONE as i64;
         let go = self

@@ -185,8 +185,13 @@ impl Translator<'_, '_> {
         }
     }
 
-    /// Writes changed registers to the vCPU. They stay in `dirty`: other ways out must do it too.
+    /// Writes changed registers and the x87 state to the vCPU. They stay in `dirty`: other ways out must do it too.
     pub fn write_back(&mut self) {
+        self.store_x87();
+        self.write_registers();
+    }
+
+    fn write_registers(&mut self) {
         for r in 0..16 {
             if self.dirty >> r & 1 != 0 {
                 let v = self.b.use_var(self.gpr[r]);
@@ -197,7 +202,7 @@ impl Translator<'_, '_> {
 
     /// Writes changed registers to the vCPU on the way on.
     pub fn flush(&mut self) {
-        self.write_back();
+        self.write_registers();
         self.dirty = 0;
     }
 

@@ -27,6 +27,7 @@ mod system;
 mod table;
 mod transfer;
 mod vec;
+mod x87;
 
 use crate::dump::Treatment;
 use crate::options::Options;
@@ -91,6 +92,7 @@ pub struct Translator<'a, 'b> {
     /// Values that are another one and a constant.
     affine: FxHashMap<Value, mem::Sum>,
     vec: vec::Vectors,
+    x87: x87::X87,
     failed: Option<&'static str>,
 }
 
@@ -159,6 +161,7 @@ pub fn translate(
         pages: Vec::new(),
         affine: FxHashMap::default(),
         vec,
+        x87: x87::X87::default(),
         failed: None,
     };
     t.enter();
@@ -171,6 +174,7 @@ pub fn translate(
     if let Some(why) = t.failed {
         return Err(why);
     }
+    t.emit_behind_x87();
     t.emit_find();
     t.b.switch_to_block(stop);
     t.return_code(crate::unit::exit::STOPPED);
@@ -236,6 +240,7 @@ impl Translator<'_, '_> {
             }
             self.note_treatment(lowered);
         }
+        self.end_x87();
         self.idx = count - 1;
     }
 

@@ -2,7 +2,9 @@
 //! handler.
 
 use super::shapes::Shape;
-use super::{Translator, alu, atomic, bits, muldiv, shift, stack, string, system, transfer, vec};
+use super::{
+    Translator, alu, atomic, bits, muldiv, shift, stack, string, system, transfer, vec, x87,
+};
 use emu_core::decode::insn::Insn;
 pub use emu_core::decode::table::width;
 use iced_x86::{Instruction, Mnemonic};
@@ -60,7 +62,7 @@ pub fn lowering(m: Mnemonic) -> Option<Lowering> {
         Movsb | Movsw | Movsq | Stosb | Stosw | Stosd | Stosq | Lodsb | Lodsw | Lodsd | Lodsq
         | Scasb | Scasw | Scasd | Scasq | Cmpsb | Cmpsw | Cmpsq => string::once,
         Movsd | Cmpsd => string_or_scalar,
-        _ => return vec::lowering(m),
+        _ => return vec::lowering(m).or_else(|| x87::lowering(m)),
     })
 }
 

@@ -3,6 +3,7 @@
 use crate::cpu::control::{cr0, cr4};
 use crate::fault::{Fault, vector};
 use crate::interp::probe::{AREA, Probe};
+use crate::softfloat::F80;
 use crate::vcpu::reg;
 
 const XSAVE: &[u8] = &[0x0f, 0xae, 0x27];
@@ -31,7 +32,7 @@ fn probe() -> Probe {
     (f.cw, f.sw, f.top, f.valid) = (0x27f, 0x4700, 5, 0xe1);
     (f.fop, f.fip, f.fdp, f.fcs, f.fds) = (0x123, 0x1_2345_6789, 0x2_3456_789a, 0x33, 0x2b);
     for n in 0..8 {
-        (f.mant[n], f.se[n]) = (0x8000_0000_0000_0000 + n as u64, 0x3fff + n as u16);
+        f.r[n] = F80::new(0x3fff + n as u16, 0x8000_0000_0000_0000 + n as u64);
     }
     p
 }
@@ -159,7 +160,7 @@ fn components_not_present_are_initialised() {
         (p.cpu.fpu.cw, p.cpu.fpu.sw, p.cpu.fpu.top, p.cpu.fpu.valid),
         (0x37f, 0, 0, 0)
     );
-    assert_eq!(p.cpu.fpu.mant, [0; 8]);
+    assert_eq!(p.cpu.fpu.r.map(|r| r.mant), [0; 8]);
     // The standard format loads MXCSR all the same, the compacted one does not.
     assert_eq!(p.cpu.mxcsr, 0x1fa0);
     p.poke(AREA + 520, &[7, 0, 0, 0, 0, 0, 0, 0x80]);

@@ -12,6 +12,7 @@ use crate::fault::R;
 use crate::interp::ea;
 use crate::interp::vec::{Binary, Shift, binary, unary};
 use crate::interp::x87::wait as begin;
+use crate::softfloat::F80;
 use crate::vcpu::Vcpu;
 use iced_x86::{Instruction, OpKind};
 use std::marker::PhantomData as P;
@@ -25,14 +26,13 @@ pub fn enter(cpu: &mut Vcpu) {
 
 #[inline(always)]
 pub fn mm(cpu: &Vcpu, n: u8) -> u64 {
-    cpu.fpu.mant[(n & 7) as usize]
+    cpu.fpu.r[(n & 7) as usize].mant
 }
 
 #[inline(always)]
 pub fn set_mm(cpu: &mut Vcpu, n: u8, v: u64) {
     enter(cpu);
-    cpu.fpu.mant[(n & 7) as usize] = v;
-    cpu.fpu.se[(n & 7) as usize] = 0xffff;
+    cpu.fpu.r[(n & 7) as usize] = F80::new(0xffff, v);
 }
 
 /// A packed operation on 64 bits.

@@ -311,8 +311,8 @@ fn masked_moves_touch_only_what_is_chosen() {
     assert_eq!(p.peek(END - 16), [0x11, 9, 9, 0x44, 9, 9, 9, 9]);
     p.cpu.gpr[reg::RDI] = END - 8;
     assert_eq!(p.exec(&mask), page_fault(END, 2));
-    p.cpu.fpu.mant[1] = 0xaa;
-    p.cpu.fpu.mant[2] = 0x80;
+    p.cpu.fpu.r[1].mant = 0xaa;
+    p.cpu.fpu.r[2].mant = 0x80;
     p.exec(&asm(|a| a.maskmovq(mm1, mm2))).unwrap();
     assert_eq!(p.peek(END - 8), [0xaa, 9, 9, 9, 9, 9, 9, 9]);
 }

@@ -165,8 +165,8 @@ fn frstor(c: &mut Vcpu, i: &Insn, wide: bool) -> R {
     for (st, v) in b[n..n + 80].as_chunks::<10>().0.iter().enumerate() {
         let r = (usize::from(c.fpu.top) + st) & 7;
         let (mant, se) = v.split_at(8);
-        c.fpu.mant[r] = u64::from_le_bytes(mant.try_into().expect("eight bytes"));
-        c.fpu.se[r] = u16::from_le_bytes([se[0], se[1]]);
+        c.fpu.r[r].mant = u64::from_le_bytes(mant.try_into().expect("eight bytes"));
+        c.fpu.r[r].se = u16::from_le_bytes([se[0], se[1]]);
     }
     Ok(())
 }
