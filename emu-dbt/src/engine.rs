@@ -31,6 +31,7 @@ use crate::unit::{
 };
 use emu_core::cpu::mode::ModeKey;
 use emu_core::engine::{Engine, Exit};
+use emu_core::fault::Stop;
 use emu_core::interp::Interp;
 use emu_core::vcpu::Vcpu;
 use rustc_hash::FxHashMap;
@@ -56,6 +57,12 @@ enum Worker {
 
 /// Instructions in a region at most while others wait for the compiler: less of what is merely warm is compiled along.
 const BUSY_INSNS: u32 = 120;
+
+/// Entries in a row that end in vain until a unit is given up: each ran fewer than [`FEW_INSNS`] instructions before one that must
+/// run alone (a write to code, an access to a device). The unit's root then counts as code that has changed so often.
+const VAIN_ENTRIES: u32 = 500;
+const FEW_INSNS: u64 = 64;
+const VAIN_DEATHS: u8 = 8;
 
 /// The engine behind `--engine tiered` and `--engine dbt`.
 pub struct Dbt {
@@ -177,6 +184,7 @@ impl Dbt {
                     self.remember(cpu.rip, unit, tag);
                 }
                 indirect = false;
+                let entered = cpu.retired;
                 let code = self.enter(cpu, unit, end, tag);
                 match code & 7 {
                     exit::LINK => {
@@ -189,6 +197,8 @@ impl Dbt {
                     }
                     exit::STOPPED => {
                         self.counters.exits_stopped += 1;
+                        let vain = cpu.stop == Stop::Retry && cpu.retired - entered < FEW_INSNS;
+                        self.note_vain(unit, vain);
                         self.interp.deliver(cpu, false);
                         return;
                     }
@@ -339,6 +349,26 @@ impl Dbt {
         }
         self.counters.units_rebound += 1;
         self.units[id as usize] = Some(u);
+    }
+
+    /// A unit has ended in an instruction that the interpreter must run alone, having done little before (or not): where it does
+    /// nothing else, the interpreter does better by itself for a while.
+    fn note_vain(&mut self, id: UnitId, vain: bool) {
+        let Some(u) = self.units[id as usize].as_mut() else {
+            return;
+        };
+        u.vain = if vain { u.vain + 1 } else { 0 };
+        if u.vain < VAIN_ENTRIES || self.options.threshold <= 1 {
+            return;
+        }
+        let (off, key) = (u.off, u.key);
+        self.counters.units_in_vain += 1;
+        self.kill(id);
+        if let Some(n) = self.interp.cache.peek(off, key) {
+            let p = &self.interp.cache.get(n).profile;
+            p.deaths.set(p.deaths.get().max(VAIN_DEATHS));
+            p.again(p.worth(self.options.threshold));
+        }
     }
 
     fn enter(&mut self, cpu: &mut Vcpu, id: UnitId, end: u64, tag: u64) -> u64 {
@@ -530,6 +560,7 @@ impl Dbt {
             size: code.len(),
             code: self.arena.address(at),
             guest_insns,
+            vain: 0,
             checked: 0,
             bound,
             slots,

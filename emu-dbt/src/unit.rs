@@ -140,6 +140,8 @@ pub struct Unit {
     /// Entry address.
     pub code: u64,
     pub guest_insns: u32,
+    /// Entries that ended in vain, since one that did not.
+    pub vain: u32,
     /// The tag under which its pages were last seen where they were.
     pub checked: u64,
     /// The linear address that its links are for.

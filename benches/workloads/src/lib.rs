@@ -94,7 +94,7 @@ pub const ALL: [Workload; 8] = [
         name: "selfmod",
         about: "instructions patched between calls, data written beside code, code made fresh and run once",
         image: selfmod::image,
-        quick: 200,
+        quick: 60,
         full: 2000,
     },
 ];
