@@ -191,6 +191,19 @@ fn a_unit_that_found_no_room_is_not_lost() {
     );
 }
 
+/// Code that patches other code all the time leaves its unit in vain each time, and is left to the interpreter.
+#[test]
+fn units_that_only_patch_code_are_given_up() {
+    let guest = &hard::PATCHED_ALWAYS;
+    let r = checked(
+        guest,
+        guest.rounds,
+        "hot at once",
+        &mut translator(waiting(ROOMY)),
+    );
+    assert!(r.stat("units_in_vain") > 0);
+}
+
 /// Whatever becomes of the thread that compiles costs speed only.
 #[test]
 fn a_compiler_that_is_slow_or_fails_changes_nothing() {

@@ -64,6 +64,25 @@ pub const IN_PLACE: Guest = Guest {
     code: in_place,
     prepare: |_| {},
 };
+/// Patches one instruction, calls it, and does little else.
+pub const PATCHED_ALWAYS: Guest = Guest {
+    name: "patches and calls one instruction",
+    rounds: 6000,
+    code: |a| {
+        let mut round = a.create_label();
+        a.mov(esi, BUFFER as u32)?;
+        a.mov(word_ptr(rsi), 0xb8)?;
+        a.mov(byte_ptr(rsi + 5), 0xc3)?;
+        a.set_label(&mut round)?;
+        a.mov(dword_ptr(rsi + 1), r15d)?;
+        a.call(rsi)?;
+        a.add(rbx, rax)?;
+        a.dec(r15d)?;
+        a.jnz(round)?;
+        a.hlt()
+    },
+    prepare: |_| {},
+};
 /// Enters code at each of its bytes, so that each is the first of some instruction.
 pub const MIDDLE: Guest = Guest {
     name: "jumps into the middle of instructions",
@@ -115,6 +134,7 @@ pub const IN_TURN: Guest = Guest {
 pub const ALL: &[Guest] = &[
     REWRITTEN,
     IN_PLACE,
+    PATCHED_ALWAYS,
     MIDDLE,
     ALIASES,
     SPACES_SWITCHED,

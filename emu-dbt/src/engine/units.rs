@@ -1,0 +1,229 @@
+//! A unit's life: published behind the compiler, given up, killed with its blocks.
+//!
+//! `unsafe`: cutting the links that lead to a unit which goes; see the engine's file for who knows a slot's address.
+#![allow(unsafe_code)]
+
+use super::Dbt;
+use crate::background::Finished;
+use crate::unit::{Compiled, Jump, Unit, UnitId};
+use emu_core::cpu::mode::ModeKey;
+use emu_core::decode::insn::Insn;
+
+/// Executions after which a block whose unit found the code cache full asks again.
+const AFTER_FLUSH: u32 = 1000;
+
+/// Entries in a row that end in vain until a unit is given up: each ran fewer than [`FEW_INSNS`] instructions before one that must
+/// run alone (a write to code, an access to a device). The unit's root then counts as code that has changed so often.
+const VAIN_ENTRIES: u32 = 500;
+pub(super) const FEW_INSNS: u64 = 64;
+const VAIN_DEATHS: u8 = 8;
+
+impl Dbt {
+    /// Takes in what the compiler has made of a region, if the guest still has that code.
+    pub(super) fn publish(&mut self, f: Finished) {
+        self.bury();
+        let Finished { region, compiled } = f;
+        let compiled = match compiled {
+            Ok(c) => c,
+            Err(e) => {
+                if self.options.verify {
+                    panic!("region at {:#x}: {e}", region.root().rip);
+                }
+                self.counters.regions_refused += 1;
+                return;
+            }
+        };
+        // Every block must still be what it was: the code map has kept track of each since it was gathered.
+        let alive = region.nodes.iter().all(|node| {
+            self.interp
+                .cache
+                .peek(node.off, region.key)
+                .is_some_and(|b| {
+                    let b = self.interp.cache.get(b);
+                    b.profile.translated.get() && same(&b.insns, &node.insns)
+                })
+        });
+        if !alive {
+            self.counters.units_stale_before_use += 1;
+            return;
+        }
+        // Where most instructions run by their handlers anyway, the interpreter calls them for less.
+        if self.options.threshold > 1
+            && self.options.lower()
+            && compiled.lowered * 2 < compiled.guest_insns
+        {
+            self.counters.units_not_worth_it += 1;
+            return;
+        }
+        if compiled.code.len() > self.arena.size() {
+            self.counters.regions_refused += 1;
+            return;
+        }
+        let Some(at) = self.arena.place(&compiled.code) else {
+            self.flush();
+            // It stays away for a while: what does not fit together would be compiled over and over.
+            if let Some(b) = self.interp.cache.peek(region.root().off, region.key) {
+                let p = &self.interp.cache.get(b).profile;
+                p.again(self.options.threshold.max(AFTER_FLUSH));
+            }
+            return;
+        };
+        self.counters.units_published += 1;
+        self.counters.guest_insns_compiled += u64::from(compiled.guest_insns);
+        self.counters.guest_insns_lowered += u64::from(compiled.lowered);
+        let Compiled {
+            guest_insns,
+            code,
+            slots,
+            insns,
+            bound,
+            ..
+        } = compiled;
+        let (root, root_rip) = (region.root().off, region.root().rip);
+        if let Some(&old) = self.roots.get(&(root, region.key)) {
+            self.kill(old);
+        }
+        let mut blocks: Vec<u64> = region.nodes.iter().map(|n| n.off).collect();
+        blocks.sort_unstable();
+        blocks.dedup();
+        let unit = Unit {
+            off: root,
+            key: region.key,
+            pages: region.pages,
+            blocks,
+            at,
+            size: code.len(),
+            code: self.arena.address(at),
+            guest_insns,
+            vain: 0,
+            checked: 0,
+            bound,
+            slots,
+            incoming: Vec::new(),
+            jumps: Vec::new(),
+            insns,
+        };
+        if let Some(map) = &mut self.perf_map {
+            map.add(unit.code, unit.size, root_rip);
+        }
+        let id = self.free.pop().unwrap_or_else(|| {
+            self.units.push(None);
+            self.units.len() as UnitId - 1
+        });
+        for &b in &unit.blocks {
+            self.count_copy(b, unit.key, 1);
+            self.members.entry((b, unit.key)).or_default().push(id);
+        }
+        self.roots.insert((root, unit.key), id);
+        if let Some(b) = self.interp.cache.peek(root, unit.key) {
+            let p = &self.interp.cache.get(b).profile;
+            p.unit.set(id);
+            p.unit_insns.set(guest_insns);
+        }
+        self.units[id as usize] = Some(unit);
+    }
+
+    /// A unit with this block has come or gone.
+    fn count_copy(&self, off: u64, key: ModeKey, more: i8) {
+        if let Some(n) = self.interp.cache.peek(off, key) {
+            let copies = &self.interp.cache.get(n).profile.copies;
+            copies.set(copies.get().saturating_add_signed(more));
+        }
+    }
+
+    /// Drops the units whose blocks have died.
+    pub(super) fn bury(&mut self) {
+        if self.interp.cache.untranslate.is_empty() {
+            return;
+        }
+        for block in std::mem::take(&mut self.interp.cache.untranslate) {
+            self.deaths += 1;
+            for id in self.members.remove(&block).unwrap_or_default() {
+                self.kill(id);
+            }
+        }
+    }
+
+    fn kill(&mut self, id: UnitId) {
+        let Some(u) = self.units[id as usize].take() else {
+            return;
+        };
+        self.counters.units_killed += 1;
+        for &slot in &u.incoming {
+            // SAFETY: the slot's owner is alive, or it would have taken the slot off this list.
+            let s = unsafe { &mut *slot };
+            (s.tag, s.to) = (0, 0);
+        }
+        for slot in &u.slots {
+            let address = (&raw const **slot).cast_mut();
+            if let Some(Some(to)) = self.units.get_mut(slot.to as usize) {
+                to.incoming.retain(|&p| p != address);
+            }
+        }
+        for &at in &u.jumps {
+            let j = &mut self.jumps[usize::from(at)];
+            if j.code == u.code {
+                *j = Jump::default();
+            }
+        }
+        for b in &u.blocks {
+            self.count_copy(*b, u.key, -1);
+            if let Some(v) = self.members.get_mut(&(*b, u.key)) {
+                v.retain(|&n| n != id);
+                if v.is_empty() {
+                    self.members.remove(&(*b, u.key));
+                }
+            }
+        }
+        if self.roots.get(&(u.off, u.key)) == Some(&id) {
+            self.roots.remove(&(u.off, u.key));
+            if let Some(b) = self.interp.cache.peek(u.off, u.key) {
+                let p = &self.interp.cache.get(b).profile;
+                p.unit.set(0);
+                p.again(p.worth(self.options.threshold));
+            }
+        }
+        self.arena.release(u.at, u.size);
+        self.free.push(id);
+    }
+
+    /// Drops every unit: the code cache is full.
+    fn flush(&mut self) {
+        self.counters.cache_flushes += 1;
+        for id in 1..self.units.len() as UnitId {
+            self.kill(id);
+        }
+    }
+
+    /// A unit has ended in an instruction that the interpreter must run alone, having done little before (or not): where it does
+    /// nothing else, the interpreter does better by itself for a while.
+    pub(super) fn note_vain(&mut self, id: UnitId, vain: bool) {
+        let Some(u) = self.units[id as usize].as_mut() else {
+            return;
+        };
+        u.vain = if vain { u.vain + 1 } else { 0 };
+        if u.vain < VAIN_ENTRIES || self.options.threshold <= 1 {
+            return;
+        }
+        let (off, key) = (u.off, u.key);
+        self.counters.units_in_vain += 1;
+        self.kill(id);
+        if let Some(n) = self.interp.cache.peek(off, key) {
+            let p = &self.interp.cache.get(n).profile;
+            p.deaths.set(p.deaths.get().max(VAIN_DEATHS));
+            p.again(p.worth(self.options.threshold));
+        }
+    }
+}
+
+/// Whether a block still holds the instructions that it was translated from.
+fn same(a: &[Insn], b: &[Insn]) -> bool {
+    a.len() == b.len()
+        && a.iter().zip(b).all(|(a, b)| {
+            (
+                a.code, a.off, a.len, a.imm, a.disp, a.r0, a.r1, a.base, a.index,
+            ) == (
+                b.code, b.off, b.len, b.imm, b.disp, b.r0, b.r1, b.base, b.index,
+            )
+        })
+}
