@@ -2,9 +2,9 @@
 //!
 //! A helper loads the operands from where the guest has them, executes the one instruction under the guest's rounding and precision
 //! control, and looks at the host's status word. Where that says no more than the guest's does already (nothing, or once
-//! more "inexact"), the result goes to its place, and [`scratch::RESULT`](crate::unit::scratch::RESULT) is C1 or the condition code. In every other case
-//! nothing is changed and it is odd: the instruction is the handler's. So what comes from the host is only
-//! what IEEE 754 determines, and NaNs that raise nothing.
+//! more "inexact"), the result goes to its place, and [`scratch::RESULT`](crate::unit::scratch::RESULT) is C1 or the condition
+//! code. In every other case nothing is changed and it is odd: the instruction is the handler's. So what comes from the host is
+//! only what IEEE 754 determines, and NaNs that raise nothing.
 //!
 //! The host's exception flags gather. That is safe: a flag from before can only send an instruction to its handler, and on that
 //! way they are cleared. Between helpers the host's x87 is as the System V ABI wants it (psABI 3.2.1, table 3.3): stack empty,
@@ -69,7 +69,8 @@ mod helpers {
             /// Runs one instruction on the host's x87: `a` is ST(0) or the destination, `b` the source.
             ///
             /// # Safety
-            /// `cpu` is the vCPU, `a` one of its x87 registers, `b` another or as many bytes as the operand has (a result that is converted goes there).
+            /// `cpu` is the vCPU, `a` one of its x87 registers, `b` another or as many bytes as the operand has
+            /// (a result that is converted goes there).
             #[unsafe(naked)]
             pub unsafe extern "C" fn $name(cpu: *mut Vcpu, a: u64, b: u64, _: u64) {
                 // rdi: cpu, rsi: a, rdx: b. 5: the guest has its own rounding, precision or masks. The host masks everything,

@@ -71,11 +71,11 @@ pub mod scratch {
     pub const ALL_JUMPS: usize = 13;
     /// Not 0 while the host's MXCSR gathers the guest's floating-point flags.
     pub const FLOAT: usize = 14;
+    /// Takes a result so that its operation is not left out.
+    pub const DONE: usize = 15;
     /// Of what [`F0`] and [`F1`] are the operands that the vCPU's flags are to be made from
     /// ([`kind_word`](crate::runtime::kind_word)); 0: its lazy record holds them.
     pub const KIND: usize = 16;
-    /// Takes a result so that its operation is not left out.
-    pub const DONE: usize = 15;
 }
 
 /// How a unit came back to the dispatcher: the low three bits of what it returns. [`exit::LINK`] has the slot's address above them.

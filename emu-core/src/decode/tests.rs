@@ -113,23 +113,31 @@ fn what_was_learned_decodes_as_the_decoder_does() {
     assert!(instructions > 60_000, "{instructions}");
 }
 
-#[test]
-fn a_page_written_as_data_loses_its_code_at_once() {
-    let (mut b, page) = bench();
-    // INC EAX; JMP to the next of them.
+/// Code of INC EAX; JMP to the next of them, all over the page.
+fn increments(b: &mut UserBench) {
     for at in (0..0x1000).step_by(4) {
         b.write(CODE + at, &[0xff, 0xc0, 0xeb, 0]);
     }
+}
+
+/// Takes the block so far into the page, which stands at RAM offset `page`, into the cache; its name.
+fn decoded(cache: &mut Cache, b: &mut UserBench, page: u64, at: u64) -> u32 {
+    let (rip, machine) = (CODE + at, b.cpu.machine.clone());
+    let block = cache.builder.build(&mut b.cpu, rip, rip, page + at);
+    let block = block.expect("the page is mapped");
+    let (off, bytes) = (block.off, u64::from(block.bytes));
+    let n = cache.insert(block, &machine.ram);
+    machine.ram.add_code(off, bytes);
+    n
+}
+
+#[test]
+fn a_page_written_as_data_loses_its_code_at_once() {
+    let (mut b, page) = bench();
+    increments(&mut b);
     let ram = &b.cpu.machine.clone().ram;
     let mut cache = Cache::default();
-    let mut decode = |cache: &mut Cache, at: u64| {
-        let block = cache
-            .builder
-            .build(&mut b.cpu, CODE + at, CODE + at, page + at);
-        let block = block.unwrap();
-        ram.add_code(block.off, u64::from(block.bytes));
-        cache.insert(block, ram)
-    };
+    let mut decode = |cache: &mut Cache, at: u64| decoded(cache, &mut b, page, at);
     let names: Vec<u32> = (0..64).map(|n| decode(&mut cache, n * 0x40)).collect();
     let key = cache.get(names[0]).key;
     // A write and a new block, over and over: nothing else dies, and the name stays.
@@ -154,9 +162,7 @@ fn a_page_written_as_data_loses_its_code_at_once() {
 #[test]
 fn a_full_cache_keeps_what_translations_hold() {
     let (mut b, page) = bench();
-    for at in (0..0x1000).step_by(4) {
-        b.write(CODE + at, &[0xff, 0xc0, 0xeb, 0]);
-    }
+    increments(&mut b);
     let ram = &b.cpu.machine.clone().ram;
     for (held, kept) in [(3, true), (200, false)] {
         let mut cache = Cache::default();
@@ -164,12 +170,7 @@ fn a_full_cache_keeps_what_translations_hold() {
         let key = b.cpu.key;
         for n in 0..0x400 {
             let at = n * 4;
-            let block = cache
-                .builder
-                .build(&mut b.cpu, CODE + at, CODE + at, page + at)
-                .unwrap();
-            let n = cache.insert(block, ram);
-            ram.add_code(page + at, 4);
+            let n = decoded(&mut cache, &mut b, page, at);
             cache.get(n).profile.translated.set(at < held * 4);
             if cache.stats.cache_flushes == 1 {
                 break;
@@ -198,13 +199,8 @@ fn an_undefined_instruction_depends_on_every_byte_that_was_looked_at() {
     b.write(CODE + 0x40, &[0x48, 0x06, 0xc4]);
     for written in [0, 1, 2, 14] {
         let mut cache = Cache::default();
-        let block = cache
-            .builder
-            .build(&mut b.cpu, CODE + 0x40, CODE + 0x40, page + 0x40)
-            .unwrap();
-        assert_eq!(block.insns.len(), 1);
-        ram.add_code(block.off, u64::from(block.bytes));
-        let n = cache.insert(block, ram);
+        let n = decoded(&mut cache, &mut b, page, 0x40);
+        assert_eq!(cache.get(n).insns.len(), 1);
         assert!(ram.has_code(page + 0x40 + written, 1) && cache.alive(n));
         cache.invalidate(ram, page + 0x40 + written, 1);
         assert!(!cache.alive(n), "byte {written}");

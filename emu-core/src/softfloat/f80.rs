@@ -19,7 +19,8 @@ const WRAP: i32 = 0x6000;
 const INT: u64 = 1 << 63;
 const QUIET: u64 = 1 << 62;
 
-/// An 80-bit extended value as FSTP m80 writes it: `mant` bytes 0 to 7, `se` (sign and biased exponent) bytes 8 and 9, which is where they stand here too.
+/// An 80-bit extended value as FSTP m80 writes it: `mant` bytes 0 to 7, `se` (sign and biased exponent) bytes 8 and 9,
+/// which is where they stand here too.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[repr(C)]
 pub struct F80 {

@@ -5,7 +5,6 @@
 
 use super::Translator;
 use crate::region::{Edge, Tail};
-use crate::runtime;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{InstBuilder, Value};
 use cranelift_frontend::Switch;
@@ -139,11 +138,7 @@ impl Translator<'_, '_> {
         self.b.ins().brif(ok, on, &[], out, &[]);
         let place = self.place();
         self.at(out);
-        self.write_back();
-        self.pass_flags();
-        let info = self.info().last(true);
-        let insn = self.owned_insn(i);
-        let code = self.call_helper(runtime::call as *const () as usize, insn, info);
+        let code = self.run_handler_last(i, true);
         self.b.ins().return_(&[code]);
         self.back_to(place);
         self.at(on);

@@ -53,13 +53,23 @@ impl Translator<'_, '_> {
         self.iconst(address)
     }
 
+    /// Calls the handler with the registers in the vCPU already; how the unit is to return.
+    fn handler(&mut self, i: &Insn, info: runtime::Info) -> Value {
+        self.pass_flags();
+        let insn = self.owned_insn(i);
+        self.call_helper(runtime::call as *const () as usize, insn, info)
+    }
+
     /// Calls the handler from a cold block; how the unit is to return.
     pub fn run_handler(&mut self, i: &Insn) -> Value {
         self.write_back();
-        self.pass_flags();
-        let info = self.info();
-        let insn = self.owned_insn(i);
-        self.call_helper(runtime::call as *const () as usize, insn, info)
+        self.handler(i, self.info())
+    }
+
+    /// The same, and the block ends with it, though for its last instruction's sake it need not.
+    pub fn run_handler_last(&mut self, i: &Insn, leaves_rip: bool) -> Value {
+        self.write_back();
+        self.handler(i, self.info().last(leaves_rip))
     }
 
     /// Returns with what a handler gave unless that is 0: it did not complete. What comes next may be a rare way itself.
@@ -80,10 +90,7 @@ impl Translator<'_, '_> {
         self.pages.clear();
         self.flush();
         self.end_x87();
-        self.pass_flags();
-        let info = self.info();
-        let insn = self.owned_insn(i);
-        let code = self.call_helper(runtime::call as *const () as usize, insn, info);
+        let code = self.handler(i, self.info());
         self.leave_unless_done(code, false);
         // The helper has brought the flags into the vCPU; where the handler leaves them alone, their operands are still good.
         if x.rflags_modified() & super::shapes::ARITH != 0 {
@@ -100,13 +107,8 @@ impl Translator<'_, '_> {
 
     /// Runs the instruction that ends a block by its handler.
     pub fn call_last(&mut self, x: &Instruction, i: &Insn) {
-        self.write_back();
-        self.pass_flags();
         let tail = self.region.nodes[self.node].tail;
-        let falls = matches!(tail, Tail::Barrier(_));
-        let info = self.info().last(!falls);
-        let insn = self.owned_insn(i);
-        let code = self.call_helper(runtime::call as *const () as usize, insn, info);
+        let code = self.run_handler_last(i, !matches!(tail, Tail::Barrier(_)));
         if !matches!(tail, Tail::Barrier(_) | Tail::Repeat(..)) {
             return self.leave_after_handler(code);
         }

@@ -175,11 +175,25 @@ impl Translator<'_, '_> {
         }
     }
 
-    /// Zero-extends to 64 bits.
+    fn before_uextend(&self, v: Value) -> Option<Value> {
+        let dfg = &self.b.func.dfg;
+        match dfg.insts[dfg.value_def(v).inst()?] {
+            InstructionData::Unary {
+                opcode: Opcode::Uextend,
+                arg,
+            } => Some(arg),
+            _ => None,
+        }
+    }
+
+    /// Zero-extends to 64 bits, at once what has been extended before.
     pub fn zext(&mut self, v: Value) -> Value {
+        if self.b.func.dfg.value_type(v) == I64 {
+            return v;
+        }
+        let v = self.before_uextend(v).unwrap_or(v);
         let ty = self.b.func.dfg.value_type(v);
         match self.constant(v) {
-            _ if ty == I64 => v,
             Some(c) => self.iconst(c as u64 & (u64::MAX >> (64 - ty.bits()))),
             None => self.b.ins().uextend(I64, v),
         }

@@ -7,7 +7,8 @@
 //!
 //! Invariants at every instruction boundary: each guest register's variable holds its value; registers not in `dirty` have it in
 //! the vCPU too; `flags` says where the arithmetic flags are; the variable `clock` and the constant `since` together are the number
-//! of instructions retired before this block, minus the slice's end. An instruction's lowering makes all its memory accesses before it changes any of these.
+//! of instructions retired before this block, minus the slice's end. An instruction's lowering makes all its memory accesses before
+//! it changes any of these.
 
 mod alu;
 mod atomic;

@@ -101,7 +101,7 @@ fn quiet(x: &Instruction, i: &Insn, options: Options) -> bool {
             | Sar
             | Jmp
     ) || x.is_jcc_short_or_near();
-    let far = |n| {
+    let seen = |n| {
         matches!(
             x.op_kind(n),
             OpKind::Memory | OpKind::FarBranch16 | OpKind::FarBranch32
@@ -112,7 +112,7 @@ fn quiet(x: &Instruction, i: &Insn, options: Options) -> bool {
         && options.lower()
         && i.pfx & (pfx::REFUSED | pfx::AS_OLDER) == 0
         && (x.mnemonic() != Lea || Translator::addressable(i))
-        && !(0..x.op_count()).any(far)
+        && !(0..x.op_count()).any(seen)
 }
 
 /// What becomes of the flags that each block finds.

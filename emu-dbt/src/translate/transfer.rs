@@ -118,11 +118,6 @@ pub fn extend(t: &mut Translator, x: &Instruction, i: &Insn) -> bool {
             v
         }
     } else if x.mnemonic() == iced_x86::Mnemonic::Movzx {
-        if to == 32 {
-            let v = t.zext(v);
-            t.set(i.r0, 64, v);
-            return true;
-        }
         t.b.ins().uextend(int(to), v)
     } else {
         t.b.ins().sextend(int(to), v)

@@ -16,7 +16,6 @@ mod transfer;
 
 use super::Translator;
 use super::table::Lowering;
-use crate::runtime;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::{I8, I16, I64};
 use cranelift_codegen::ir::{Block, BlockArg, InstBuilder, Value};
@@ -131,11 +130,7 @@ impl Translator<'_, '_> {
         let on = self.b.create_block();
         self.b.ins().jump(on, &[]);
         self.at(cold);
-        self.write_back();
-        self.pass_flags();
-        let info = self.info().last(false);
-        let insn = self.owned_insn(i);
-        let code = self.call_helper(runtime::call as *const () as usize, insn, info);
+        let code = self.run_handler_last(i, false);
         let behind = match self.x87.behind {
             Some(b) => b,
             None => {
@@ -261,6 +256,13 @@ impl Translator<'_, '_> {
         r.moved = (r.moved + 1) & 7;
     }
 
+    /// TOP as it is now.
+    fn top(&mut self) -> Value {
+        let (top, moved) = (self.run().top, self.run().moved);
+        let top = self.b.ins().iadd_imm_s(top, i64::from(moved));
+        self.b.ins().band_imm_u(top, 7)
+    }
+
     /// Replaces bits of the status word; `None`: they become 0.
     fn set_sw(&mut self, bits: u16, v: Option<Value>) {
         let old = self.run().sw;
@@ -280,8 +282,7 @@ impl Translator<'_, '_> {
         };
         // Any number of pushes and pops touches a tag.
         if r.changed != 0 {
-            let top = self.b.ins().iadd_imm_s(r.top, i64::from(r.moved));
-            let top = self.b.ins().band_imm_u(top, 7);
+            let top = self.top();
             let top = self.b.ins().ireduce(I8, top);
             self.store_own(top, layout::X87_TOP);
             if let Some(old) = r.tags {

@@ -332,9 +332,7 @@ fn store_status(t: &mut Translator, x: &Instruction, i: &Insn) -> bool {
         return false;
     }
     t.fill_cold(i);
-    let (top, moved, status) = (t.run().top, t.run().moved, t.run().sw);
-    let top = t.b.ins().iadd_imm_s(top, i64::from(moved));
-    let top = t.b.ins().band_imm_u(top, 7);
+    let (top, status) = (t.top(), t.run().sw);
     let top = t.b.ins().ishl_imm_u(top, 11);
     let v = t.b.ins().bor(status, top);
     let v = t.b.ins().ireduce(I16, v);
