@@ -191,6 +191,19 @@ fn a_unit_that_found_no_room_is_not_lost() {
     );
 }
 
+/// Slices end within loops, and functions return to code that is translated: units are gone on with there.
+#[test]
+fn units_are_entered_at_their_loops_and_where_calls_return() {
+    let guest = &hard::IN_TURN;
+    let mut off = waiting(ROOMY);
+    off.off(["entries"]).expect("a switch");
+    for (what, options) in [("hot at once", waiting(ROOMY)), ("without entries", off)] {
+        let r = checked(guest, 1, what, &mut translator(options));
+        let inside = r.stat("unit_entries_inside");
+        assert_eq!(inside > 100, what == "hot at once", "{what}: {inside}");
+    }
+}
+
 /// Code that patches other code all the time leaves its unit in vain each time, and is left to the interpreter.
 #[test]
 fn units_that_only_patch_code_are_given_up() {

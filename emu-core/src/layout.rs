@@ -32,7 +32,6 @@ pub const SEG_ATTR: usize = offset_of!(Segment, attr);
 pub const SEG_LIMIT: usize = offset_of!(Segment, limit);
 /// A pointer to the TLB entries in force.
 pub const TLB_LIVE: usize = offset_of!(Vcpu, tlb) + tlb::LIVE_OFFSET;
-pub const RETIRED: usize = offset_of!(Vcpu, retired);
 /// [`Vcpu::scratch`], 8 bytes each.
 pub const SCRATCH: usize = offset_of!(Vcpu, scratch);
 /// YMM0 to YMM15, 32 bytes each.

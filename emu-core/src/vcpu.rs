@@ -370,7 +370,7 @@ impl Vcpu {
             _ => Who::Supervisor,
         };
         let blind = ac && self.cpl == 3 && self.cr0 & cr0::AM != 0;
-        self.tlb.select(who, blind);
+        self.tlb.select(who, blind, self.cr4 & cr4::PGE != 0);
     }
 
     /// Recomputes the events that depend on flags and lines.

@@ -84,7 +84,7 @@ impl Background {
         self.waiting.load(Relaxed) < QUEUE
     }
 
-    /// Whether regions wait already.
+    /// Whether it has something to do.
     pub fn is_busy(&self) -> bool {
         self.waiting.load(Relaxed) > 0
     }

@@ -57,6 +57,8 @@ enum Worker {
 
 /// Instructions in a region at most while others wait for the compiler: less of what is merely warm is compiled along.
 const BUSY_INSNS: u32 = 120;
+/// Executions that are enough however busy the compiler is.
+const HIGHEST_BAR: u32 = 1 << 20;
 
 /// The engine behind `--engine tiered` and `--engine dbt`.
 pub struct Dbt {
@@ -79,6 +81,8 @@ pub struct Dbt {
     perf_map: Option<PerfMap>,
     /// Counts deaths of translated blocks.
     deaths: u64,
+    /// Executions that the root of a region must have while the compiler is busy.
+    bar: u32,
     pub counters: Counters,
 }
 
@@ -127,6 +131,7 @@ impl Dbt {
             short: false,
             perf_map: None,
             deaths: 0,
+            bar: options.threshold,
             counters: Counters::default(),
         })
     }
@@ -167,7 +172,7 @@ impl Dbt {
             if unit == 0 {
                 unit = self.adopt(cpu, n);
             }
-            if unit != 0 && self.usable(cpu, unit) {
+            if unit != 0 && self.usable(cpu, unit, n) {
                 let tag = Self::tag(cpu);
                 let settled = self.holds(unit, tag);
                 let slot = from.take().filter(|_| settled);
@@ -244,11 +249,11 @@ impl Dbt {
                 Some(next) => {
                     n = next;
                     let p = &self.interp.cache.get(n).profile;
-                    if p.heat.get() == 0 {
+                    if p.heat.get() == 0 && p.unit.get() == 0 {
                         self.translate(cpu, n);
                     }
                     let p = &self.interp.cache.get(n).profile;
-                    if p.unit.get() == 0 || !self.usable(cpu, p.unit.get()) {
+                    if p.unit.get() == 0 || !self.usable(cpu, p.unit.get(), n) {
                         // Nothing to enter (yet, or its pages are not known): this block once by the interpreter.
                         self.step_over(cpu, n, end);
                         return;
@@ -268,6 +273,9 @@ impl Dbt {
     /// A block that was decoded anew may have its unit still.
     fn adopt(&mut self, cpu: &Vcpu, n: u32) -> UnitId {
         let b = self.interp.cache.get(n);
+        if b.profile.adopted.replace(true) {
+            return 0;
+        }
         let unit = self.roots.get(&(b.off, cpu.key)).copied().unwrap_or(0);
         if unit != 0 {
             b.profile.unit.set(unit);
@@ -279,20 +287,26 @@ impl Dbt {
         unit
     }
 
-    /// Whether a unit's pages are where it was compiled from.
-    fn usable(&mut self, cpu: &mut Vcpu, id: UnitId) -> bool {
+    /// Whether a unit that can be entered at block `n` has its pages where it was compiled from.
+    fn usable(&mut self, cpu: &mut Vcpu, id: UnitId, n: u32) -> bool {
         let tag = Self::tag(cpu);
         let Some(u) = self.units[id as usize].as_mut() else {
             return false;
         };
-        if *u.bound != cpu.rip {
-            self.bind(id, cpu.rip);
-            return self.usable(cpu, id);
+        let off = self.interp.cache.get(n).off;
+        let Some(from_root) = u.entry(off) else {
+            return false;
+        };
+        let root = cpu.key.cut(cpu.rip.wrapping_sub(from_root));
+        self.counters.entries_inside += u64::from(from_root != 0);
+        if u.root != root {
+            self.bind(id, root);
+            return self.usable(cpu, id, n);
         }
         if u.checked == tag {
             return true;
         }
-        let root = cpu.rip & !0xfff;
+        let root = root & !0xfff;
         let at = |p: &crate::unit::Page| root.wrapping_add(p.delta as u64);
         // What is checked for global pages is checked for every address space.
         let mut global = true;
@@ -303,10 +317,15 @@ impl Dbt {
             })
         });
         if good {
+            let over_spaces = cpu.tlb.over_spaces();
             for p in &u.pages {
-                cpu.tlb.note_code(at(p));
+                if over_spaces && global {
+                    cpu.tlb.note_global_code(at(p));
+                } else {
+                    cpu.tlb.note_code(at(p));
+                }
             }
-            u.checked = if crate::runtime::over_spaces(cpu) && !global {
+            u.checked = if over_spaces && !global {
                 self.counters.units_not_global += 1;
                 0
             } else {
@@ -326,11 +345,11 @@ impl Dbt {
     }
 
     /// A unit belongs to one linear address at a time, since its links do: the same page may be mapped at several.
-    fn bind(&mut self, id: UnitId, rip: u64) {
+    fn bind(&mut self, id: UnitId, root: u64) {
         let Some(mut u) = self.units[id as usize].take() else {
             return;
         };
-        *u.bound = rip;
+        (*u.bound, u.root) = (root, root);
         u.checked = 0;
         for slot in &mut u.slots {
             let address = (&raw const **slot).cast_mut();
@@ -349,6 +368,7 @@ impl Dbt {
         self.counters.entries += 1;
         let code = self.units[id as usize].as_ref().map_or(0, |u| u.code);
         cpu.scratch[scratch::END] = end;
+        cpu.scratch[scratch::CLOCK] = cpu.retired.wrapping_sub(end);
         cpu.scratch[scratch::TAG] = tag;
         cpu.scratch[scratch::ALL_JUMPS] = self.jumps.as_ptr() as u64;
         crate::runtime::set_tag(cpu, tag);
@@ -361,6 +381,7 @@ impl Dbt {
                 std::mem::transmute(self.trampoline.address());
             f(cpu, code)
         };
+        cpu.retired = cpu.scratch[scratch::CLOCK].wrapping_add(end);
         crate::runtime::end_float(cpu);
         crate::runtime::settle_pending(cpu);
         self.counters.retired_translated += cpu.retired - before;
@@ -399,11 +420,28 @@ impl Dbt {
         }
     }
 
+    /// Whether the compiler takes a region whose root ran so often. While it is busy a bar rises to where those that pass it are as
+    /// many as it can do: what is hottest comes first.
+    fn admits(&mut self, executions: u32) -> bool {
+        let Worker::There(b) = &self.worker else {
+            return true;
+        };
+        let passes = executions >= self.bar;
+        if !b.is_busy() {
+            if !passes {
+                self.bar = self.options.threshold.max(self.bar - self.bar / 8);
+            }
+            return true;
+        }
+        if passes && !b.has_room() {
+            self.bar = (self.bar + self.bar / 8 + 1).min(HIGHEST_BAR);
+        }
+        passes && b.has_room()
+    }
+
     /// Has the region around a hot block compiled.
     fn translate(&mut self, cpu: &mut Vcpu, n: u32) {
-        if let Worker::There(b) = &self.worker
-            && !b.has_room()
-        {
+        if !self.admits(self.interp.cache.executions(n)) {
             // Ask again when it has run as often once more.
             let p = &self.interp.cache.get(n).profile;
             p.again(self.options.threshold);

@@ -15,6 +15,10 @@ pub const SWITCHES: &[(&str, &str)] = &[
         "Recursion and indirect branches stay in the region: the target is compared with where the profile saw them go.",
     ),
     (
+        "entries",
+        "A unit can be entered where the calls that it makes return to, and at its loops; without it, only where it begins.",
+    ),
+    (
         "share",
         "Regions end where a larger unit begins or where the code is in several units already: compiling is what costs most.",
     ),
@@ -86,7 +90,7 @@ macro_rules! switches {
 
 impl Options {
     switches! {
-        region = "region", inline_calls = "inline-calls", guess = "guess", share = "share", link = "link", jump_cache = "jump-cache", lower = "lower",
+        region = "region", inline_calls = "inline-calls", guess = "guess", entries = "entries", share = "share", link = "link", jump_cache = "jump-cache", lower = "lower",
         lower_vec = "lower-vec", x87 = "x87", inline_tlb = "inline-tlb", one_probe = "one-probe", flag_elim = "flag-elim", background = "background"
     }
 

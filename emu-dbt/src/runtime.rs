@@ -94,17 +94,7 @@ impl Info {
 /// For the supervisor with global pages on it is their epoch: what the tag is compared with is then valid in every address
 /// space, and must be on global pages.
 pub fn tag(cpu: &Vcpu) -> u64 {
-    let epoch = if over_spaces(cpu) {
-        cpu.tlb.global_epoch() << 1 | 1
-    } else {
-        cpu.tlb.epoch() << 1
-    };
-    epoch << 16 | u64::from(cpu.key.bits())
-}
-
-/// Whether the tag is that of global pages.
-pub fn over_spaces(cpu: &Vcpu) -> bool {
-    cpu.cpl < 3 && cpu.cr4 & emu_core::cpu::control::cr4::PGE != 0
+    cpu.tlb.epoch() << 16 | u64::from(cpu.key.bits())
 }
 
 /// Takes a new tag for links and the jump cache.
@@ -172,11 +162,16 @@ fn settle_word(cpu: &mut Vcpu, word: u64) {
     };
 }
 
+fn set_retired(cpu: &mut Vcpu, n: u64) {
+    cpu.retired = n;
+    cpu.scratch[scratch::CLOCK] = n.wrapping_sub(cpu.scratch[scratch::END]);
+}
+
 /// The instruction did not complete: state as before it, and why in `Vcpu::stop`.
 #[cold]
 fn stop(cpu: &mut Vcpu, clock: u64, info: Info) {
     settle_flags(cpu, info);
-    cpu.retired = info.block_began(cpu, clock) + info.idx();
+    set_retired(cpu, info.block_began(cpu, clock) + info.idx());
     cpu.rip = cpu
         .key
         .cut(cpu.scratch[scratch::BASE].wrapping_add(info.delta()));
@@ -509,7 +504,7 @@ fn run_handler(cpu: &mut Vcpu, insn: &Insn, clock: u64, info: Info) -> u64 {
         Flow::Done if !info.is_last() => 0,
         Flow::Done | Flow::Left => {
             cpu.leave = false;
-            cpu.retired += info.idx() + 1;
+            set_retired(cpu, cpu.retired + info.idx() + 1);
             if !info.leaves_rip() {
                 cpu.rip = key.cut(at.wrapping_add(u64::from(insn.len)));
             }
@@ -525,7 +520,7 @@ fn run_handler(cpu: &mut Vcpu, insn: &Insn, clock: u64, info: Info) -> u64 {
         }
         Flow::Stopped => {
             cpu.leave = false;
-            cpu.retired += info.idx();
+            set_retired(cpu, cpu.retired + info.idx());
             cpu.rip = key.cut(at);
             if cpu.stop == Stop::NonCanonical {
                 let stack = emu_core::interp::ea::faults_as_stack(insn);

@@ -50,6 +50,8 @@ pub fn jump_index(rip: u64) -> usize {
 pub mod scratch {
     /// The retired count at which the slice ends.
     pub const END: usize = 0;
+    /// The retired count, minus [`END`], while units run.
+    pub const CLOCK: usize = 17;
     /// What links and the jump cache are compared with: TLB epoch and mode.
     pub const TAG: usize = 1;
     /// The part of the jump cache that belongs to the tag.
@@ -126,26 +128,31 @@ pub struct Compiled {
     pub ns: u64,
 }
 
-/// A published unit.
+/// A published unit. What the dispatcher looks at before it enters comes first, in one cache line.
+#[repr(C, align(64))]
 pub struct Unit {
-    /// RAM offset and mode of its root.
+    /// RAM offset of its root.
     pub off: u64,
+    /// The linear address that its links are for.
+    pub root: u64,
+    /// The tag under which its pages were last seen where they were.
+    pub checked: u64,
+    /// Entry address.
+    pub code: u64,
+    /// Entries that ended in vain, since one that did not.
+    pub vain: u32,
+    pub guest_insns: u32,
     pub key: ModeKey,
+    /// [`root`](Self::root) as its code reads it.
+    pub bound: Box<u64>,
+    /// The blocks that it can be entered at, and their distance from the root.
+    pub entries: Vec<(u64, u64)>,
     pub pages: Vec<Page>,
     /// The blocks that it was made from.
     pub blocks: Vec<u64>,
     /// Offset and size in the arena.
     pub at: usize,
     pub size: usize,
-    /// Entry address.
-    pub code: u64,
-    pub guest_insns: u32,
-    /// Entries that ended in vain, since one that did not.
-    pub vain: u32,
-    /// The tag under which its pages were last seen where they were.
-    pub checked: u64,
-    /// The linear address that its links are for.
-    pub bound: Box<u64>,
     pub slots: Vec<Box<Slot>>,
     /// Slots of other units (or its own) that lead here.
     pub incoming: Vec<*mut Slot>,
@@ -153,4 +160,15 @@ pub struct Unit {
     pub jumps: Vec<u16>,
     /// Addressed by the code.
     pub insns: Vec<Box<Insn>>,
+}
+
+impl Unit {
+    /// How far from the root the block at this RAM offset is, if the unit can be entered there.
+    #[inline]
+    pub fn entry(&self, off: u64) -> Option<u64> {
+        if off == self.off {
+            return Some(0);
+        }
+        self.entries.iter().find(|e| e.0 == off).map(|e| e.1)
+    }
 }

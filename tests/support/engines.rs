@@ -66,6 +66,7 @@ pub const EACH_OFF: &[Variant] = each_off!(
     "region",
     "inline-calls",
     "guess",
+    "entries",
     "share",
     "link",
     "jump-cache",

@@ -113,8 +113,20 @@ pub const SPACES_SWITCHED: Guest = Guest {
 pub const REMAPPED: Guest = Guest {
     name: "remaps its code every hundred instructions",
     rounds: 4000,
-    code: remapping,
+    code: |a| remapping(a, false),
     prepare: |ram| (0..4).for_each(|n| put(ram, FRAMES + 0x1000 * n, &counted(n as i32))),
+};
+/// The same with global pages, which outlive the write to CR3 between two calls.
+pub const REMAPPED_GLOBALLY: Guest = Guest {
+    name: "remaps its code on global pages",
+    rounds: 4000,
+    code: |a| remapping(a, true),
+    prepare: |ram| {
+        (0..4).for_each(|n| put(ram, FRAMES + 0x1000 * n, &counted(n as i32)));
+        for large in 0..RAM >> 21 {
+            word(ram, 0x3000 + 8 * large, large << 21 | GLOBAL as u64 | 0x83);
+        }
+    },
 };
 /// Calls many hot functions in turn: more than any code cache that the tests give.
 pub const MANY: Guest = Guest {
@@ -139,6 +151,7 @@ pub const ALL: &[Guest] = &[
     ALIASES,
     SPACES_SWITCHED,
     REMAPPED,
+    REMAPPED_GLOBALLY,
     MANY,
 ];
 
@@ -374,15 +387,28 @@ fn switching(a: &mut CodeAssembler) -> R {
     a.hlt()
 }
 
-fn remapping(a: &mut CodeAssembler) -> R {
+/// A page's G bit.
+const GLOBAL: i32 = 1 << 8;
+
+fn remapping(a: &mut CodeAssembler, global: bool) -> R {
     let [mut switch, mut again] = [(); 2].map(|()| a.create_label());
+    let flags = if global { GLOBAL | 3 } else { 3 };
+    if global {
+        a.mov(rax, cr4)?;
+        a.or(eax, 1 << 7)?;
+        a.mov(cr4, rax)?;
+    }
     a.xor(eax, eax)?;
     a.mov(esi, WINDOW as u32)?;
     a.set_label(&mut switch)?;
     a.mov(edx, r15d)?;
     a.and(edx, 3)?;
     a.shl(edx, 12)?;
-    a.or(edx, FRAMES as i32 | 3)?;
+    a.or(edx, FRAMES as i32 | flags)?;
+    if global {
+        a.mov(rdi, cr3)?;
+        a.mov(cr3, rdi)?;
+    }
     a.mov(dword_ptr(TABLES), edx)?;
     a.invlpg(byte_ptr(rsi))?;
     a.mov(ecx, 6)?;

@@ -27,24 +27,27 @@ use std::cell::Cell;
 /// Instructions in a block at most.
 pub const MAX_INSNS: usize = 48;
 
-/// A predecoded block.
+/// A predecoded block. Running it touches two cache lines here: what finds and begins it, what it leads to.
+#[repr(C, align(64))]
 pub struct Block {
     /// RAM offset of its first byte.
     pub off: u64,
-    pub key: ModeKey,
     /// Empty: the block is dead, its name waits for another at the same address.
     pub insns: Vec<Insn>,
+    pub profile: Profile,
+    /// The cache's: the next block in the same chunk of the page.
+    pub(super) next: u32,
+    pub key: ModeKey,
     /// Bytes it covers.
     pub bytes: u16,
     pub ends: Ends,
-    /// RAM offset of the second page when its one instruction lies across two.
-    pub second: Option<u64>,
     /// Where it went last: two (RIP, epoch, block) links.
     pub links: [Link; 2],
-    /// The cache's: the next block in the same chunk of the page.
-    pub(super) next: u32,
-    pub profile: Profile,
+    /// RAM offset of the second page when its one instruction lies across two.
+    pub second: Option<u64>,
 }
+
+const _: () = assert!(size_of::<Block>() == 128 && std::mem::offset_of!(Block, links) == 64);
 
 /// What a translating engine keeps with a block.
 #[derive(Default)]
@@ -59,6 +62,8 @@ pub struct Profile {
     pub unit_insns: Cell<u32>,
     /// Translations that this block is part of.
     pub copies: Cell<u8>,
+    /// The engine knows this block: whether a translation begins here is in `unit`.
+    pub adopted: Cell<bool>,
     /// Some translation holds this block: whoever drops the block must say so.
     pub translated: Cell<bool>,
     /// How often that happened to a block at this address.

@@ -210,6 +210,7 @@ impl Interp {
                     // Building may have emptied the cache; the epoch tells.
                     if cpu.tlb.epoch().wrapping_add(self.cache.generation()) == epoch
                         && self.cache.get(to).second.is_none()
+                        && cpu.may_link(next)
                     {
                         self.cache.link(
                             n,

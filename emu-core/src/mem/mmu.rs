@@ -594,6 +594,18 @@ impl Vcpu {
         self.fetch_slow(lin)
     }
 
+    /// Whether a link to the code at `lin`, fetched just now, is good for as long as the epoch; from then on it is relied on.
+    pub fn may_link(&mut self, lin: u64) -> bool {
+        if !self.tlb.over_spaces() {
+            return true;
+        }
+        let global = self.tlb.is_global(lin);
+        if global {
+            self.tlb.note_global_code(lin);
+        }
+        global
+    }
+
     /// The same from the TLB alone: nothing is walked, nothing faults; `None`: unknown here.
     pub fn known_fetch_offset(&self, lin: u64) -> Option<u64> {
         let e = self.tlb.probe(lin);

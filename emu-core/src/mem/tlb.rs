@@ -12,7 +12,8 @@
 //! *Epochs.* Whatever was true of an address space's translations when a block was linked to its successor stays true while
 //! the epoch is the same; each invalidation gives the space a new one. INVLPG of a page that no code was fetched from (as far as
 //! a bit for each 4096th page knows) leaves it alone. Global pages have an epoch of their own, over all spaces: what is true
-//! of code on them in one space is true in all (SDM Vol. 3A, 4.10.2.4).
+//! of code on them in one space is true in all (SDM Vol. 3A, 4.10.2.4). It has bits of its own too, since it outlives those of a
+//! space that a write to CR3 empties.
 
 /// Entries in a set; a power of two.
 pub const ENTRIES: usize = 4096;
@@ -172,8 +173,12 @@ pub struct Tlb {
     next_epoch: u64,
     /// The epoch of the space and asker in force.
     epoch: u64,
+    /// The supervisor asks, and there are global pages.
+    over_spaces: bool,
     /// The epoch of global pages.
     global_epoch: u64,
+    /// A bit for each index of a page whose being global something relies on under this epoch.
+    global_code: Box<[u64; ENTRIES / 64]>,
     ticks: u64,
     /// By RAM page: the entry, plus one, whose write tag alone may be direct in any set; or [`NOBODY`], [`MANY`].
     writers: Vec<u16>,
@@ -203,9 +208,11 @@ impl Default for Tlb {
             system: std::ptr::null_mut(),
             blind: Box::new([Entry::default(); ENTRIES]),
             blinded: false,
-            next_epoch: 4,
+            next_epoch: 6,
             epoch: 2,
-            global_epoch: 1,
+            over_spaces: false,
+            global_epoch: 4,
+            global_code: Box::new([0; ENTRIES / 64]),
             ticks: 0,
             writers: Vec::new(),
             fills: 0,
@@ -250,24 +257,30 @@ impl Tlb {
         self.who
     }
 
-    /// Chooses the set by who asks; `blind` sends every access to the slow path.
+    /// Chooses the set by who asks; `blind` sends every access to the slow path. `global_pages`: CR4.PGE is set.
     #[inline]
-    pub fn select(&mut self, who: Who, blind: bool) {
+    pub fn select(&mut self, who: Who, blind: bool, global_pages: bool) {
         self.who = who;
         self.blinded = blind;
+        self.over_spaces = global_pages && who != Who::User;
         self.aim();
     }
 
-    /// What a link between blocks must have seen to be valid now.
+    /// What a link between blocks must have seen to be valid now: the epoch of the space and asker in force, or for a supervisor
+    /// with global pages theirs ([`over_spaces`](Self::over_spaces)). All epochs differ.
     #[inline(always)]
     pub fn epoch(&self) -> u64 {
-        self.epoch
+        if self.over_spaces {
+            self.global_epoch
+        } else {
+            self.epoch
+        }
     }
 
-    /// What code on global pages must have seen to be where it was.
+    /// Whether links hold in every space, and so may lead to global pages alone.
     #[inline(always)]
-    pub fn global_epoch(&self) -> u64 {
-        self.global_epoch
+    pub fn over_spaces(&self) -> bool {
+        self.over_spaces
     }
 
     /// Code was fetched from the page of `lin`: its translation now counts for the epoch.
@@ -275,6 +288,18 @@ impl Tlb {
     pub fn note_code(&mut self, lin: u64) {
         let i = Set::index(lin);
         self.spaces[self.cur].code[i / 64] |= 1 << (i & 63);
+    }
+
+    /// Something relies on the page of `lin`, a global one, in every space.
+    pub fn note_global_code(&mut self, lin: u64) {
+        let i = Set::index(lin);
+        self.global_code[i / 64] |= 1 << (i & 63);
+    }
+
+    fn renew_global(&mut self) {
+        *self.global_code = [0; ENTRIES / 64];
+        self.global_epoch = self.next_epoch;
+        self.next_epoch += 2;
     }
 
     /// Whether INVLPG anywhere in the page of `size` bytes around `lin` is known to concern all of it.
@@ -323,7 +348,7 @@ impl Tlb {
                 .enumerate()
                 .min_by_key(|(_, s)| s.last_use)
                 .expect("SPACES spaces");
-            // Its global translations go with it, but stay true.
+            // Its global translations go with it, but stay true; so what is known of large pages stays.
             self.empty_space(old, false);
             self.spaces[old].pcid = pcid;
             old
@@ -334,7 +359,8 @@ impl Tlb {
 
     fn flush_space(&mut self, space: usize, keep_global: bool) {
         if !keep_global {
-            self.global_epoch += 1;
+            self.renew_global();
+            self.spaces[space].large = [None; 2];
         }
         self.empty_space(space, keep_global);
     }
@@ -345,9 +371,6 @@ impl Tlb {
         let s = &mut self.spaces[space];
         for set in &mut s.sets {
             set.flush(keep_global);
-        }
-        if !keep_global {
-            s.large = [None; 2];
         }
     }
 
@@ -382,11 +405,14 @@ impl Tlb {
             let bit = Set::index(lin);
             if self.spaces[i].code[bit / 64] >> (bit & 63) & 1 != 0 {
                 self.renew(i);
-                self.global_epoch += 1;
             }
             for set in &mut self.spaces[i].sets {
                 set.flush_page(lin);
             }
+        }
+        let bit = Set::index(lin);
+        if self.global_code[bit / 64] >> (bit & 63) & 1 != 0 {
+            self.renew_global();
         }
     }
 

@@ -80,23 +80,32 @@ impl Dbt {
             ..
         } = compiled;
         let (root, root_rip) = (region.root().off, region.root().rip);
-        if let Some(&old) = self.roots.get(&(root, region.key)) {
+        if let Some(&old) = self.roots.get(&(root, region.key))
+            && self.unit(old).is_some_and(|u| u.off == root)
+        {
             self.kill(old);
         }
         let mut blocks: Vec<u64> = region.nodes.iter().map(|n| n.off).collect();
         blocks.sort_unstable();
         blocks.dedup();
+        let entries: Vec<(u64, u64)> = std::iter::once(&0)
+            .chain(&region.entries)
+            .map(|&e| &region.nodes[e])
+            .map(|node| (node.off, node.rip.wrapping_sub(root_rip)))
+            .collect();
         let unit = Unit {
             off: root,
             key: region.key,
             pages: region.pages,
             blocks,
+            entries,
             at,
             size: code.len(),
             code: self.arena.address(at),
             guest_insns,
             vain: 0,
             checked: 0,
+            root: 0,
             bound,
             slots,
             incoming: Vec::new(),
@@ -114,11 +123,17 @@ impl Dbt {
             self.count_copy(b, unit.key, 1);
             self.members.entry((b, unit.key)).or_default().push(id);
         }
-        self.roots.insert((root, unit.key), id);
-        if let Some(b) = self.interp.cache.peek(root, unit.key) {
-            let p = &self.interp.cache.get(b).profile;
-            p.unit.set(id);
-            p.unit_insns.set(guest_insns);
+        for &(off, _) in &unit.entries {
+            // A unit that begins there is better than one that goes by.
+            if off != root && self.roots.contains_key(&(off, unit.key)) {
+                continue;
+            }
+            self.roots.insert((off, unit.key), id);
+            if let Some(b) = self.interp.cache.peek(off, unit.key) {
+                let p = &self.interp.cache.get(b).profile;
+                p.unit.set(id);
+                p.unit_insns.set(guest_insns);
+            }
         }
         self.units[id as usize] = Some(unit);
     }
@@ -175,9 +190,12 @@ impl Dbt {
                 }
             }
         }
-        if self.roots.get(&(u.off, u.key)) == Some(&id) {
-            self.roots.remove(&(u.off, u.key));
-            if let Some(b) = self.interp.cache.peek(u.off, u.key) {
+        for &(off, _) in &u.entries {
+            if self.roots.get(&(off, u.key)) != Some(&id) {
+                continue;
+            }
+            self.roots.remove(&(off, u.key));
+            if let Some(b) = self.interp.cache.peek(off, u.key) {
                 let p = &self.interp.cache.get(b).profile;
                 p.unit.set(0);
                 p.again(p.worth(self.options.threshold));

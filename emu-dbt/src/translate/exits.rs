@@ -23,10 +23,8 @@ impl Translator<'_, '_> {
         self.write_back();
         self.store_flags();
         let clock = self.b.use_var(self.clock);
-        let end = self.load_scratch(scratch::END);
-        let retired = self.b.ins().iadd(clock, end);
-        let retired = self.add_constant(retired, i64::from(self.since));
-        self.store_own(retired, layout::RETIRED);
+        let clock = self.add_constant(clock, i64::from(self.since));
+        self.store_scratch(scratch::CLOCK, clock);
     }
 
     /// From the root to a place in the region, as the code's addresses wrap.
@@ -55,50 +53,51 @@ impl Translator<'_, '_> {
         let address = (&raw const *slot) as u64;
         self.out.slots.push(slot);
         self.out.exits.push(rip);
-        let code = self.iconst(address | exit::LINK);
-        if self.options.link() {
-            let (on, miss) = (self.b.create_block(), self.b.create_block());
-            self.b.set_cold_block(miss);
-            let tag = self.load_scratch(scratch::TAG);
-            let at = self.iconst(address);
-            let seen = self
-                .b
-                .ins()
-                .load(I64, self.own, at, offset_of!(Slot, tag) as i32);
-            let holds = self.b.ins().icmp(IntCC::Equal, tag, seen);
-            self.b.ins().brif(holds, on, &[], miss, &[]);
-            self.at(on);
-            let target = self
-                .b
-                .ins()
-                .load(I64, self.own, at, offset_of!(Slot, code) as i32);
-            self.b
-                .ins()
-                .return_call_indirect(self.unit, target, &[self.cpu]);
-            self.at(miss);
-            // A link made for another address space: this one's unit may be in the jump cache. One never made is to be made.
-            if self.options.jump_cache() {
-                let (find, plain) = (self.find, self.b.create_block());
-                self.b.set_cold_block(plain);
-                self.finds = true;
-                let args = [at_rip.into(), code.into()];
-                self.b.ins().brif(seen, find, &args, plain, &[]);
-                self.at(plain);
-            }
+        let code = self.iconst(address + exit::LINK);
+        if !self.options.link() {
+            self.b.ins().return_(&[code]);
+            return;
         }
-        self.b.ins().return_(&[code]);
+        let (on, find) = (self.b.create_block(), self.find);
+        self.finds = true;
+        let tag = self.load_scratch(scratch::TAG);
+        // What the exit returns with is the slot's address.
+        let seen = self.load_slot(code, offset_of!(Slot, tag));
+        let holds = self.b.ins().icmp(IntCC::Equal, tag, seen);
+        let args = [code.into(), seen.into()];
+        self.b.ins().brif(holds, on, &[], find, &args);
+        self.at(on);
+        let target = self.load_slot(code, offset_of!(Slot, code));
+        self.b
+            .ins()
+            .return_call_indirect(self.unit, target, &[self.cpu]);
     }
 
-    /// The block that asks the jump cache on behalf of all links that do not hold.
+    fn load_slot(&mut self, slot: Value, at: usize) -> Value {
+        self.b.ins().load(I64, self.own, slot, at as i32)
+    }
+
+    /// Where all links lead that do not hold. One that was made for another address space: this one's unit may be in the jump
+    /// cache. One never made is to be made.
     pub fn emit_find(&mut self) {
         if !self.finds {
             return;
         }
         let find = self.find;
         self.at(find);
-        let rip = self.b.append_block_param(find, I64);
         let code = self.b.append_block_param(find, I64);
-        self.ask_jump_cache(rip);
+        let seen = self.b.append_block_param(find, I64);
+        if self.options.jump_cache() {
+            let (ask, plain) = (self.b.create_block(), self.b.create_block());
+            self.b.set_cold_block(ask);
+            self.b.set_cold_block(plain);
+            self.b.ins().brif(seen, ask, &[], plain, &[]);
+            self.at(ask);
+            let rip = self.load_own(I64, layout::RIP);
+            self.ask_jump_cache(rip);
+            self.b.ins().jump(plain, &[]);
+            self.at(plain);
+        }
         self.b.ins().return_(&[code]);
     }
 

@@ -124,7 +124,8 @@ pub fn translate(
     let unit = b.import_signature(crate::codegen::unit_signature());
     let gpr = std::array::from_fn(|_| b.declare_var(I64));
     let (f0, f1, clock) = (b.declare_var(I64), b.declare_var(I64), b.declare_var(I64));
-    let base = b.ins().load(I64, own, cpu, layout::RIP as i32);
+    let bound = b.ins().iconst(I64, (&raw const *out.bound) as i64);
+    let base = b.ins().load(I64, own, bound, 0);
     let blocks = region.nodes.iter().map(|_| b.create_block()).collect();
     let shapes = shapes::shapes(region, options, all_seen);
     let vec = vec::Vectors::new(&mut b, region, options);
@@ -185,27 +186,55 @@ pub fn translate(
 }
 
 impl Translator<'_, '_> {
-    /// The entry: registers, clock, the root's fuel check.
+    /// The unit's beginning: registers, clock, and which of the entries RIP is.
     fn enter(&mut self) {
-        let bound = self.iconst((&raw const *self.out.bound) as u64);
-        let bound = self.b.ins().load(I64, self.own, bound, 0);
-        let here = self.b.ins().icmp(IntCC::Equal, bound, self.base);
-        let (go, elsewhere) = (self.b.create_block(), self.b.create_block());
-        self.b.set_cold_block(elsewhere);
-        self.b.ins().brif(here, go, &[], elsewhere, &[]);
-        self.at(elsewhere);
-        self.return_code(crate::unit::exit::REBIND);
-        self.at(go);
         self.enter_vectors();
         self.store_scratch(scratch::BASE, self.base);
         self.reload(self.used);
-        let retired = self.load_own(I64, layout::RETIRED);
-        let end = self.load_scratch(scratch::END);
-        let clock = self.b.ins().isub(retired, end);
+        let clock = self.load_scratch(scratch::CLOCK);
         self.b.def_var(self.clock, clock);
-        self.set_shape_vars(self.shapes[0]);
-        let need = self.region.nodes[0].check.unwrap_or(1);
-        let (out, go) = (self.b.create_block(), self.blocks[0]);
+        let rip = self.load_own(I64, layout::RIP);
+        let here = self.b.ins().icmp(IntCC::Equal, rip, self.base);
+        let (root, other) = (self.b.create_block(), self.b.create_block());
+        self.b.set_cold_block(other);
+        self.b.ins().brif(here, root, &[], other, &[]);
+        let mut ways = vec![(root, 0)];
+        if self.region.entries.is_empty() {
+            self.at(other);
+        } else {
+            self.b.switch_to_block(other);
+            self.b.seal_block(other);
+            let from_root = self.b.ins().isub(rip, self.base);
+            let from_root = if self.long() {
+                from_root
+            } else {
+                self.b.ins().band_imm_u(from_root, 0xffff_ffff)
+            };
+            let mut s = cranelift_frontend::Switch::new();
+            for &e in &self.region.entries {
+                let way = self.b.create_block();
+                s.set_entry(u128::from(self.distance(self.region.nodes[e].rip)), way);
+                ways.push((way, e));
+            }
+            let elsewhere = self.b.create_block();
+            self.b.set_cold_block(elsewhere);
+            s.emit(self.b, from_root, elsewhere);
+            self.at(elsewhere);
+        }
+        self.return_code(crate::unit::exit::REBIND);
+        let place = self.place();
+        for (way, n) in ways {
+            self.back_to(place);
+            self.at(way);
+            self.begin_at(n, clock);
+        }
+    }
+
+    /// Goes on to an entry if the fuel covers it.
+    fn begin_at(&mut self, n: usize, clock: Value) {
+        self.set_shape_vars(self.shapes[n]);
+        let need = self.region.nodes[n].check.unwrap_or(1);
+        let (out, go) = (self.b.create_block(), self.blocks[n]);
         self.b.set_cold_block(out);
         let short = self
             .b

@@ -189,6 +189,9 @@ pub fn shapes(region: &Region, options: Options, all_seen: bool) -> Vec<Shape> {
     };
     let mut at: Vec<Option<Shape>> = vec![None; region.nodes.len()];
     at[0] = Some(Shape::Mem);
+    for &e in &region.entries {
+        at[e] = Some(Shape::Mem);
+    }
     loop {
         let mut changed = false;
         for &n in &order {
