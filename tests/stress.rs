@@ -204,6 +204,28 @@ fn units_are_entered_at_their_loops_and_where_calls_return() {
     }
 }
 
+/// What a loop carries of a page ends with the right to use it.
+#[test]
+fn a_page_that_a_loop_carries_may_be_refused() {
+    let guest = &hard::REFUSED_AT_LAST;
+    let end = |engine: &mut dyn Engine| {
+        let mut cpu = hard::machine(guest, guest.rounds);
+        let exit = engine.run(&mut cpu, LONGEST);
+        (
+            format!("{exit:?}"),
+            cpu.retired,
+            cpu.gpr[3],
+            cpu.gpr[15],
+            engine.stats(),
+        )
+    };
+    let a = end(&mut Interp::default());
+    let b = end(&mut translator(waiting(ROOMY)));
+    assert_eq!((&a.0, a.1, a.2, a.3), (&b.0, b.1, b.2, b.3));
+    assert_eq!((a.0.as_str(), a.3), ("Shutdown", 5));
+    assert!(stat(&b.4, "retired_translated") > a.1 / 2);
+}
+
 /// Code that patches other code all the time leaves its unit in vain each time, and is left to the interpreter.
 #[test]
 fn units_that_only_patch_code_are_given_up() {

@@ -51,6 +51,10 @@ pub const SWITCHES: &[(&str, &str)] = &[
         "Accesses of a block through one register share a TLB probe while they stay on its page; nothing between them can change a mapping.",
     ),
     (
+        "loop-pages",
+        "A small loop carries the pages of its accesses from one iteration to the next; an aligned access there needs no probe.",
+    ),
+    (
         "flag-elim",
         "Flags are kept as operands of the instruction that set them, and computed only where they are read or leave the unit.",
     ),
@@ -91,7 +95,7 @@ macro_rules! switches {
 impl Options {
     switches! {
         region = "region", inline_calls = "inline-calls", guess = "guess", entries = "entries", share = "share", link = "link", jump_cache = "jump-cache", lower = "lower",
-        lower_vec = "lower-vec", x87 = "x87", inline_tlb = "inline-tlb", one_probe = "one-probe", flag_elim = "flag-elim", background = "background"
+        lower_vec = "lower-vec", x87 = "x87", inline_tlb = "inline-tlb", one_probe = "one-probe", loop_pages = "loop-pages", flag_elim = "flag-elim", background = "background"
     }
 
     /// For `--engine tiered`.

@@ -140,8 +140,8 @@ impl Region {
         heads
     }
 
-    /// Which blocks belong to a loop of at most [`SMALL_LOOP`] instructions.
-    pub fn small_loops(&self) -> Vec<bool> {
+    /// Which blocks belong to a loop of at most [`SMALL_LOOP`] instructions, and how many the smallest has.
+    pub fn small_loops(&self) -> Vec<Option<usize>> {
         let order = self.order();
         let mut rank = vec![usize::MAX; self.nodes.len()];
         let mut before = vec![Vec::new(); self.nodes.len()];
@@ -151,7 +151,7 @@ impl Region {
                 before[s].push(n);
             }
         }
-        let mut inside = vec![false; self.nodes.len()];
+        let mut inside: Vec<Option<usize>> = vec![None; self.nodes.len()];
         for &n in &order {
             for head in self.successors(n).filter(|&s| rank[s] <= rank[n]) {
                 let mut body = vec![head];
@@ -170,7 +170,7 @@ impl Region {
                 }
                 if insns <= SMALL_LOOP {
                     for m in body {
-                        inside[m] = true;
+                        inside[m] = Some(inside[m].map_or(insns, |n| n.min(insns)));
                     }
                 }
             }

@@ -75,6 +75,7 @@ pub const EACH_OFF: &[Variant] = each_off!(
     "x87",
     "inline-tlb",
     "one-probe",
+    "loop-pages",
     "flag-elim"
 );
 

@@ -128,6 +128,36 @@ pub const REMAPPED_GLOBALLY: Guest = Guest {
         }
     },
 };
+/// Reads a user page in a small loop, and in the fifth round from the end without the right to: EFLAGS.AC is clear and SMAP is on. It
+/// ends there, in a triple fault.
+pub const REFUSED_AT_LAST: Guest = Guest {
+    name: "reads a user page until it may not",
+    rounds: 20_000,
+    code: |a| {
+        let [mut again, mut over] = [(); 2].map(|()| a.create_label());
+        a.mov(rax, cr4)?;
+        a.or(eax, 1 << 21)?;
+        a.mov(cr4, rax)?;
+        a.mov(esi, WINDOW as u32)?;
+        a.set_label(&mut again)?;
+        a.clac()?;
+        a.cmp(r15d, 5)?;
+        a.je(over)?;
+        a.stac()?;
+        a.set_label(&mut over)?;
+        a.add(rbx, qword_ptr(rsi))?;
+        a.dec(r15d)?;
+        a.jnz(again)?;
+        a.hlt()
+    },
+    prepare: |ram| {
+        word(ram, PML4, 0x2000 | 7);
+        word(ram, 0x2000, 0x3000 | 7);
+        word(ram, 0x3000 + 8 * (WINDOW >> 21), TABLES | 7);
+        word(ram, TABLES, FRAMES | 7);
+        word(ram, FRAMES, 3);
+    },
+};
 /// Calls many hot functions in turn: more than any code cache that the tests give.
 pub const MANY: Guest = Guest {
     name: "fills the code cache",

@@ -88,6 +88,7 @@ impl Translator<'_, '_> {
     /// Runs one instruction within its block by its handler.
     pub fn call_handler(&mut self, x: &Instruction, i: &Insn) {
         self.pages.clear();
+        self.forget_loop_pages();
         self.flush();
         self.end_x87();
         let code = self.handler(i, self.info());
@@ -109,6 +110,7 @@ impl Translator<'_, '_> {
     pub fn call_last(&mut self, x: &Instruction, i: &Insn) {
         let tail = self.region.nodes[self.node].tail;
         let code = self.run_handler_last(i, !matches!(tail, Tail::Barrier(_)));
+        self.forget_loop_pages();
         if !matches!(tail, Tail::Barrier(_) | Tail::Repeat(..)) {
             return self.leave_after_handler(code);
         }

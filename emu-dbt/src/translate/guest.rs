@@ -91,7 +91,7 @@ pub fn dirty_at_entry(region: &Region, loops: &[bool]) -> Vec<u16> {
 }
 
 /// Whether an instruction certainly reaches memory, or is left to its handler.
-fn accesses(x: &iced_x86::Instruction) -> bool {
+pub fn accesses(x: &iced_x86::Instruction) -> bool {
     use iced_x86::{Mnemonic::*, OpKind};
     let plain = matches!(
         x.mnemonic(),

@@ -5,6 +5,7 @@
 
 use super::Translator;
 use super::guest::int;
+use super::loop_pages::LoopPage;
 use crate::runtime;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::{I32, I64};
@@ -25,6 +26,19 @@ pub struct Page {
     addend: Value,
 }
 
+impl Page {
+    /// Of an access at `at`.
+    pub fn new(at: Sum, access: Access, tag: Value, addend: Value) -> Self {
+        Self {
+            root: at.root,
+            off: at.off,
+            write: access == Access::Write,
+            tag,
+            addend,
+        }
+    }
+}
+
 /// A value as another one and a constant: really so, or but for a cut to 32 bits in between.
 #[derive(Clone, Copy)]
 pub struct Sum {
@@ -33,9 +47,25 @@ pub struct Sum {
     exact: bool,
 }
 
+/// What keeps the page that an access is on.
+#[derive(Clone, Copy)]
+enum Kept {
+    Nothing,
+    /// The block, for later accesses.
+    InBlock,
+    /// The loop, for later iterations.
+    InLoop(LoopPage),
+}
+
+impl Kept {
+    fn in_block(self) -> bool {
+        matches!(self, Self::InBlock)
+    }
+}
+
 /// What an access will do.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Access {
+pub enum Access {
     Read,
     Write,
 }
@@ -249,18 +279,43 @@ impl Translator<'_, '_> {
             && self.base_comes_again()
     }
 
-    /// Remembers the page that the block's second and third parameters speak of.
-    fn keep_page(&mut self, lin: Value, access: Access, hit: Block) {
-        let Sum { root, off, .. } = self.root(lin);
-        let p = self.b.block_params(hit);
-        let (tag, addend) = (p[1], p[2]);
-        self.pages.push(Page {
-            root,
-            off,
-            write: access == Access::Write,
-            tag,
-            addend,
-        });
+    /// Remembers a page for later accesses of the block, if there are some.
+    fn keep_page(&mut self, lin: Value, access: Access, of: Kept, page: [Value; 2]) {
+        let at = self.root(lin);
+        let page = match of {
+            Kept::Nothing => return,
+            Kept::InBlock => Page::new(at, access, page[0], page[1]),
+            Kept::InLoop(p) if self.options.one_probe() && self.base_comes_again() => {
+                self.page_of_loop(p, at, access)
+            }
+            Kept::InLoop(_) => return,
+        };
+        self.pages.push(page);
+    }
+
+    /// What becomes of the page that an access is on.
+    fn kept(&self, lin: Value, size: u32, access: Access) -> Kept {
+        match self.loop_page(size) {
+            Some(p) if self.likely_page(lin, size, access).is_none() => Kept::InLoop(p),
+            _ if self.keeps(lin, size, access) => Kept::InBlock,
+            _ => Kept::Nothing,
+        }
+    }
+
+    /// The way to an access: leaves the current block for `hit` with the host address (and with a page that the block keeps), or
+    /// for `miss`.
+    fn find(&mut self, lin: Value, size: u32, access: Access, hit: Block, miss: Block, keep: Kept) {
+        let Kept::InLoop(p) = keep else {
+            return self.probe(lin, size, access, hit, miss, keep.in_block());
+        };
+        self.compare_loop_page(p, lin, size, hit);
+        let found = self.b.create_block();
+        self.b.set_cold_block(found);
+        for _ in 0..3 {
+            self.b.append_block_param(found, I64);
+        }
+        self.probe(lin, size, access, found, miss, true);
+        self.take_loop_page(p, lin, found, hit);
     }
 
     /// The arguments for a block that takes a host address, and perhaps a page, from the slow path.
@@ -308,20 +363,21 @@ impl Translator<'_, '_> {
         self.before_access();
         let (hit, miss) = (self.b.create_block(), self.b.create_block());
         self.b.set_cold_block(miss);
-        let keep = self.keeps(lin, size, access);
+        let kept = self.kept(lin, size, access);
+        let keep = kept.in_block();
         for _ in 0..if keep { 3 } else { 1 } {
             self.b.append_block_param(hit, I64);
         }
-        self.probe(lin, size, access, hit, miss, keep);
+        self.find(lin, size, access, hit, miss, kept);
         self.at(miss);
         let host = self.slow(helper, lin, size, stack);
         let args = self.unknown_page(host, keep);
         self.check_helper(host, hit, &args);
         self.at(hit);
-        if keep {
-            self.keep_page(lin, access, hit);
-        }
-        self.b.block_params(hit)[0]
+        let of = self.b.block_params(hit).to_vec();
+        let page = if keep { [of[1], of[2]] } else { [of[0]; 2] };
+        self.keep_page(lin, access, kept, page);
+        of[0]
     }
 
     /// Reads `ty` at a linear address.
@@ -364,11 +420,12 @@ impl Translator<'_, '_> {
         );
         self.b.set_cold_block(miss);
         let access = Access::Write;
-        let keep = self.keeps(lin, size, access);
+        let kept = self.kept(lin, size, access);
+        let keep = kept.in_block();
         for _ in 0..if keep { 3 } else { 1 } {
             self.b.append_block_param(hit, I64);
         }
-        self.probe(lin, size, access, hit, miss, keep);
+        self.find(lin, size, access, hit, miss, kept);
         self.at(miss);
         for (k, &v) in parts.iter().enumerate() {
             self.store_scratch(crate::unit::scratch::VALUE + 2 * k, v);
@@ -393,18 +450,13 @@ impl Translator<'_, '_> {
         let page: Vec<BlockArg> = p[1..].iter().map(|&v| BlockArg::Value(v)).collect();
         self.b.ins().jump(done, &page);
         self.at(done);
-        if keep {
-            let Sum { root, off, .. } = self.root(lin);
-            let p = self.b.block_params(done);
-            let (tag, addend) = (p[0], p[1]);
-            self.pages.push(Page {
-                root,
-                off,
-                write: true,
-                tag,
-                addend,
-            });
-        }
+        let page = if keep {
+            let of = self.b.block_params(done);
+            [of[0], of[1]]
+        } else {
+            [p[0]; 2]
+        };
+        self.keep_page(lin, access, kept, page);
     }
 
     /// Stores to an address that [`claim`](Self::claim) gave.

@@ -18,6 +18,7 @@ mod exits;
 mod fallback;
 mod flags;
 mod guest;
+mod loop_pages;
 mod mem;
 mod muldiv;
 mod shapes;
@@ -88,6 +89,7 @@ pub struct Translator<'a, 'b> {
     ways_in: Vec<u32>,
     /// Blocks of small loops, where changed registers are written back on the slow path rather than before each access.
     loops: Vec<bool>,
+    loop_pages: Vec<loop_pages::LoopPage>,
     /// Pages that this block has probed, by the value that their address is counted from.
     pages: Vec<mem::Page>,
     /// Values that are another one and a constant.
@@ -159,7 +161,8 @@ pub fn translate(
         find,
         finds: false,
         ways_in: region.ways_in(),
-        loops: region.small_loops(),
+        loops: region.small_loops().iter().map(Option::is_some).collect(),
+        loop_pages: Vec::new(),
         pages: Vec::new(),
         affine: FxHashMap::default(),
         vec,
@@ -189,6 +192,7 @@ impl Translator<'_, '_> {
     /// The unit's beginning: registers, clock, and which of the entries RIP is.
     fn enter(&mut self) {
         self.enter_vectors();
+        self.begin_loop_pages();
         self.store_scratch(scratch::BASE, self.base);
         self.reload(self.used);
         let clock = self.load_scratch(scratch::CLOCK);
