@@ -125,8 +125,8 @@ impl Region {
         }
     }
 
-    /// Blocks of code that was not inlined to which a way leads back.
-    pub(super) fn loop_heads(&self) -> Vec<usize> {
+    /// Blocks to which a way leads back.
+    pub fn loop_heads(&self) -> Vec<usize> {
         let order = self.order();
         let mut rank = vec![usize::MAX; self.nodes.len()];
         for (k, &n) in order.iter().enumerate() {
@@ -134,8 +134,7 @@ impl Region {
         }
         let mut heads = Vec::new();
         for (k, &n) in order.iter().enumerate() {
-            let back = self.successors(n).filter(|&s| rank[s] <= k);
-            heads.extend(back.filter(|&s| self.nodes[s].context == 0));
+            heads.extend(self.successors(n).filter(|&s| rank[s] <= k));
         }
         heads
     }

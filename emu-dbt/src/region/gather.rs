@@ -245,7 +245,8 @@ impl Gather<'_> {
             .filter_map(|&s| self.index.get(&(s, 0)))
             .copied()
             .collect();
-        entries.extend(self.region.loop_heads());
+        let heads = self.region.loop_heads().into_iter();
+        entries.extend(heads.filter(|&n| self.region.nodes[n].context == 0));
         entries.retain(|&n| n != 0);
         entries.sort_unstable();
         entries.dedup();

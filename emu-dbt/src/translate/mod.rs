@@ -171,7 +171,12 @@ pub fn translate(
     };
     t.enter();
     let dirty = guest::dirty_at_entry(region, &t.loops);
+    let heads = region.loop_heads();
     for n in region.order() {
+        if !heads.contains(&n) {
+            // All ways here have been laid; knowing so now, values that are the same on all of them stay what they are.
+            t.b.seal_block(t.blocks[n]);
+        }
         t.begin(n, dirty[n]);
         t.body();
         t.tail();
