@@ -127,14 +127,8 @@ pub fn binary(t: &mut Translator, x: &Instruction, i: &Insn) -> bool {
         };
         return true;
     }
-    let carry = matches!(m, Mnemonic::Adc | Mnemonic::Sbb).then(|| {
-        let c = t.cf_bit();
-        if bits == 64 {
-            c
-        } else {
-            t.b.ins().ireduce(int(bits), c)
-        }
-    });
+    let carry = matches!(m, Mnemonic::Adc | Mnemonic::Sbb).then(|| t.cf_bit());
+    let mut wide = None;
     let (a, r) = t.change(x, i, bits, |t, a| {
         if bits == 64
             && matches!(m, Mnemonic::Add | Mnemonic::Sub)
@@ -154,21 +148,30 @@ pub fn binary(t: &mut Translator, x: &Instruction, i: &Insn) -> bool {
             Mnemonic::And => ins.band(a, b),
             Mnemonic::Or => ins.bor(a, b),
             Mnemonic::Xor => ins.bxor(a, b),
-            Mnemonic::Adc => {
-                let s = ins.iadd(a, b);
-                t.b.ins().iadd(s, carry.expect("ADC has a carry"))
-            }
             _ => {
-                let s = ins.isub(a, b);
-                t.b.ins().isub(s, carry.expect("SBB has a carry"))
+                // In 64 bits a narrow result has its carry above it.
+                let carry = carry.expect("ADC and SBB have a carry");
+                let (a, b) = (t.zext(a), t.zext(b));
+                let w = if m == Mnemonic::Adc {
+                    let s = t.b.ins().iadd(a, b);
+                    t.b.ins().iadd(s, carry)
+                } else {
+                    let s = t.b.ins().isub(a, b);
+                    t.b.ins().isub(s, carry)
+                };
+                if bits == 64 {
+                    return w;
+                }
+                wide = Some(w);
+                t.b.ins().ireduce(int(bits), w)
             }
         }
     });
     match m {
         Mnemonic::Add => t.flags = Flags::Add { bits, a, b },
         Mnemonic::Sub => t.flags = Flags::Sub { bits, a, b },
-        Mnemonic::Adc => t.carry_pair(bits, a, b, r, false),
-        Mnemonic::Sbb => t.carry_pair(bits, a, b, r, true),
+        Mnemonic::Adc => t.carry_pair(bits, a, b, r, wide, false),
+        Mnemonic::Sbb => t.carry_pair(bits, a, b, r, wide, true),
         _ => t.flags = Flags::Logic { bits, r },
     }
     true

@@ -59,6 +59,8 @@ pub enum Flags {
         a: Value,
         b: Value,
         r: Value,
+        /// The result in 64 bits, where that is wider.
+        wide: Option<Value>,
         subtract: bool,
     },
 }
@@ -305,6 +307,7 @@ impl Translator<'_, '_> {
                 b,
                 r,
                 subtract: true,
+                ..
             } => self.sub_pair(bits, a, b, r),
             Flags::Carry { bits, a, b, r, .. } => self.add_pair(bits, a, b, r),
             Flags::Sub { bits, a, b } => {
@@ -332,12 +335,21 @@ impl Translator<'_, '_> {
     }
 
     /// Addition or subtraction with carry in: the flags as a pair.
-    pub fn carry_pair(&mut self, bits: u32, a: Value, b: Value, r: Value, subtract: bool) {
+    pub fn carry_pair(
+        &mut self,
+        bits: u32,
+        a: Value,
+        b: Value,
+        r: Value,
+        wide: Option<Value>,
+        subtract: bool,
+    ) {
         self.flags = Flags::Carry {
             bits,
             a,
             b,
             r,
+            wide,
             subtract,
         };
     }
@@ -415,9 +427,14 @@ impl Translator<'_, '_> {
             a,
             b,
             r,
+            wide,
             subtract,
         } = self.known()
         {
+            if let Some(w) = wide {
+                let at = if subtract { 63 } else { bits };
+                return self.b.ins().ushr_imm_u(w, i64::from(at));
+            }
             // The carry out of the top bit alone.
             let a = if subtract { self.b.ins().bnot(a) } else { a };
             let r = if subtract { r } else { self.b.ins().bnot(r) };
