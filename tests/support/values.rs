@@ -100,6 +100,8 @@ pub fn f64_bits(r: &mut Rng) -> u64 {
             .wrapping_add(r.below(3)),
         15 => 1f64.to_bits() + r.below(4),
         16 => f64::from(f32::from_bits(f32_bits(r))).abs().to_bits(),
+        // Fractions around 2^31, where an integer is overrun by rounding.
+        17 => (2f64.powi(31) + (r.below(9) as f64 - 4.0) / 4.0).to_bits(),
         _ => r.bits() & !(1 << 63),
     }
 }

@@ -18,7 +18,13 @@ impl Translator<'_, '_> {
     }
 
     /// Elements of `size` bytes: `f(k)` is the number of the one that goes to place `k`, counted on from `a` into `b`.
-    fn pick(&mut self, a: Value, b: Value, size: usize, f: impl Fn(usize) -> usize) -> Value {
+    pub(super) fn pick(
+        &mut self,
+        a: Value,
+        b: Value,
+        size: usize,
+        f: impl Fn(usize) -> usize,
+    ) -> Value {
         self.mix(
             a,
             b,
@@ -249,7 +255,7 @@ pub fn extend(t: &mut Translator, x: &Instruction, i: &Insn) -> bool {
 
 impl Translator<'_, '_> {
     /// The second operand, 16 bytes at any place.
-    fn source128_any(&mut self, x: &Instruction, i: &Insn) -> Value {
+    pub(super) fn source128_any(&mut self, x: &Instruction, i: &Insn) -> Value {
         match x.op1_kind() {
             iced_x86::OpKind::Memory => self.load128(i, false),
             _ => self.low(i.r1),
@@ -257,7 +263,7 @@ impl Translator<'_, '_> {
     }
 
     /// The second operand's low bytes; what is above them does not matter.
-    fn element_alone(&mut self, x: &Instruction, i: &Insn, ty: Type) -> Value {
+    pub(super) fn element_alone(&mut self, x: &Instruction, i: &Insn, ty: Type) -> Value {
         match x.op1_kind() {
             iced_x86::OpKind::Memory => {
                 let (e, _) = self.source_element(x, i, 1, ty);

@@ -17,7 +17,7 @@ use crate::runtime;
 use crate::unit::{exit, scratch};
 use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
 use cranelift_codegen::ir::types::{F32, F32X4, F64, F64X2, I8, I8X16, I32, I64};
-use cranelift_codegen::ir::{BlockArg, InstBuilder, Type, Value};
+use cranelift_codegen::ir::{Block, BlockArg, InstBuilder, Type, Value};
 use emu_core::decode::insn::Insn;
 use emu_core::layout;
 use emu_core::vcpu::reg;
@@ -26,6 +26,8 @@ use iced_x86::{ConditionCode, Instruction, Mnemonic, OpKind};
 /// MXCSR without its flags; what it must be.
 const CONTROL: i64 = 0xffc0;
 const DEFAULT: i64 = 0x1f80;
+/// MXCSR.PE.
+const INEXACT: i64 = 0x20;
 
 /// One of the four forms of an operation.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -77,7 +79,11 @@ fn form(m: Mnemonic) -> Option<Form> {
 
 /// Whether a lowered form of this instruction uses the host's FPU.
 pub fn is_float(m: Mnemonic) -> bool {
-    lowering(m).is_some() || super::convert::lowering(m).is_some()
+    lowering(m)
+        .or_else(|| super::convert::lowering(m))
+        .or_else(|| super::mixed::lowering(m))
+        .or_else(|| super::fma::lowering(m))
+        .is_some()
 }
 
 pub fn lowering(m: Mnemonic) -> Option<Lowering> {
@@ -148,9 +154,9 @@ impl Translator<'_, '_> {
         self.b.ins().bor(v, zero)
     }
 
-    /// A comparison's mask, lane by lane; predicates as in SDM Vol. 2A, CMPPD, the first eight.
+    /// A comparison's mask, lane by lane; predicates as in SDM Vol. 2A, CMPPD, those that [`predicate_is_known`].
     fn compare_lanes(&mut self, a: Value, b: Value, predicate: u64) -> Value {
-        let cc = match predicate & 7 {
+        let cc = match predicate & 31 {
             0 => FloatCC::Equal,
             1 => FloatCC::LessThan,
             2 => FloatCC::LessThanOrEqual,
@@ -158,10 +164,44 @@ impl Translator<'_, '_> {
             4 => FloatCC::NotEqual,
             5 => FloatCC::UnorderedOrGreaterThanOrEqual,
             6 => FloatCC::UnorderedOrGreaterThan,
-            _ => FloatCC::Ordered,
+            7 => FloatCC::Ordered,
+            // EQ_UQ, NEQ_OQ.
+            p @ (8 | 12) => {
+                let (first, second) = if p == 8 { (0, 3) } else { (4, 7) };
+                let m = self.compare_lanes(a, b, first);
+                let n = self.compare_lanes(a, b, second);
+                return if p == 8 {
+                    self.b.ins().bor(m, n)
+                } else {
+                    self.b.ins().band(m, n)
+                };
+            }
+            // "Greater" is "less" the other way round.
+            p @ (9 | 10 | 13 | 14 | 25 | 26 | 29 | 30) => {
+                return self.compare_lanes(b, a, p & 16 | (15 - (p & 15)));
+            }
+            p => return self.compare_quietly(a, b, p & 7),
         };
         let m = self.b.ins().fcmp(cc, a, b);
         self.cast(I8X16, m)
+    }
+
+    /// LT, LE, NLT and NLE that take a quiet NaN without a word: where the operands are not ordered, zeros are compared.
+    fn compare_quietly(&mut self, a: Value, b: Value, predicate: u64) -> Value {
+        let ty = self.b.func.dfg.value_type(a);
+        let unordered = self.compare_lanes(a, b, 3);
+        let [a, b] = [a, b].map(|v| {
+            let v = self.cast(I8X16, v);
+            let v = self.b.ins().band_not(v, unordered);
+            self.cast(ty, v)
+        });
+        let m = self.compare_lanes(a, b, predicate);
+        match predicate {
+            2 => self.b.ins().band_not(m, unordered),
+            6 => self.b.ins().bor(m, unordered),
+            // Zero is not less than zero.
+            _ => m,
+        }
     }
 
     fn operate(&mut self, f: Form, a: Value, b: Value, imm: u64) -> Value {
@@ -194,15 +234,25 @@ impl Translator<'_, '_> {
     }
 }
 
+/// Legacy encodings have eight predicates.
+fn predicate(x: &Instruction, i: &Insn) -> u64 {
+    i.imm & if vex(x) { 0x1f } else { 7 }
+}
+
+/// The others are always true or false, or signal where their twin does not (EQ_OS): nobody writes them.
+fn predicate_is_known(p: u64) -> bool {
+    matches!(p, 0..=10 | 12..=14 | 17 | 18 | 21 | 22 | 25 | 26 | 29 | 30)
+}
+
 /// ADD, SUB, MUL, DIV, MIN, MAX, SQRT, CMP: packed and scalar.
 fn arithmetic(t: &mut Translator, x: &Instruction, i: &Insn) -> bool {
     let Some(f) = form(x.mnemonic()) else {
         return false;
     };
-    // CMPSD is a string instruction as well; predicates over 7 signal otherwise than their twins.
+    // CMPSD is a string instruction as well.
     let strings = x.op0_kind() != OpKind::Register;
-    let predicate = i.imm & if vex(x) { 0x1f } else { 7 };
-    if !t.has_float() || strings || !t.vector_form(x, i) || f.op == Op::Compare && predicate > 7 {
+    let known = f.op != Op::Compare || predicate_is_known(predicate(x, i));
+    if !t.has_float() || strings || !t.vector_form(x, i) || !known {
         return false;
     }
     let last = match (vex(x), f.op, f.packed) {
@@ -221,11 +271,11 @@ fn arithmetic(t: &mut Translator, x: &Instruction, i: &Insn) -> bool {
     if f.op == Op::Compare {
         // A vector comparison of the two elements, zeros above them.
         let (a, b) = (t.alone(a), t.alone(b));
-        let m = t.operate(f, a, b, i.imm);
+        let m = t.operate(f, a, b, predicate(x, i));
         let m = t.lane(super::lanes(f.ty), m, 0);
         t.put_element(x, i, m);
     } else {
-        let v = t.operate(f, a, b, i.imm);
+        let v = t.operate(f, a, b, predicate(x, i));
         t.put_element(x, i, v);
     }
     true
@@ -237,7 +287,7 @@ fn packed(t: &mut Translator, x: &Instruction, i: &Insn, f: Form, first: u8, las
     let half = |t: &mut Translator, a: Value, b: Value, fresh: bool| {
         let (a, b) = (t.cast(ty, a), t.cast(ty, b));
         let b = t.anchored(b, fresh);
-        t.operate(f, a, b, i.imm)
+        t.operate(f, a, b, predicate(x, i))
     };
     if wide(x) {
         let (bl, bh, fresh) = t.source256(x, i, last);
@@ -309,7 +359,68 @@ fn compare(t: &mut Translator, x: &Instruction, i: &Insn) -> bool {
     true
 }
 
+/// Where the handler's way and the compiled one meet again.
+pub(super) struct Meeting {
+    at: Block,
+    /// The register that both write, and whether its upper half is among it.
+    to: u8,
+    high: bool,
+}
+
 impl Translator<'_, '_> {
+    /// What follows is for when `c` holds; else the handler runs. It ends with [`meet`](Self::meet), and has written `i.r0`.
+    pub(super) fn handler_unless(&mut self, x: &Instruction, i: &Insn, c: Value) -> Meeting {
+        let (cold, hot, at) = (
+            self.b.create_block(),
+            self.b.create_block(),
+            self.b.create_block(),
+        );
+        self.b.set_cold_block(cold);
+        let (to, high) = (i.r0 & 15, vex(x));
+        self.b.ins().brif(c, hot, &[], cold, &[]);
+        self.at(cold);
+        let code = self.run_handler(i);
+        self.leave_unless_done(code, true);
+        let halves = if high { 2 } else { 1 };
+        let values: Vec<_> = (0..halves)
+            .map(|h| {
+                self.b.append_block_param(at, I8X16);
+                let v = self.load_own(I8X16, super::place(usize::from(to), h != 0));
+                BlockArg::Value(v)
+            })
+            .collect();
+        self.b.ins().jump(at, &values);
+        self.at(hot);
+        Meeting { at, to, high }
+    }
+
+    /// Both ways have written the register.
+    pub(super) fn meet(&mut self, m: Meeting) {
+        let mut values = vec![BlockArg::Value(self.low(m.to))];
+        if m.high {
+            values.push(BlockArg::Value(self.high(m.to)));
+        }
+        self.b.ins().jump(m.at, &values);
+        self.at(m.at);
+        let now = usize::from(m.to);
+        let low = self.b.block_params(m.at)[0];
+        self.b.def_var(self.vec.low[now], low);
+        self.vec.now[now].low = Some(low);
+        self.vec.now[now].scalar = None;
+        if m.high {
+            let high = self.b.block_params(m.at)[1];
+            self.b.def_var(self.vec.high[now], high);
+            self.vec.now[now].high = Some(high);
+        }
+    }
+
+    /// Whether the guest has been told of an inexact result before. The flag may have been raised since compiled code was
+    /// entered, but the next handler brings it home.
+    pub(super) fn was_inexact(&mut self) -> Value {
+        let mxcsr = self.load_own(I32, layout::MXCSR);
+        self.b.ins().band_imm_u(mxcsr, INEXACT)
+    }
+
     /// A condition of the flags that (U)COMIS has just left, from the comparison itself.
     pub fn float_condition(&mut self, cc: ConditionCode) -> Option<Value> {
         use ConditionCode as K;

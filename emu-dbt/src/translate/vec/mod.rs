@@ -1,5 +1,5 @@
 //! SSE and AVX on the host's vectors: registers, operands and results. [`table`] says which instructions, [`moves`], [`int`],
-//! [`arrange`], [`float`] and [`convert`] do them.
+//! [`arrange`], [`float`], [`mixed`], [`fma`] and [`convert`] do them.
 //!
 //! Both halves of a YMM register are SSA variables of 16 bytes. They are written through: whoever changes one stores it to
 //! the vCPU at once, so no way out has to. A unit loads at its entry what its own lowered instructions name, and a handler's
@@ -11,7 +11,9 @@
 mod arrange;
 mod convert;
 mod float;
+mod fma;
 mod int;
+mod mixed;
 mod moves;
 mod table;
 #[cfg(test)]
@@ -418,6 +420,15 @@ impl Translator<'_, '_> {
     fn is_fresh(&self, r: u8) -> bool {
         self.vec.now[usize::from(r & 15)].fresh
     }
+}
+
+/// Whether the host rounds by an instruction; Cranelift would call a library instead.
+fn rounds_inline() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    let has = std::is_x86_feature_detected!("sse4.1");
+    #[cfg(not(target_arch = "x86_64"))]
+    let has = true;
+    has
 }
 
 fn vex(x: &Instruction) -> bool {

@@ -1,7 +1,7 @@
 //! Mnemonics of SSE and AVX and their lowerings.
 
 use super::super::table::Lowering;
-use super::{arrange, convert, float, int, moves};
+use super::{arrange, convert, float, fma, int, mixed, moves};
 use iced_x86::Mnemonic;
 
 /// The lowering of a vector instruction; MOVSD and CMPSD are asked for as string instructions too.
@@ -44,6 +44,11 @@ pub fn lowering(m: Mnemonic) -> Option<Lowering> {
         | Vpmovzxwq | Pmovzxdq | Vpmovzxdq => arrange::extend,
         _ if int::operation(m).is_some() => int::binary,
         _ if arrange::operation(m).is_some() => arrange::binary,
-        _ => return float::lowering(m).or_else(|| convert::lowering(m)),
+        _ => {
+            return float::lowering(m)
+                .or_else(|| convert::lowering(m))
+                .or_else(|| mixed::lowering(m))
+                .or_else(|| fma::lowering(m));
+        }
     })
 }
