@@ -7,7 +7,7 @@ use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::{F32, F64, I8X16, I16X8, I32X4, I64X2};
 use cranelift_codegen::ir::{InstBuilder, Type, Value};
 use emu_core::decode::insn::Insn;
-use iced_x86::{Instruction, Mnemonic};
+use iced_x86::{Instruction, Mnemonic, OpKind};
 
 impl Translator<'_, '_> {
     /// Bytes of `a` (0 to 15) and `b` (16 to 31).
@@ -159,40 +159,136 @@ pub fn shift_bytes(t: &mut Translator, x: &Instruction, i: &Insn) -> bool {
     true
 }
 
+impl Translator<'_, '_> {
+    /// Lane by lane `a` where `c` has its top bit set, else `b`.
+    pub(super) fn where_negative(&mut self, ty: Type, c: Value, a: Value, b: Value) -> Value {
+        let [a, b, c] = [a, b, c].map(|v| self.cast(ty, v));
+        if cfg!(target_arch = "x86_64") && super::has_sse41() {
+            return self.b.ins().blendv(c, a, b);
+        }
+        let z = self.zero();
+        let z = self.cast(ty, z);
+        let m = self.b.ins().icmp(IntCC::SignedLessThan, c, z);
+        self.b.ins().bitselect(m, a, b)
+    }
+
+    /// Numbers of doublewords (0 to 3) as numbers of their bytes.
+    fn bytes_of_dwords(&mut self, numbers: Value) -> Value {
+        let low = self.vconst(std::array::from_fn(|k| if k % 4 == 0 { 3 } else { 0 }));
+        let n = self.cast(I8X16, numbers);
+        let n = self.b.ins().band(n, low);
+        let n = self.mix(n, n, std::array::from_fn(|k| k as u8 & !3));
+        let n = self.cast(I16X8, n);
+        let n = self.b.ins().ishl_imm_u(n, 2);
+        let n = self.cast(I8X16, n);
+        let within = self.vconst(std::array::from_fn(|k| k as u8 & 3));
+        self.b.ins().bor(n, within)
+    }
+
+    /// Bytes of `v` by numbers from 0 to 15.
+    fn gather_bytes(&mut self, v: Value, numbers: Value) -> Value {
+        let v = self.cast(I8X16, v);
+        if cfg!(target_arch = "x86_64") {
+            self.b.ins().x86_pshufb(v, numbers)
+        } else {
+            self.b.ins().swizzle(v, numbers)
+        }
+    }
+}
+
+/// VPERMILPS, VPERMILPD: by an immediate or by a register.
+pub fn permute_in_lanes(t: &mut Translator, x: &Instruction, i: &Insn) -> bool {
+    let double = x.mnemonic() == Mnemonic::Vpermilpd;
+    if !matches!(x.op2_kind(), OpKind::Register | OpKind::Memory) {
+        if !double {
+            return super::one(t, x, i, |t, v, imm| t.pick(v, v, 4, |k| pair(imm, k)));
+        }
+        if !t.vector_form(x, i) {
+            return false;
+        }
+        let half = |t: &mut Translator, v: Value, imm: u64| t.pick(v, v, 8, |k| bit(imm, k));
+        if wide(x) {
+            let (l, h, _) = t.source256(x, i, 1);
+            let (l, h) = (half(t, l, i.imm), half(t, h, i.imm >> 2));
+            t.put_both(i, l, h, false);
+        } else {
+            let (v, _) = t.source128(x, i, 1);
+            let v = half(t, v, i.imm);
+            t.put(x, i, v, false);
+        }
+        return true;
+    }
+    if double {
+        super::two(t, x, i, 0, |t, a, b, _| {
+            let b = t.cast(I64X2, b);
+            // Bit 1 of each selects.
+            let c = t.b.ins().ishl_imm_u(b, 62);
+            let (first, second) = (t.pick(a, a, 8, |_| 0), t.pick(a, a, 8, |_| 1));
+            t.where_negative(I64X2, c, second, first)
+        })
+    } else {
+        super::two(t, x, i, 0, |t, a, b, _| {
+            let n = t.bytes_of_dwords(b);
+            t.gather_bytes(a, n)
+        })
+    }
+}
+
+/// VPERMD, VPERMPS: doublewords of the second source by the numbers in the first.
+pub fn permute_dwords(t: &mut Translator, x: &Instruction, i: &Insn) -> bool {
+    if !t.vector_form(x, i) {
+        return false;
+    }
+    let (low, high, _) = t.source256(x, i, 2);
+    let halves = [t.low(i.r1), t.high(i.r1)].map(|n| {
+        let bytes = t.bytes_of_dwords(n);
+        let (l, h) = (t.gather_bytes(low, bytes), t.gather_bytes(high, bytes));
+        let n = t.cast(I32X4, n);
+        let upper = t.b.ins().ishl_imm_u(n, 29);
+        t.where_negative(I32X4, upper, h, l)
+    });
+    t.put_both(i, halves[0], halves[1], false);
+    true
+}
+
 /// PBLENDVB, BLENDVPS, BLENDVPD: the second source where the third's element has its top bit set.
 pub fn blend_variable(t: &mut Translator, x: &Instruction, i: &Insn) -> bool {
     use Mnemonic::*;
-    if !t.vector_form(x, i) || !vex(x) {
-        // The legacy forms' third source is XMM0, which the unit need not have.
+    if !t.vector_form(x, i) {
         return false;
     }
     let ty = match x.mnemonic() {
-        Vpblendvb => I8X16,
-        Vblendvps => I32X4,
+        Pblendvb | Vpblendvb => I8X16,
+        Blendvps | Vblendvps => I32X4,
         _ => I64X2,
     };
-    let half = |t: &mut Translator, a: Value, b: Value, c: Value| {
-        let c = t.cast(ty, c);
-        let z = t.zero();
-        let z = t.cast(ty, z);
-        let m = t.b.ins().icmp(IntCC::SignedLessThan, c, z);
-        let (a, b) = (t.cast(ty, a), t.cast(ty, b));
-        t.b.ins().bitselect(m, b, a)
-    };
-    if wide(x) {
+    if !vex(x) {
+        let (b, _) = t.source128(x, i, 1);
+        let (a, c) = (t.low(i.r0), t.low(0));
+        let v = t.where_negative(ty, c, b, a);
+        t.put(x, i, v, false);
+    } else if wide(x) {
         let (bl, bh, _) = t.source256(x, i, 2);
         let (al, ah) = (t.low(i.r1), t.high(i.r1));
         let (cl, ch) = (t.low(i.r3), t.high(i.r3));
-        let l = half(t, al, bl, cl);
-        let h = half(t, ah, bh, ch);
+        let l = t.where_negative(ty, cl, bl, al);
+        let h = t.where_negative(ty, ch, bh, ah);
         t.put_both(i, l, h, false);
     } else {
         let (b, _) = t.source128(x, i, 2);
         let (a, c) = (t.low(i.r1), t.low(i.r3));
-        let v = half(t, a, b, c);
+        let v = t.where_negative(ty, c, b, a);
         t.put(x, i, v, false);
     }
     true
+}
+
+/// The blends whose third source is XMM0 without saying so.
+pub fn names_xmm0(m: Mnemonic) -> bool {
+    matches!(
+        m,
+        Mnemonic::Pblendvb | Mnemonic::Blendvps | Mnemonic::Blendvpd
+    )
 }
 
 /// PMOVSX and PMOVZX to twice the width.
@@ -257,7 +353,7 @@ impl Translator<'_, '_> {
     /// The second operand, 16 bytes at any place.
     pub(super) fn source128_any(&mut self, x: &Instruction, i: &Insn) -> Value {
         match x.op1_kind() {
-            iced_x86::OpKind::Memory => self.load128(i, false),
+            OpKind::Memory => self.load128(i, false),
             _ => self.low(i.r1),
         }
     }
@@ -265,7 +361,7 @@ impl Translator<'_, '_> {
     /// The second operand's low bytes; what is above them does not matter.
     pub(super) fn element_alone(&mut self, x: &Instruction, i: &Insn, ty: Type) -> Value {
         match x.op1_kind() {
-            iced_x86::OpKind::Memory => {
+            OpKind::Memory => {
                 let (e, _) = self.source_element(x, i, 1, ty);
                 self.alone(e)
             }

@@ -61,7 +61,7 @@ fn to_integer(t: &mut Translator, x: &Instruction, i: &Insn) -> bool {
         _ => (F64, I64, 0x7ff0_0000_0000_0000),
     };
     let rounds = matches!(x.mnemonic(), Cvtss2si | Vcvtss2si | Cvtsd2si | Vcvtsd2si);
-    if rounds && !super::rounds_inline() {
+    if rounds && !super::has_sse41() {
         return false;
     }
     let bits = x.op0_register().size() as u32 * 8;
@@ -132,7 +132,7 @@ fn scalar(t: &mut Translator, x: &Instruction, i: &Insn) -> bool {
 fn packed(t: &mut Translator, x: &Instruction, i: &Insn) -> bool {
     use Mnemonic::*;
     let rounds = matches!(x.mnemonic(), Cvtps2dq | Vcvtps2dq);
-    if !t.has_float() || !t.vector_form(x, i) || rounds && !super::rounds_inline() {
+    if !t.has_float() || !t.vector_form(x, i) || rounds && !super::has_sse41() {
         return false;
     }
     let to_float = matches!(x.mnemonic(), Cvtdq2ps | Vcvtdq2ps);
@@ -198,7 +198,7 @@ fn widen(t: &mut Translator, x: &Instruction, i: &Insn) -> bool {
 fn narrow(t: &mut Translator, x: &Instruction, i: &Insn) -> bool {
     use Mnemonic::*;
     let rounds = matches!(x.mnemonic(), Cvtpd2dq | Vcvtpd2dq);
-    if !t.has_float() || !t.vector_form(x, i) || rounds && !super::rounds_inline() {
+    if !t.has_float() || !t.vector_form(x, i) || rounds && !super::has_sse41() {
         return false;
     }
     let to_float = matches!(x.mnemonic(), Cvtpd2ps | Vcvtpd2ps);

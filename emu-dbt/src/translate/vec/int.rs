@@ -24,6 +24,16 @@ macro_rules! lanes {
     };
 }
 
+/// The same for neighbours: the pairs of the first source, then those of the second.
+macro_rules! pairs {
+    ($ty:ident, $op:ident) => {
+        |t, a, b, _| {
+            let (l, h) = t.pairs($ty, a, b);
+            t.b.ins().$op(l, h)
+        }
+    };
+}
+
 /// The operation of a two-source instruction.
 pub fn operation(m: Mnemonic) -> Option<Two> {
     use Mnemonic::*;
@@ -79,6 +89,21 @@ pub fn operation(m: Mnemonic) -> Option<Two> {
         Phaddd | Vphaddd => lanes!(I32X4, iadd_pairwise),
         Pmulhw | Vpmulhw => |t, a, b, _| t.high_product(a, b, true),
         Pmulhuw | Vpmulhuw => |t, a, b, _| t.high_product(a, b, false),
+        Pmulhrsw | Vpmulhrsw => |t, a, b, _| t.rounded_product(a, b),
+        Pmaddubsw | Vpmaddubsw => |t, a, b, _| t.unsigned_by_signed(a, b),
+        Psadbw | Vpsadbw => |t, a, b, _| t.sum_of_differences(a, b),
+        Psignb | Vpsignb => |t, a, b, _| t.with_sign_of(I8X16, a, b),
+        Psignw | Vpsignw => |t, a, b, _| t.with_sign_of(I16X8, a, b),
+        Psignd | Vpsignd => |t, a, b, _| t.with_sign_of(I32X4, a, b),
+        Phaddsw | Vphaddsw => pairs!(I16X8, sadd_sat),
+        Phsubw | Vphsubw => pairs!(I16X8, isub),
+        Phsubd | Vphsubd => pairs!(I32X4, isub),
+        Phsubsw | Vphsubsw => pairs!(I16X8, ssub_sat),
+        Vpsllvd => |t, a, b, _| t.shifted_by_lane(I32X4, Way::Left, a, b),
+        Vpsllvq => |t, a, b, _| t.shifted_by_lane(I64X2, Way::Left, a, b),
+        Vpsrlvd => |t, a, b, _| t.shifted_by_lane(I32X4, Way::Right, a, b),
+        Vpsrlvq => |t, a, b, _| t.shifted_by_lane(I64X2, Way::Right, a, b),
+        Vpsravd => |t, a, b, _| t.shifted_by_lane(I32X4, Way::Arithmetic, a, b),
         Pmuludq | Vpmuludq => |t, a, b, _| t.even_product(a, b, false),
         Pmuldq | Vpmuldq => |t, a, b, _| t.even_product(a, b, true),
         Pmaddwd | Vpmaddwd => |t, a, b, _| {
@@ -147,6 +172,115 @@ impl Translator<'_, '_> {
             let l = self.b.ins().ushr_imm_u(l, 16);
             let h = self.b.ins().ushr_imm_u(h, 16);
             self.b.ins().unarrow(l, h)
+        }
+    }
+
+    /// PMULHRSW: bits 30:15 of the products, rounded by the bit below.
+    fn rounded_product(&mut self, a: Value, b: Value) -> Value {
+        let (a, b) = (self.cast(I16X8, a), self.cast(I16X8, b));
+        if cfg!(target_arch = "x86_64") {
+            return self.b.ins().x86_pmulhrsw(a, b);
+        }
+        let (l, h) = self.products(a, b, true);
+        let [l, h] = [l, h].map(|v| {
+            let v = self.b.ins().ushr_imm_u(v, 14);
+            let one = self.b.ins().iconst(I32, 1);
+            let one = self.b.ins().splat(I32X4, one);
+            let v = self.b.ins().iadd(v, one);
+            let v = self.b.ins().ishl_imm_u(v, 15);
+            self.b.ins().ushr_imm_u(v, 16)
+        });
+        self.b.ins().unarrow(l, h)
+    }
+
+    /// PMADDUBSW: unsigned bytes of `a` by signed ones of `b`, neighbours added.
+    fn unsigned_by_signed(&mut self, a: Value, b: Value) -> Value {
+        let (a, b) = (self.cast(I8X16, a), self.cast(I8X16, b));
+        if cfg!(target_arch = "x86_64") {
+            return self.b.ins().x86_pmaddubsw(b, a);
+        }
+        let (al, bl) = (self.b.ins().uwiden_low(a), self.b.ins().swiden_low(b));
+        let (ah, bh) = (self.b.ins().uwiden_high(a), self.b.ins().swiden_high(b));
+        let (l, h) = (self.b.ins().imul(al, bl), self.b.ins().imul(ah, bh));
+        let (l, h) = self.pairs(I16X8, l, h);
+        self.b.ins().sadd_sat(l, h)
+    }
+
+    /// PSADBW.
+    fn sum_of_differences(&mut self, a: Value, b: Value) -> Value {
+        let (a, b) = (self.cast(I8X16, a), self.cast(I8X16, b));
+        // One of the two is zero.
+        let (d, e) = (self.b.ins().usub_sat(a, b), self.b.ins().usub_sat(b, a));
+        let mut v = self.b.ins().bor(d, e);
+        for ty in [I16X8, I32X4, I64X2] {
+            let half = ty.lane_bits() / 2;
+            let w = self.cast(ty, v);
+            let high = self.b.ins().ushr_imm_u(w, i64::from(half));
+            let low = std::array::from_fn(|k| {
+                let bits = 8 * k as u32 % ty.lane_bits();
+                if bits < half { 0xff } else { 0 }
+            });
+            let low = self.vconst(low);
+            let low = self.cast(ty, low);
+            let low = self.b.ins().band(w, low);
+            v = self.b.ins().iadd(low, high);
+        }
+        v
+    }
+
+    /// PSIGNB and its kin.
+    fn with_sign_of(&mut self, ty: Type, a: Value, b: Value) -> Value {
+        let (a, b) = (self.cast(ty, a), self.cast(ty, b));
+        let zero = self.zero();
+        let zero = self.cast(ty, zero);
+        let negative = self.b.ins().icmp(IntCC::SignedGreaterThan, zero, b);
+        let none = self.b.ins().icmp(IntCC::Equal, b, zero);
+        let v = self.b.ins().bxor(a, negative);
+        let v = self.b.ins().isub(v, negative);
+        self.b.ins().band_not(v, none)
+    }
+
+    /// The even lanes of both sources, and the odd ones.
+    pub(super) fn pairs(&mut self, ty: Type, a: Value, b: Value) -> (Value, Value) {
+        let size = ty.lane_bits() as usize / 8;
+        let l = self.pick(a, b, size, |k| 2 * k);
+        let h = self.pick(a, b, size, |k| 2 * k + 1);
+        (self.cast(ty, l), self.cast(ty, h))
+    }
+
+    /// VPSLLVD and its kin: each lane by its own count, one bit of the counts after the other.
+    fn shifted_by_lane(&mut self, ty: Type, way: Way, v: Value, counts: Value) -> Value {
+        let (mut v, mut counts) = (self.cast(ty, v), self.cast(ty, counts));
+        let bits = ty.lane_bits();
+        let word = |n: u32| -> [u8; 16] {
+            std::array::from_fn(|k| {
+                if (8 * k as u32).is_multiple_of(bits) {
+                    n as u8
+                } else {
+                    0
+                }
+            })
+        };
+        let most = self.vconst(word(bits - 1));
+        let most = self.cast(ty, most);
+        // No count that large, whatever its upper bits are, is the same after this.
+        let low = self.b.ins().band(counts, most);
+        let fits = self.b.ins().icmp(IntCC::Equal, low, counts);
+        if matches!(way, Way::Arithmetic) {
+            counts = self.b.ins().bitselect(fits, counts, most);
+        }
+        for bit in 0..bits.ilog2() {
+            let shifted = match way {
+                Way::Left => self.b.ins().ishl_imm_u(v, 1 << bit),
+                Way::Right => self.b.ins().ushr_imm_u(v, 1 << bit),
+                Way::Arithmetic => self.b.ins().sshr_imm_u(v, 1 << bit),
+            };
+            let c = self.b.ins().ishl_imm_u(counts, i64::from(bits - 1 - bit));
+            v = self.where_negative(ty, c, shifted, v);
+        }
+        match way {
+            Way::Arithmetic => v,
+            _ => self.b.ins().band(v, fits),
         }
     }
 

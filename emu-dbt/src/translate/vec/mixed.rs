@@ -88,23 +88,13 @@ impl Translator<'_, '_> {
         let wanted = self.vconst(lanes(imm));
         self.b.ins().band(v, wanted)
     }
-
-    /// The even lanes of both, and the odd ones.
-    fn pairs(&mut self, ty: Type, a: Value, b: Value) -> (Value, Value) {
-        let size = if ty == F32X4 { 4 } else { 8 };
-        let (l, h) = (
-            self.pick(a, b, size, |k| 2 * k),
-            self.pick(a, b, size, |k| 2 * k + 1),
-        );
-        (self.cast(ty, l), self.cast(ty, h))
-    }
 }
 
 /// ROUNDPS, ROUNDPD. The host would tell what a quiet one must not, which does not matter if the guest knows of an inexact
 /// result already; if not, it is the handler's.
 fn round_packed(t: &mut Translator, x: &Instruction, i: &Insn) -> bool {
     use Mnemonic::*;
-    if !t.has_float() || !t.vector_form(x, i) || !super::rounds_inline() {
+    if !t.has_float() || !t.vector_form(x, i) || !super::has_sse41() {
         return false;
     }
     let ty = match x.mnemonic() {
@@ -144,7 +134,7 @@ fn round_packed(t: &mut Translator, x: &Instruction, i: &Insn) -> bool {
 /// ROUNDSS, ROUNDSD.
 fn round_scalar(t: &mut Translator, x: &Instruction, i: &Insn) -> bool {
     use Mnemonic::*;
-    if !t.has_float() || !t.vector_form(x, i) || !super::rounds_inline() {
+    if !t.has_float() || !t.vector_form(x, i) || !super::has_sse41() {
         return false;
     }
     let ty = match x.mnemonic() {

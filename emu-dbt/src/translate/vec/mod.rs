@@ -78,6 +78,7 @@ fn used(region: &Region, options: Options) -> Used {
             continue;
         }
         u.float |= float::is_float(x.mnemonic());
+        u.low |= u16::from(arrange::names_xmm0(x.mnemonic()));
         for n in 0..x.op_count() {
             let r = match x.op_kind(n) {
                 OpKind::Register => number(x.op_register(n)),
@@ -422,8 +423,8 @@ impl Translator<'_, '_> {
     }
 }
 
-/// Whether the host rounds by an instruction; Cranelift would call a library instead.
-fn rounds_inline() -> bool {
+/// Whether the host has SSE4.1: rounding, for which Cranelift would call a library, and blending by the sign, which it lacks.
+fn has_sse41() -> bool {
     #[cfg(target_arch = "x86_64")]
     let has = std::is_x86_feature_detected!("sse4.1");
     #[cfg(not(target_arch = "x86_64"))]

@@ -266,12 +266,25 @@ pub fn extract(t: &mut Translator, x: &Instruction, i: &Insn) -> bool {
     true
 }
 
-/// PTEST: ZF says that no bit is common, CF that the second source has none that the first lacks.
+/// PTEST: ZF says that no bit is common, CF that the second source has none that the first lacks. VTESTPS and VTESTPD look at
+/// signs only.
 pub fn test(t: &mut Translator, x: &Instruction, i: &Insn) -> bool {
     if !t.vector_form(x, i) {
         return false;
     }
+    let element = match x.mnemonic() {
+        Mnemonic::Vtestps => 4,
+        Mnemonic::Vtestpd => 8,
+        _ => 0,
+    };
     let none = |t: &mut Translator, v: Value| {
+        let v = if element == 0 {
+            v
+        } else {
+            let signs = |k| if k % element == element - 1 { 0x80 } else { 0 };
+            let signs = t.vconst(std::array::from_fn(signs));
+            t.b.ins().band(v, signs)
+        };
         let any = t.b.ins().vany_true(v);
         t.b.ins().icmp_imm_s(IntCC::Equal, any, 0)
     };

@@ -21,7 +21,7 @@ pub fn lowering(m: Mnemonic) -> Option<Lowering> {
         Pextrb | Vpextrb | Pextrw | Vpextrw | Pextrd | Vpextrd | Pextrq | Vpextrq | Extractps
         | Vextractps => moves::extract,
         Insertps | Vinsertps => moves::insertps,
-        Ptest | Vptest => moves::test,
+        Ptest | Vptest | Vtestps | Vtestpd => moves::test,
         Vbroadcastss | Vbroadcastsd | Vpbroadcastb | Vpbroadcastw | Vpbroadcastd | Vpbroadcastq => {
             moves::broadcast
         }
@@ -37,7 +37,11 @@ pub fn lowering(m: Mnemonic) -> Option<Lowering> {
         Pslldq | Vpslldq | Psrldq | Vpsrldq => arrange::shift_bytes,
         Pshufd | Vpshufd | Pshuflw | Vpshuflw | Pshufhw | Vpshufhw | Movsldup | Vmovsldup
         | Movshdup | Vmovshdup => arrange::unary,
-        Vpblendvb | Vblendvps | Vblendvpd => arrange::blend_variable,
+        Pblendvb | Vpblendvb | Blendvps | Vblendvps | Blendvpd | Vblendvpd => {
+            arrange::blend_variable
+        }
+        Vpermilps | Vpermilpd => arrange::permute_in_lanes,
+        Vpermd | Vpermps => arrange::permute_dwords,
         Pmovsxbw | Vpmovsxbw | Pmovsxbd | Vpmovsxbd | Pmovsxbq | Vpmovsxbq | Pmovsxwd
         | Vpmovsxwd | Pmovsxwq | Vpmovsxwq | Pmovsxdq | Vpmovsxdq | Pmovzxbw | Vpmovzxbw
         | Pmovzxbd | Vpmovzxbd | Pmovzxbq | Vpmovzxbq | Pmovzxwd | Vpmovzxwd | Pmovzxwq
