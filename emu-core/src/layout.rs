@@ -62,7 +62,7 @@ pub const ENTRY_WRITE: usize = offset_of!(Entry, write);
 pub const ENTRY_ADDEND: usize = offset_of!(Entry, addend);
 
 const _: () = {
-    assert!(size_of::<Entry>() == 32 && tlb::ENTRIES == 4096);
+    assert!(size_of::<Entry>() == 32 && tlb::ENTRIES == 16384);
     assert!(size_of::<F80>() == 16 && offset_of!(F80, se) == 8);
     assert!(VEC < i32::MAX as usize);
 };

@@ -1,8 +1,9 @@
 //! The shadow TLB: what the guest's page tables said, in the form that one compare and one add can use.
 //!
-//! A [`Set`] is 4096 direct-mapped entries. An address space (a PCID; one when PCIDs are off) owns three sets, by who asks:
-//! supervisor, user, and supervisor with EFLAGS.AC = 1, which SMAP lets touch user pages. Switching privilege or address
-//! space therefore changes a pointer and empties nothing.
+//! A [`Set`] is 16384 direct-mapped entries: only pages a multiple of 64 MiB apart evict each other, which text and data of a
+//! kernel are not. An address space (a PCID; one when PCIDs are off) owns three sets, by who asks: supervisor, user, and
+//! supervisor with EFLAGS.AC = 1, which SMAP lets touch user pages. Switching privilege or address space therefore changes a
+//! pointer and empties nothing.
 //!
 //! An entry's three tags hold the page's address in bits 63:12. Bits 11:0 are all ones when the access may go straight to
 //! `lin + addend`; any other pattern never equals `(lin + size - 1) | 0xfff`, so one compare finds the page, the permission,
@@ -11,12 +12,12 @@
 //!
 //! *Epochs.* Whatever was true of an address space's translations when a block was linked to its successor stays true while
 //! the epoch is the same; each invalidation gives the space a new one. INVLPG of a page that no code was fetched from (as far as
-//! a bit for each 4096th page knows) leaves it alone. Global pages have an epoch of their own, over all spaces: what is true
+//! a bit for each 16384th page knows) leaves it alone. Global pages have an epoch of their own, over all spaces: what is true
 //! of code on them in one space is true in all (SDM Vol. 3A, 4.10.2.4). It has bits of its own too, since it outlives those of a
 //! space that a write to CR3 empties.
 
 /// Entries in a set; a power of two.
-pub const ENTRIES: usize = 4096;
+pub const ENTRIES: usize = 16384;
 /// Address spaces kept at once.
 pub const SPACES: usize = 8;
 
@@ -58,14 +59,16 @@ pub struct Set {
     used: Vec<u16>,
 }
 
+/// Entries that the host provides when they are touched.
+fn empty() -> Box<[Entry; ENTRIES]> {
+    // SAFETY: an Entry is four integers, for which zero is a value.
+    unsafe { Box::new_zeroed().assume_init() }
+}
+
 impl Set {
     fn new() -> Self {
-        let zeros = |n| vec![Entry::default(); n].into_boxed_slice();
-        let entries = zeros(ENTRIES)
-            .try_into()
-            .unwrap_or_else(|_| unreachable!("a slice of ENTRIES"));
         Self {
-            entries,
+            entries: empty(),
             global: Box::new([0; ENTRIES / 64]),
             used: Vec::new(),
         }
@@ -206,7 +209,7 @@ impl Default for Tlb {
             who: Who::Supervisor,
             live: std::ptr::null_mut(),
             system: std::ptr::null_mut(),
-            blind: Box::new([Entry::default(); ENTRIES]),
+            blind: empty(),
             blinded: false,
             next_epoch: 6,
             epoch: 2,
@@ -529,6 +532,18 @@ mod tests {
         put(&mut t, 0x1000, false);
         t.flush_all(false);
         assert!(!hit(&t, 0x1000));
+    }
+
+    #[test]
+    fn pages_less_than_64_mib_apart_do_not_evict_each_other() {
+        let mut t = Tlb::default();
+        let pages = [0, 16 << 20, 32 << 20, 48 << 20].map(|d| 0xffff_ffff_8100_3000 + d);
+        for lin in pages {
+            put(&mut t, lin, false);
+        }
+        assert!(pages.iter().all(|&lin| hit(&t, lin)));
+        t.flush_current(true);
+        assert!(!pages.iter().any(|&lin| hit(&t, lin)));
     }
 
     #[test]
