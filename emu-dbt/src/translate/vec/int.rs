@@ -127,6 +127,55 @@ pub fn binary(t: &mut Translator, x: &Instruction, i: &Insn) -> bool {
     operation(x.mnemonic()).is_some_and(|f| super::two(t, x, i, 0, f))
 }
 
+/// MPSADBW: the upper half has its own three bits of the immediate.
+pub fn sliding_sums(t: &mut Translator, x: &Instruction, i: &Insn) -> bool {
+    super::two(t, x, i, 3, |t, a, b, imm| {
+        let (from, block) = ((imm >> 2 & 1) as usize * 4, (imm & 3) as usize * 4);
+        let mut sum = None;
+        for n in 0..4 {
+            // Word k is made from byte k of these; the upper eight do not matter.
+            let these = t.pick(a, a, 1, |k| (from + n + k).min(15));
+            let those = t.pick(b, b, 1, |_| block + n);
+            let (d, e) = (
+                t.b.ins().usub_sat(these, those),
+                t.b.ins().usub_sat(those, these),
+            );
+            let d = t.b.ins().bor(d, e);
+            let d = t.b.ins().uwiden_low(d);
+            sum = Some(match sum {
+                Some(s) => t.b.ins().iadd(s, d),
+                None => d,
+            });
+        }
+        sum.unwrap_or(a)
+    })
+}
+
+/// PHMINPOSUW: words with their places below them, the least of which wins among equals.
+pub fn least_word(t: &mut Translator, x: &Instruction, i: &Insn) -> bool {
+    super::one(t, x, i, |t, v, _| {
+        let v = t.cast(I16X8, v);
+        let place = |t: &mut Translator, v: Value, first: u8| {
+            let v = t.b.ins().ishl_imm_u(v, 16);
+            let n = std::array::from_fn(|k| if k % 4 == 0 { first + k as u8 / 4 } else { 0 });
+            let n = t.vconst(n);
+            let n = t.cast(I32X4, n);
+            t.b.ins().bor(v, n)
+        };
+        let (l, h) = (t.b.ins().uwiden_low(v), t.b.ins().uwiden_high(v));
+        let (l, h) = (place(t, l, 0), place(t, h, 4));
+        let mut v = t.b.ins().umin(l, h);
+        for apart in [2, 1] {
+            let other = t.pick(v, v, 4, |k| (k + apart) % 4);
+            let other = t.cast(I32X4, other);
+            v = t.b.ins().umin(v, other);
+        }
+        let least = t.b.ins().extractlane(v, 0);
+        let least = t.b.ins().rotl_imm_u(least, 16);
+        t.alone(least)
+    })
+}
+
 /// PABSB, PABSW, PABSD.
 pub fn absolute(t: &mut Translator, x: &Instruction, i: &Insn) -> bool {
     use Mnemonic::*;

@@ -431,14 +431,21 @@ pub fn permute64(t: &mut Translator, x: &Instruction, i: &Insn) -> bool {
     true
 }
 
-/// VZEROUPPER.
-pub fn zero_upper(t: &mut Translator, _: &Instruction, _: &Insn) -> bool {
+/// VZEROUPPER, VZEROALL.
+pub fn zero(t: &mut Translator, x: &Instruction, _: &Insn) -> bool {
     if !t.options.lower_vec() {
         return false;
     }
     let count = if t.long() { 16 } else { 8 };
     let zero = t.zero();
     for r in 0..count {
+        if x.mnemonic() == Mnemonic::Vzeroall {
+            if t.vec.used.low >> r & 1 != 0 {
+                t.set_low(r as u8, zero, false);
+            } else {
+                t.store_own(zero, super::place(r, false));
+            }
+        }
         if t.vec.now[r].zero_high {
             continue;
         }

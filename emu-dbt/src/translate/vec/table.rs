@@ -30,7 +30,9 @@ pub fn lowering(m: Mnemonic) -> Option<Lowering> {
         Vextractf128 | Vextracti128 => moves::extract128,
         Vperm2f128 | Vperm2i128 => moves::permute128,
         Vpermq | Vpermpd => moves::permute64,
-        Vzeroupper => moves::zero_upper,
+        Vzeroupper | Vzeroall => moves::zero,
+        Mpsadbw | Vmpsadbw => int::sliding_sums,
+        Phminposuw | Vphminposuw => int::least_word,
         Pabsb | Vpabsb | Pabsw | Vpabsw | Pabsd | Vpabsd => int::absolute,
         Psllw | Vpsllw | Pslld | Vpslld | Psllq | Vpsllq | Psrlw | Vpsrlw | Psrld | Vpsrld
         | Psrlq | Vpsrlq | Psraw | Vpsraw | Psrad | Vpsrad => int::shift,
