@@ -207,7 +207,12 @@ fn units_are_entered_at_their_loops_and_where_calls_return() {
 /// What a loop carries of a page ends with the right to use it.
 #[test]
 fn a_page_that_a_loop_carries_may_be_refused() {
-    let guest = &hard::REFUSED_AT_LAST;
+    for guest in [hard::REFUSED_AT_LAST, hard::READ_ONLY_AT_LAST] {
+        refused_at_last(&guest);
+    }
+}
+
+fn refused_at_last(guest: &Guest) {
     let end = |engine: &mut dyn Engine| {
         let mut cpu = hard::machine(guest, guest.rounds);
         let exit = engine.run(&mut cpu, LONGEST);

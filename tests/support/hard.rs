@@ -158,6 +158,40 @@ pub const REFUSED_AT_LAST: Guest = Guest {
         word(ram, FRAMES, 3);
     },
 };
+/// Calls by a pointer that lies on its stack's page in a small loop, until in the fifth round from the end the page is read-only.
+/// It ends there, in a triple fault.
+pub const READ_ONLY_AT_LAST: Guest = Guest {
+    name: "calls until its stack is read-only",
+    rounds: 500,
+    code: |a| {
+        let [mut round, mut again] = [(); 2].map(|()| a.create_label());
+        a.mov(rax, cr0)?;
+        a.or(eax, 1 << 16)?;
+        a.mov(cr0, rax)?;
+        a.mov(esi, WINDOW as u32)?;
+        a.lea(rsp, ptr(rsi + 0x800))?;
+        a.set_label(&mut round)?;
+        a.mov(ecx, 50)?;
+        a.set_label(&mut again)?;
+        a.call(qword_ptr(rsi))?;
+        a.dec(ecx)?;
+        a.jnz(again)?;
+        a.dec(r15d)?;
+        a.cmp(r15d, 5)?;
+        a.ja(round)?;
+        a.mov(dword_ptr(TABLES), FRAMES as i32 | 1)?;
+        a.invlpg(byte_ptr(rsi))?;
+        a.mov(rax, qword_ptr(rsi))?;
+        a.test(r15d, r15d)?;
+        a.jnz(round)?;
+        a.hlt()
+    },
+    prepare: |ram| {
+        word(ram, TABLES, FRAMES | 3);
+        word(ram, FRAMES, BUFFER);
+        put(ram, BUFFER, &[0xc3]);
+    },
+};
 /// Calls many hot functions in turn: more than any code cache that the tests give.
 pub const MANY: Guest = Guest {
     name: "fills the code cache",

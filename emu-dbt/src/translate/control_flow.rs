@@ -188,12 +188,7 @@ impl Translator<'_, '_> {
                 s.set_entry(u128::from(self.distance(rip)), on);
                 ways.push((on, n));
             }
-            let from_root = self.b.ins().isub(target, self.base);
-            let from_root = if self.long() {
-                from_root
-            } else {
-                self.b.ins().band_imm_u(from_root, 0xffff_ffff)
-            };
+            let from_root = self.distance_of(target);
             s.emit(self.b, from_root, other);
         }
         let place = self.place();

@@ -33,6 +33,16 @@ impl Translator<'_, '_> {
         if self.long() { d } else { d & 0xffff_ffff }
     }
 
+    /// The same of an address that only the guest knows, from where the root really is.
+    pub fn distance_of(&mut self, rip: Value) -> Value {
+        let d = self.b.ins().isub(rip, self.base);
+        if self.long() {
+            d
+        } else {
+            self.b.ins().band_imm_u(d, 0xffff_ffff)
+        }
+    }
+
     /// RIP of a place in the region, from where the root really is.
     pub fn rip_value(&mut self, rip: u64) -> Value {
         let delta = self.distance(rip);

@@ -27,6 +27,8 @@ pub struct LoopPage {
     /// The page's first linear address; [`EMPTY`]: none, since no access is compared with so odd a number.
     page: Variable,
     addend: Variable,
+    /// It has its access: another of the same instruction may need other rights.
+    taken: bool,
 }
 
 /// The accesses that loops carry pages for: those of the smallest loops.
@@ -66,6 +68,7 @@ impl Translator<'_, '_> {
                 idx,
                 page,
                 addend,
+                taken: false,
             });
         }
         self.forget_loop_pages();
@@ -82,15 +85,18 @@ impl Translator<'_, '_> {
         }
     }
 
-    /// What the loop carries for the current instruction's access.
-    pub fn loop_page(&self, size: u32) -> Option<LoopPage> {
-        let here = |p: &&LoopPage| p.node == self.node && p.idx == self.idx;
-        let found = self.loop_pages.iter().find(here).copied();
-        found.filter(|_| size.is_power_of_two())
+    /// What the loop carries for the current instruction's first access.
+    pub fn take_page(&mut self, size: u32) -> Option<LoopPage> {
+        let (node, idx) = (self.node, self.idx);
+        let here = |p: &&mut LoopPage| (p.node, p.idx, p.taken) == (node, idx, false);
+        let found = self.loop_pages.iter_mut().find(here);
+        let page = found.filter(|_| size.is_power_of_two())?;
+        page.taken = true;
+        Some(*page)
     }
 
     /// Goes to `hit` with the host address if the access is on the page that the loop carries. What is emitted next is for
-    /// any other page; it ends with [`take_loop_page`](Self::take_loop_page).
+    /// any other page; it ends with [`carry_page`](Self::carry_page).
     pub fn compare_loop_page(&mut self, p: LoopPage, lin: Value, size: u32, hit: Block) {
         let other = self.b.create_block();
         self.b.set_cold_block(other);
@@ -104,7 +110,7 @@ impl Translator<'_, '_> {
     }
 
     /// The probe has found another page: the loop carries that from now on.
-    pub fn take_loop_page(&mut self, p: LoopPage, lin: Value, found: Block, hit: Block) {
+    pub fn carry_page(&mut self, p: LoopPage, lin: Value, found: Block, hit: Block) {
         self.at(found);
         let of = self.b.block_params(found).to_vec();
         let page = self.b.ins().band_imm_s(lin, !0xfff);

@@ -271,12 +271,9 @@ impl Translator<'_, '_> {
         self.b.ins().bor_imm_u(last, 0xfff)
     }
 
-    /// Whether this access's page is to be remembered for later ones.
-    fn keeps(&self, lin: Value, size: u32, access: Access) -> bool {
-        self.options.one_probe()
-            && self.options.inline_tlb()
-            && self.likely_page(lin, size, access).is_none()
-            && self.base_comes_again()
+    /// Whether the page of an access is to be remembered for later ones of the block.
+    fn keeps(&self) -> bool {
+        self.options.one_probe() && self.options.inline_tlb() && self.base_comes_again()
     }
 
     /// Remembers a page for later accesses of the block, if there are some.
@@ -285,20 +282,21 @@ impl Translator<'_, '_> {
         let page = match of {
             Kept::Nothing => return,
             Kept::InBlock => Page::new(at, access, page[0], page[1]),
-            Kept::InLoop(p) if self.options.one_probe() && self.base_comes_again() => {
-                self.page_of_loop(p, at, access)
-            }
+            Kept::InLoop(p) if self.keeps() => self.page_of_loop(p, at, access),
             Kept::InLoop(_) => return,
         };
         self.pages.push(page);
     }
 
     /// What becomes of the page that an access is on.
-    fn kept(&self, lin: Value, size: u32, access: Access) -> Kept {
-        match self.loop_page(size) {
-            Some(p) if self.likely_page(lin, size, access).is_none() => Kept::InLoop(p),
-            _ if self.keeps(lin, size, access) => Kept::InBlock,
-            _ => Kept::Nothing,
+    fn kept(&mut self, lin: Value, size: u32, access: Access) -> Kept {
+        if self.likely_page(lin, size, access).is_some() {
+            return Kept::Nothing;
+        }
+        match self.take_page(size) {
+            Some(p) => Kept::InLoop(p),
+            None if self.keeps() => Kept::InBlock,
+            None => Kept::Nothing,
         }
     }
 
@@ -315,7 +313,7 @@ impl Translator<'_, '_> {
             self.b.append_block_param(found, I64);
         }
         self.probe(lin, size, access, found, miss, true);
-        self.take_loop_page(p, lin, found, hit);
+        self.carry_page(p, lin, found, hit);
     }
 
     /// The arguments for a block that takes a host address, and perhaps a page, from the slow path.

@@ -39,7 +39,7 @@ use crate::unit::{Compiled, scratch};
 use cranelift_codegen::ir::types::I64;
 use cranelift_codegen::ir::{Block, InstBuilder, MemFlagsData, SigRef, Value, condcodes::IntCC};
 use cranelift_codegen::isa::TargetFrontendConfig;
-use cranelift_frontend::{FunctionBuilder, Variable};
+use cranelift_frontend::{FunctionBuilder, Switch, Variable};
 use emu_core::cpu::mode::ModeKey;
 use emu_core::decode::insn::{Insn, pfx};
 use emu_core::layout;
@@ -208,18 +208,10 @@ impl Translator<'_, '_> {
         self.b.set_cold_block(other);
         self.b.ins().brif(here, root, &[], other, &[]);
         let mut ways = vec![(root, 0)];
-        if self.region.entries.is_empty() {
-            self.at(other);
-        } else {
-            self.b.switch_to_block(other);
-            self.b.seal_block(other);
-            let from_root = self.b.ins().isub(rip, self.base);
-            let from_root = if self.long() {
-                from_root
-            } else {
-                self.b.ins().band_imm_u(from_root, 0xffff_ffff)
-            };
-            let mut s = cranelift_frontend::Switch::new();
+        self.at(other);
+        if !self.region.entries.is_empty() {
+            let from_root = self.distance_of(rip);
+            let mut s = Switch::new();
             for &e in &self.region.entries {
                 let way = self.b.create_block();
                 s.set_entry(u128::from(self.distance(self.region.nodes[e].rip)), way);
