@@ -203,7 +203,17 @@ fn guest(
     out: &mut String,
 ) {
     for (k, node) in region.nodes.iter().enumerate() {
-        let _ = writeln!(out, "\nblock {k} at {:#x}{}:", node.rip, ending(node));
+        let entry = if region.entries.contains(&k) {
+            ", an entry"
+        } else {
+            ""
+        };
+        let _ = writeln!(
+            out,
+            "\nblock {k} at {:#x}{entry}{}:",
+            node.rip,
+            ending(node)
+        );
         let block = cache.peek(node.off, region.key).map(|n| cache.get(n));
         let raw = block.map(|b| raw(cpu, b)).unwrap_or_default();
         for (x, i) in node.code.iter().zip(&node.insns) {

@@ -73,6 +73,7 @@ impl Region {
             wanted: BinaryHeap::new(),
             sites: Vec::new(),
             root_count: cache.executions(root).max(1),
+            unit: cache.get(root).profile.unit.get(),
         };
         g.add(cpu.rip, root, 0)?;
         if options.region() {
@@ -102,6 +103,8 @@ struct Gather<'a> {
     /// Where the calls of code that was not inlined return to.
     sites: Vec<u64>,
     root_count: u32,
+    /// The unit that begins at the root already, when it is only to be shown.
+    unit: u32,
 }
 
 impl Gather<'_> {
@@ -127,7 +130,8 @@ impl Gather<'_> {
         let off = self.cpu.known_fetch_offset(rip)?;
         let n = self.cache.peek(off, self.region.key)?;
         let p = &self.cache.get(n).profile;
-        let elsewhere = p.unit.get() != 0 && p.unit_insns.get() > SMALL_UNIT;
+        let own = self.unit != 0 && p.unit.get() == self.unit;
+        let elsewhere = p.unit.get() != 0 && !own && p.unit_insns.get() > SMALL_UNIT;
         if self.options.share() && (elsewhere || p.copies.get() >= MAX_COPIES) {
             return None;
         }
