@@ -36,7 +36,7 @@ pub const SWITCHES: &[(&str, &str)] = &[
     ),
     (
         "lower-vec",
-        "SSE and AVX instructions become host vector instructions where the result is bit-identical.",
+        "SSE, AVX and FMA instructions become host vector instructions where the result is bit-identical: all but MMX, gathers, masked moves, text, cryptography, half precision and estimates (RCP, RSQRT).",
     ),
     (
         "x87",
