@@ -298,11 +298,11 @@ impl Dbt {
             return false;
         };
         let root = cpu.key.cut(cpu.rip.wrapping_sub(from_root));
-        self.counters.entries_inside += u64::from(from_root != 0);
         if u.root != root {
             self.bind(id, root);
             return self.usable(cpu, id, n);
         }
+        self.counters.entries_inside += u64::from(from_root != 0);
         if u.checked == tag {
             return true;
         }

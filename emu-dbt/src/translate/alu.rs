@@ -170,8 +170,16 @@ pub fn binary(t: &mut Translator, x: &Instruction, i: &Insn) -> bool {
     match m {
         Mnemonic::Add => t.flags = Flags::Add { bits, a, b },
         Mnemonic::Sub => t.flags = Flags::Sub { bits, a, b },
-        Mnemonic::Adc => t.carry_pair(bits, a, b, r, wide, false),
-        Mnemonic::Sbb => t.carry_pair(bits, a, b, r, wide, true),
+        Mnemonic::Adc | Mnemonic::Sbb => {
+            t.flags = Flags::Carry {
+                bits,
+                a,
+                b,
+                r,
+                wide,
+                subtract: m == Mnemonic::Sbb,
+            };
+        }
         _ => t.flags = Flags::Logic { bits, r },
     }
     true

@@ -334,26 +334,6 @@ impl Translator<'_, '_> {
         }
     }
 
-    /// Addition or subtraction with carry in: the flags as a pair.
-    pub fn carry_pair(
-        &mut self,
-        bits: u32,
-        a: Value,
-        b: Value,
-        r: Value,
-        wide: Option<Value>,
-        subtract: bool,
-    ) {
-        self.flags = Flags::Carry {
-            bits,
-            a,
-            b,
-            r,
-            wide,
-            subtract,
-        };
-    }
-
     /// Replaces CF and OF, each a value that is 0 or 1; ZF, SF, PF come from `res`, AF is 0.
     pub fn result_cf_of(&mut self, res: Value, cf: Value, of: Value) {
         let res = self.sext(res);

@@ -54,7 +54,7 @@ fn bit(r: Register) -> u16 {
 }
 
 /// Registers whose variable may differ from the vCPU when a block begins.
-pub fn dirty_at_entry(region: &Region, loops: &[bool]) -> Vec<u16> {
+pub fn dirty_at_entry(region: &Region, loops: &[Option<usize>]) -> Vec<u16> {
     let mut info = InstructionInfoFactory::new();
     // What a block adds, and whether it keeps what came in: an access writes everything back.
     let own: Vec<(u16, bool)> = region
@@ -63,7 +63,7 @@ pub fn dirty_at_entry(region: &Region, loops: &[bool]) -> Vec<u16> {
         .zip(loops)
         .map(|(n, &in_loop)| {
             n.code.iter().fold((0, true), |(m, keep), x| {
-                let clean = !in_loop && accesses(x);
+                let clean = in_loop.is_none() && accesses(x);
                 let before = if clean { 0 } else { m };
                 (before | written(x, &mut info), keep && !clean)
             })
@@ -77,7 +77,7 @@ pub fn dirty_at_entry(region: &Region, loops: &[bool]) -> Vec<u16> {
             let (added, keeps) = own[n];
             let out = added | if keeps { at[n] } else { 0 };
             for s in region.successors(n) {
-                if loops[s] && !loops[n] {
+                if loops[s].is_some() && loops[n].is_none() {
                     continue;
                 }
                 changed |= at[s] | out != at[s];
@@ -222,7 +222,7 @@ impl Translator<'_, '_> {
 
     /// What comes before an access: outside small loops the registers are brought home here, once, and not on each slow path.
     pub fn before_access(&mut self) {
-        if !self.loops[self.node] {
+        if self.loops[self.node].is_none() {
             self.flush();
         }
     }

@@ -59,7 +59,7 @@ impl Translator<'_, '_> {
         if !self.options.loop_pages() || !self.options.inline_tlb() {
             return;
         }
-        for (node, idx) in choose(self.region, &self.region.small_loops()) {
+        for (node, idx) in choose(self.region, &self.loops) {
             let (page, addend) = (self.b.declare_var(I64), self.b.declare_var(I64));
             let zero = self.iconst(0);
             self.b.def_var(addend, zero);

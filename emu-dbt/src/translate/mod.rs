@@ -87,8 +87,9 @@ pub struct Translator<'a, 'b> {
     finds: bool,
     /// Edges that lead to each block, with the one from outside.
     ways_in: Vec<u32>,
-    /// Blocks of small loops, where changed registers are written back on the slow path rather than before each access.
-    loops: Vec<bool>,
+    /// Blocks of small loops (their instructions), where changed registers are written back on the slow path rather than before each
+    /// access.
+    loops: Vec<Option<usize>>,
     loop_pages: Vec<loop_pages::LoopPage>,
     /// Pages that this block has probed, by the value that their address is counted from.
     pages: Vec<mem::Page>,
@@ -161,7 +162,7 @@ pub fn translate(
         find,
         finds: false,
         ways_in: region.ways_in(),
-        loops: region.small_loops().iter().map(Option::is_some).collect(),
+        loops: region.small_loops(),
         loop_pages: Vec::new(),
         pages: Vec::new(),
         affine: FxHashMap::default(),
@@ -357,7 +358,7 @@ impl Translator<'_, '_> {
                     self.back_to(place);
                     self.at(on);
                 }
-                if self.loops[n] && !self.loops[self.node] {
+                if self.loops[n].is_some() && self.loops[self.node].is_none() {
                     self.flush();
                 }
                 self.set_shape_vars(self.shapes[n]);
