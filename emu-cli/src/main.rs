@@ -6,6 +6,8 @@
 
 mod args;
 mod bench;
+#[allow(dead_code, reason = "its first users are being built")]
+mod commands;
 mod console;
 mod engines;
 mod inspect;

@@ -5,6 +5,7 @@
 //! milliseconds.
 
 use crate::args::{self, CharDev, Options};
+use crate::commands::Commands;
 use crate::console;
 use crate::report;
 use crate::signals::{self, Control};
@@ -45,7 +46,9 @@ pub fn run(options: &Options) -> Result<Status, Error> {
 
     let began = Instant::now();
     let start = began - asked;
-    let done = drive(&mut vm, options, &control, &input, began);
+    let commands = Commands::new(control.clone());
+    let done = drive(&mut vm, options, &control, &commands, &input, began);
+    commands.close();
     let wall = began.elapsed();
     let error = vm.with_pc(|pc| pc.flush()).flatten();
     drop(raw);
@@ -66,6 +69,7 @@ fn drive(
     vm: &mut Vm,
     options: &Options,
     control: &Control,
+    commands: &Commands,
     input: &InputQueue,
     began: Instant,
 ) -> Result<Status, Error> {
@@ -93,6 +97,15 @@ fn drive(
                 return Err(Error::Output(e));
             }
         }
+        commands.serve(vm);
+        if let Some(status) = vm.ended {
+            return Ok(status);
+        }
+        if vm.paused {
+            let left = deadline.map_or(DOZE, |d| d.saturating_sub(now - began));
+            control.sleep(left.min(DOZE));
+            continue;
+        }
         match vm.runner.step(limit) {
             Step::Ran => {}
             Step::Idle(next) => {
@@ -111,6 +124,7 @@ fn drive(
             Step::GuestPanic(_) => {}
             Step::Reset if options.no_reboot => return Ok(Status::Reset),
             Step::Reset => vm.reset()?,
+            Step::Init => vm.init()?,
             Step::TripleFault => {
                 vm.with_pc(|pc| pc.flush());
                 let text = report::crash(&mut vm.runner);

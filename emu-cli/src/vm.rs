@@ -3,19 +3,18 @@
 use crate::args::{CharDev, Options};
 use crate::engines;
 use crate::status::Status;
-use emu_core::addr::PhysAddr;
 use emu_core::cpu::cpuid::{CpuModel, ModelError};
 use emu_core::machine::{Clock, Machine};
 use emu_core::mem::phys::{Ram, RamError};
 use emu_core::runner::Runner;
 use emu_core::vcpu::Vcpu;
+use emu_devices::Memory;
 use emu_devices::backend::{CharBackend, InputQueue};
-use emu_devices::chips::fw_cfg::GuestMemory;
 use emu_devices::loader::{self, Boot, File, Kind, LoadError, Module, RawPlace};
 use emu_devices::pc::{BoardError, Pc, PcConfig};
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// What is wrong with the host or the command line.
@@ -110,26 +109,15 @@ impl Kernel {
 /// A machine with its guest in memory.
 pub struct Vm {
     pub runner: Runner,
+    /// Stopped by the user; the clock goes on.
+    pub paused: bool,
+    /// The user has ended the run.
+    pub ended: Option<Status>,
     model: Arc<CpuModel>,
     kernel: Kernel,
     initrd: Option<String>,
     append: String,
     raw: Option<RawPlace>,
-}
-
-/// Guest RAM for devices, which are built before the machine is.
-#[derive(Default)]
-struct DeviceMemory(OnceLock<Weak<Machine>>);
-
-impl GuestMemory for DeviceMemory {
-    fn read(&self, addr: u64, buf: &mut [u8]) -> bool {
-        let machine = self.0.get().and_then(Weak::upgrade);
-        machine.is_some_and(|m| m.ram.read(PhysAddr(addr), buf))
-    }
-    fn write(&self, addr: u64, buf: &[u8]) -> bool {
-        let machine = self.0.get().and_then(Weak::upgrade);
-        machine.is_some_and(|m| m.ram.write(PhysAddr(addr), buf))
-    }
 }
 
 impl Vm {
@@ -175,8 +163,8 @@ impl Vm {
         let start = guest.load(&ram)?;
 
         let is_virtual = options.clock == "virtual";
-        let memory = Arc::new(DeviceMemory::default());
-        let mut config = config(options, input, is_virtual, memory.clone())?;
+        let ram = Arc::new(ram);
+        let mut config = config(options, input, is_virtual, ram.clone())?;
         change(&mut config);
         let pc = Pc::new(config)?;
         let clock = match is_virtual {
@@ -184,14 +172,14 @@ impl Vm {
             false => Clock::host(),
         };
         let machine = Arc::new(Machine::new(ram, clock, Box::new(pc)));
-        // Nobody has set it before.
-        let _ = memory.0.set(Arc::downgrade(&machine));
         let mut cpu = Vcpu::new(machine, model.clone(), 0);
         if !is_virtual {
             cpu.random_state = entropy();
         }
         start.apply(&mut cpu);
         Ok(Self {
+            paused: false,
+            ended: None,
             runner: Runner::new(cpu, engines::make(options.engine, &options.translator)?),
             model,
             kernel,
@@ -215,6 +203,11 @@ impl Vm {
         start.apply(&mut self.runner.cpu);
         self.runner.cpu.poll_lines();
         Ok(())
+    }
+
+    /// INIT. There is no firmware to take a CPU that begins anew where its last program wanted it.
+    pub fn init(&mut self) -> Result<(), Error> {
+        self.reset()
     }
 
     /// Does something with the board as what it is.
@@ -307,7 +300,7 @@ fn config(
     options: &Options,
     input: &Arc<InputQueue>,
     is_virtual: bool,
-    memory: Arc<DeviceMemory>,
+    memory: Memory,
 ) -> Result<PcConfig, Error> {
     let mut config = PcConfig::new(options.memory);
     let open = |dev: &CharDev, read: bool| -> Result<CharBackend, Error> {

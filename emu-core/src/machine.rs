@@ -4,7 +4,7 @@ use crate::bus::{Board, Nanos};
 use crate::clock::HostClock;
 use crate::mem::phys::Ram;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 /// Guest time. The time-stamp counter counts guest nanoseconds too: it runs at 1 GHz.
 #[derive(Debug)]
@@ -44,15 +44,16 @@ impl Clock {
 
 /// The shared part of a machine.
 pub struct Machine {
-    pub ram: Ram,
+    /// Devices that master the bus have it too.
+    pub ram: Arc<Ram>,
     pub clock: Clock,
     board: Mutex<Box<dyn Board>>,
 }
 
 impl Machine {
-    pub fn new(ram: Ram, clock: Clock, board: Box<dyn Board>) -> Self {
+    pub fn new(ram: impl Into<Arc<Ram>>, clock: Clock, board: Box<dyn Board>) -> Self {
         Self {
-            ram,
+            ram: ram.into(),
             clock,
             board: Mutex::new(board),
         }

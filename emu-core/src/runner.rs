@@ -31,8 +31,11 @@ pub enum Step {
     /// HLT with interrupts off, and no NMI came: the guest has stopped for good.
     Halted,
     PowerOff,
-    /// The board asks for a reset, or for INIT, which without firmware is the same.
+    /// The board asks for a reset.
     Reset,
+    /// The board asks for INIT: the CPU begins anew, and memory and devices are as they were. Without firmware, which would
+    /// know why, it is as a reset.
+    Init,
     DebugExit(u32),
     /// pvpanic's byte.
     GuestPanic(u8),
@@ -159,8 +162,10 @@ impl Runner {
                     self.cpu.a20 = if on { u64::MAX } else { !(1 << 20) };
                     self.cpu.tlb.flush_all(false);
                 }
+                Request::MemoryMap => self.cpu.tlb.flush_all(false),
                 Request::PowerOff => return Some(Step::PowerOff),
-                Request::Reset | Request::Init => return Some(Step::Reset),
+                Request::Reset => return Some(Step::Reset),
+                Request::Init => return Some(Step::Init),
                 Request::DebugExit(code) => return Some(Step::DebugExit(code)),
                 Request::GuestPanic(what) => return Some(Step::GuestPanic(what)),
             }

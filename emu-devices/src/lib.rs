@@ -11,5 +11,6 @@ pub mod loader;
 pub mod pc;
 pub mod pci;
 pub mod port_map;
+pub mod storage;
 
-pub use chips::fw_cfg::GuestMemory;
+pub use chips::fw_cfg::{GuestMemory, Memory};

@@ -397,6 +397,7 @@ impl Pc {
     /// The host has input: takes what the guest has room for.
     pub fn input_arrived(&mut self, now: Nanos) {
         self.poll_host(now);
+        self.slots.poll(now);
         self.settle();
     }
 

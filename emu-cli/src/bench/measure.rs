@@ -137,7 +137,7 @@ pub fn run(guest: &Guest, engine: &Engine, control: &Control) -> Result<Run, Ben
             Step::GuestPanic(what) if what & 1 == 0 => {}
             Step::Idle(_) | Step::Halted => break "halted".into(),
             Step::PowerOff => break "power-off".into(),
-            Step::Reset => break "reset".into(),
+            Step::Reset | Step::Init => break "reset".into(),
             Step::DebugExit(code) => break format!("debug-exit {code}"),
             Step::GuestPanic(_) => break "guest-panic".into(),
             Step::TripleFault => break "triple-fault".into(),

@@ -169,6 +169,10 @@ impl Pair {
                 Step::DebugExit(code) => Some(Status::DebugExit(code)),
                 Step::GuestPanic(what) if what & 1 != 0 => Some(Status::GuestPanic),
                 Step::GuestPanic(_) => None,
+                Step::Init => {
+                    vm.init().map_err(Stopped::Failed)?;
+                    None
+                }
                 Step::Reset if self.no_reboot => Some(Status::Reset),
                 Step::TripleFault if self.no_reboot => Some(Status::TripleFault),
                 Step::Reset | Step::TripleFault => {

@@ -24,6 +24,8 @@ pub enum Request {
     DebugExit(u32),
     /// The A20 gate changed: true = addresses pass unmasked.
     A20(bool),
+    /// Memory has been placed elsewhere, or taken away: what TLBs know is stale.
+    MemoryMap,
     /// pvpanic: the guest says that it has crashed (bit 0: panicked, bit 1: crash loaded).
     GuestPanic(u8),
     /// Fast INIT of the boot CPU (port 92h bit 0): reset the CPU but not the board.

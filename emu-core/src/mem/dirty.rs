@@ -25,7 +25,7 @@ impl Vcpu {
 
 impl Ram {
     fn page(&self, off: u64) -> *mut u64 {
-        assert!(off.is_multiple_of(4096) && off < self.size());
+        assert!(off.is_multiple_of(4096) && off < self.mapped());
         // SAFETY: the page is inside the mapping, whose size is a multiple of a page's.
         unsafe { self.base().add(off as usize).cast() }
     }
@@ -42,7 +42,7 @@ impl Ram {
         if !self.same_page(from, off) {
             let mut page = [0; 4096];
             from.read_page(off, &mut page);
-            self.write(self.phys_of(off), &page);
+            self.copy_in(off, &page);
         }
     }
 }

@@ -562,15 +562,26 @@ impl Vcpu {
             }
             None => (phys.0, MMIO, MMIO, Place::Mmio(phys.add(lin & 0xfff))),
         };
+        // A write to ROM is the board's, and is looked up anew each time: the entry's addend is for reading.
+        let rom = ram.is_some_and(|(off, _)| self.machine.ram.is_rom(off));
+        let place = match access {
+            Access::Write if rom => Place::Mmio(phys.add(lin & 0xfff)),
+            _ => place,
+        };
         if let Some((off, _)) = ram
             && walk.write
             && write_low == DIRECT
+            && !rom
         {
             self.tlb.note_writer(lin, off);
         }
         let e = self.tlb.fill(who, lin, walk.global, walk.size);
         e.read = if walk.read { page | low } else { EMPTY };
-        e.write = if walk.write { page | write_low } else { 0 };
+        e.write = if walk.write && !rom {
+            page | write_low
+        } else {
+            0
+        };
         e.exec = match (walk.exec, ram.is_some()) {
             (true, true) => page | DIRECT,
             (true, false) => page | MMIO,

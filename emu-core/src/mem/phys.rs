@@ -3,6 +3,11 @@
 //! Layout (i440FX): RAM from 0 to min(size, 3 GiB), the rest from 4 GiB on; what lies between belongs to the board.
 //! On Linux the mapping is a memfd, so that it can be mapped a second time or shared copy-on-write later.
 //!
+//! *Windows* are memory beside RAM that the CPU reaches directly too: a screen's frame buffer, a firmware's ROM. They lie behind
+//! RAM in the mapping; a device places them in the physical address space (and then asks for
+//! [`Request::MemoryMap`](crate::bus::Request), since TLBs remember where things were). A ROM is read and executed like RAM; writes
+//! to it go to the board. The *hole* (A0000h..BFFFFh on a PC) hides RAM behind the board's registers.
+//!
 //! *Dirty bitmap*: one bit a page, set when a TLB entry is filled for writing or when a device writes.
 //! *Code map*: four words a page, a bit for every 16 bytes (a grain) that some decoded block covers, and a heat count that keeps a
 //! page's writes on the slow path for a while after its last block died (see [`Ram::code_heat`]).
@@ -29,11 +34,34 @@ pub struct RamError {
     pub source: std::io::Error,
 }
 
+/// Memory beside RAM, to be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WindowKind {
+    /// Bytes, a multiple of 4096.
+    pub size: u64,
+    /// The CPU's writes go to the board.
+    pub rom: bool,
+}
+
+/// Memory beside RAM, and where it is now.
+struct Window {
+    kind: WindowKind,
+    /// Its place in the mapping.
+    off: u64,
+    /// Its physical address; [`NOWHERE`]: none.
+    base: AtomicU64,
+}
+
+const NOWHERE: u64 = u64::MAX;
+
 /// Guest RAM, shared by all vCPUs and devices of a machine.
 pub struct Ram {
     map: MmapRaw,
     size: u64,
     low: u64,
+    windows: Box<[Window]>,
+    /// Physical addresses below 4 GiB that are the board's though RAM is behind them.
+    hole: std::ops::Range<u64>,
     dirty: Box<[AtomicU64]>,
     /// Pages whose dirty bits were taken: what is in neither map has never been written.
     touched: Box<[AtomicU64]>,
@@ -57,9 +85,29 @@ unsafe fn zeroed<T>(n: u64) -> Box<[T]> {
 impl Ram {
     /// Reserves `size` bytes, a multiple of 4096; the host gives pages as they are touched.
     pub fn new(size: u64) -> Result<Self, RamError> {
+        Self::with(size, &[], 0..0)
+    }
+
+    /// The same with windows, none of them placed yet, and a hole.
+    pub fn with(
+        size: u64,
+        windows: &[WindowKind],
+        hole: std::ops::Range<u64>,
+    ) -> Result<Self, RamError> {
         let fail = |source| RamError { size, source };
-        let map = Self::map(size).map_err(fail)?;
-        let pages = size >> 12;
+        let total = windows.iter().fold(size, |end, w| end + w.size);
+        let map = Self::map(total).map_err(fail)?;
+        let mut off = size;
+        let windows = windows.iter().map(|&kind| {
+            off += kind.size;
+            Window {
+                kind,
+                off: off - kind.size,
+                base: AtomicU64::new(NOWHERE),
+            }
+        });
+        let windows = windows.collect();
+        let pages = total >> 12;
         // SAFETY: atomic integers have the layout of integers.
         let (dirty, touched, code, heat) = unsafe {
             let bits = pages.div_ceil(64);
@@ -69,6 +117,8 @@ impl Ram {
             map,
             size,
             low: size.min(LOW_LIMIT),
+            windows,
+            hole,
             dirty,
             touched,
             code,
@@ -112,26 +162,98 @@ impl Ram {
         self.map.as_mut_ptr()
     }
 
-    /// The offset into the mapping of a physical address and how many bytes of RAM follow it, if it is RAM.
+    /// Bytes of the mapping: RAM and what lies behind it.
+    pub fn mapped(&self) -> u64 {
+        self.windows
+            .last()
+            .map_or(self.size, |w| w.off + w.kind.size)
+    }
+
+    /// The offset into the mapping of a physical address and how many bytes of the same memory follow it, if it is memory.
     #[inline]
     pub fn offset_of(&self, at: PhysAddr) -> Option<(u64, u64)> {
         if at.0 < self.low {
-            Some((at.0, self.low - at.0))
+            if at.0 < self.hole.start {
+                Some((at.0, self.hole.start - at.0))
+            } else if at.0 >= self.hole.end {
+                Some((at.0, self.low - at.0))
+            } else {
+                None
+            }
         } else if at.0 >= HIGH_BASE && at.0 - HIGH_BASE < self.size - self.low {
             let off = self.low + (at.0 - HIGH_BASE);
             Some((off, self.size - off))
         } else {
-            None
+            self.windows.iter().find_map(|w| {
+                let at = at.0.wrapping_sub(w.base.load(Relaxed));
+                (at < w.kind.size).then(|| (w.off + at, w.kind.size - at))
+            })
         }
     }
 
-    /// The physical address of an offset into the mapping.
+    /// The physical address of an offset into the mapping; that of a window which is nowhere is an address without memory.
     pub fn phys_of(&self, off: u64) -> PhysAddr {
         PhysAddr(if off < self.low {
             off
-        } else {
+        } else if off < self.size {
             off - self.low + HIGH_BASE
+        } else {
+            let window = self.windows.iter().rfind(|w| off >= w.off);
+            window.map_or(NOWHERE, |w| {
+                w.base.load(Relaxed).saturating_add(off - w.off)
+            })
         })
+    }
+
+    /// Places window `n` at a physical address, a multiple of 4096, or takes it away; true when that changes anything.
+    pub fn place(&self, n: usize, at: Option<PhysAddr>) -> bool {
+        let base = at.map_or(NOWHERE, |a| a.0 & !0xfff);
+        self.windows[n].base.swap(base, SeqCst) != base
+    }
+
+    /// Bytes of window `n`.
+    pub fn window_size(&self, n: usize) -> u64 {
+        self.windows[n].kind.size
+    }
+
+    /// Where window `n` is placed.
+    pub fn window_at(&self, n: usize) -> Option<PhysAddr> {
+        let base = self.windows[n].base.load(Relaxed);
+        (base != NOWHERE).then_some(PhysAddr(base))
+    }
+
+    /// Whether the CPU's writes to this offset go to the board.
+    #[inline]
+    pub fn is_rom(&self, off: u64) -> bool {
+        off >= self.size
+            && self
+                .windows
+                .iter()
+                .any(|w| w.kind.rom && off.wrapping_sub(w.off) < w.kind.size)
+    }
+
+    /// Reads window `n`, wherever it is; false when a byte is beyond its end.
+    pub fn read_window(&self, n: usize, at: u64, buf: &mut [u8]) -> bool {
+        let Some(off) = self.in_window(n, at, buf.len()) else {
+            return false;
+        };
+        self.copy_out(off, buf);
+        true
+    }
+
+    /// Writes window `n`, ROM or not, wherever it is; false when a byte is beyond its end.
+    pub fn write_window(&self, n: usize, at: u64, data: &[u8]) -> bool {
+        let Some(off) = self.in_window(n, at, data.len()) else {
+            return false;
+        };
+        self.copy_in(off, data);
+        true
+    }
+
+    fn in_window(&self, n: usize, at: u64, len: usize) -> Option<u64> {
+        let w = &self.windows[n];
+        let end = at.checked_add(len as u64)?;
+        (end <= w.kind.size).then_some(w.off + at)
     }
 
     fn word<T>(&self, at: PhysAddr) -> Option<*mut T> {
@@ -158,6 +280,9 @@ impl Ram {
 
     /// Sets bits in a page-table entry if it still holds `old`; true when it did.
     pub fn update_u64(&self, at: PhysAddr, old: u64, new: u64) -> bool {
+        if self.drops_writes(at) {
+            return true;
+        }
         // SAFETY: as load_u64.
         self.word(at).is_some_and(|p| {
             unsafe { AtomicU64::from_ptr(p) }
@@ -168,12 +293,20 @@ impl Ram {
 
     /// Sets bits in a 32-bit page-table entry if it still holds `old`; true when it did.
     pub fn update_u32(&self, at: PhysAddr, old: u32, new: u32) -> bool {
+        if self.drops_writes(at) {
+            return true;
+        }
         // SAFETY: as load_u64.
         self.word(at).is_some_and(|p| {
             unsafe { AtomicU32::from_ptr(p) }
                 .compare_exchange(old, new, SeqCst, Relaxed)
                 .is_ok()
         })
+    }
+
+    /// Whether a page-table entry there is in ROM, where accessed and dirty bits get lost.
+    fn drops_writes(&self, at: PhysAddr) -> bool {
+        self.offset_of(at).is_some_and(|(off, _)| self.is_rom(off))
     }
 
     /// Copies RAM out; false (and nothing copied) when a byte of the range is not RAM.
@@ -184,6 +317,12 @@ impl Ram {
         if left < buf.len() as u64 {
             return false;
         }
+        self.copy_out(off, buf);
+        true
+    }
+
+    fn copy_out(&self, off: u64, buf: &mut [u8]) {
+        debug_assert!(off + buf.len() as u64 <= self.mapped());
         // SAFETY: the range is inside the mapping and `buf` is not (no reference to guest RAM ever exists).
         unsafe {
             std::ptr::copy_nonoverlapping(
@@ -192,7 +331,6 @@ impl Ram {
                 buf.len(),
             )
         };
-        true
     }
 
     /// Copies into RAM as a loader or a device does (dirty bits set); false when a byte of the range is not RAM.
@@ -202,10 +340,17 @@ impl Ram {
         let Some((off, left)) = self.offset_of(at) else {
             return data.is_empty();
         };
-        if left < data.len() as u64 {
+        if left < data.len() as u64 || self.is_rom(off) {
             return false;
         }
-        // SAFETY: as `read`.
+        self.copy_in(off, data);
+        true
+    }
+
+    /// Writes within the mapping as a device does.
+    pub(super) fn copy_in(&self, off: u64, data: &[u8]) {
+        debug_assert!(off + data.len() as u64 <= self.mapped());
+        // SAFETY: as `copy_out`.
         unsafe {
             std::ptr::copy_nonoverlapping(data.as_ptr(), self.base().add(off as usize), data.len())
         };
@@ -219,7 +364,6 @@ impl Ram {
                 self.device_hit.store(true, SeqCst);
             }
         }
-        true
     }
 
     fn lock_hits(&self) -> std::sync::MutexGuard<'_, Vec<(u64, u32)>> {
@@ -239,7 +383,7 @@ impl Ram {
     /// Fills the slice with bytes from `off` (an offset into the mapping) on, to the page's end at most; how many.
     pub fn read_page(&self, off: u64, buf: &mut [u8]) -> usize {
         let n = ((4096 - (off & 0xfff)) as usize).min(buf.len());
-        assert!(off + n as u64 <= self.size);
+        assert!(off + n as u64 <= self.mapped());
         // SAFETY: the range is inside the mapping, and the slice is at least as long.
         unsafe {
             std::ptr::copy_nonoverlapping(self.base().add(off as usize), buf.as_mut_ptr(), n)
@@ -357,7 +501,7 @@ impl Ram {
     pub fn hash(&self) -> u64 {
         let mut h = xxhash_rust::xxh3::Xxh3::new();
         let mut page = [0u8; 4096];
-        for off in (0..self.size).step_by(4096) {
+        for off in (0..self.mapped()).step_by(4096) {
             // Reading a page that was never written would make the host give one.
             let (word, bit) = ((off >> 18) as usize, off >> 12 & 63);
             let written = self.dirty[word].load(Relaxed) | self.touched[word].load(Relaxed);
@@ -388,6 +532,36 @@ mod tests {
         assert!(ram.read(PhysAddr((2 << 20) - 4), &mut b));
         assert_eq!(&b, b"abcd");
         assert!(ram.is_dirty((2 << 20) - 1) && !ram.is_dirty(0));
+    }
+
+    #[test]
+    fn windows_are_where_they_are_placed() {
+        let kinds = [false, true].map(|rom| WindowKind { size: 0x2000, rom });
+        let ram = Ram::with(1 << 20, &kinds, 0xa0000..0xc0000).unwrap();
+        let (screen, rom) = (PhysAddr(0xfd00_0000), PhysAddr(0xffff_e000));
+        assert!(!ram.write(screen, b"a"), "nowhere yet");
+        assert!(ram.place(0, Some(screen)) && !ram.place(0, Some(screen)));
+        assert!(ram.write(screen.add(0x1fff), b"a") && !ram.write(screen.add(0x1fff), b"ab"));
+        let mut b = [0];
+        assert!(ram.read_window(0, 0x1fff, &mut b) && b == *b"a");
+        assert!(!ram.read_window(0, 0x2000, &mut b) && !ram.write_window(0, u64::MAX, b"x"));
+        let (off, left) = ram.offset_of(screen.add(0x10)).unwrap();
+        assert_eq!((ram.phys_of(off), left), (screen.add(0x10), 0x1ff0));
+        // A ROM is written by its device alone.
+        ram.place(1, Some(rom));
+        assert!(ram.write_window(1, 0, b"R") && !ram.write(rom, b"x"));
+        assert!(
+            ram.update_u64(rom, 0, 1),
+            "lost, and no reason to walk again"
+        );
+        assert!(ram.read(rom, &mut b) && b == *b"R");
+        let (off, _) = ram.offset_of(rom).unwrap();
+        assert!(ram.is_rom(off) && !ram.is_rom(0));
+        // The hole hides RAM.
+        assert!(ram.write(PhysAddr(0x9_ffff), b"x") && !ram.write(PhysAddr(0x9_ffff), b"xy"));
+        assert!(ram.write(PhysAddr(0xc_0000), b"x") && !ram.write(PhysAddr(0xb_ffff), b"x"));
+        ram.place(0, None);
+        assert!(!ram.read(screen, &mut b));
     }
 
     #[test]

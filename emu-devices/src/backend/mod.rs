@@ -13,6 +13,9 @@ const INPUT_LIMIT: usize = 4096;
 /// Gathered output is written at this size at the latest.
 const OUTPUT_LIMIT: usize = 4096;
 
+/// Tells the machine's thread that the host has something for a device; may be called from any thread.
+pub type Waker = Arc<dyn Fn() + Send + Sync>;
+
 #[derive(Debug, Default)]
 struct Input {
     bytes: VecDeque<u8>,

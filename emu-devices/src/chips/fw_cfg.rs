@@ -5,12 +5,27 @@
 //!
 //! DMA reaches guest RAM through [`GuestMemory`], which the machine provides. Items are read-only for the guest.
 
+use emu_core::addr::PhysAddr;
+use emu_core::mem::phys::Ram;
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// Guest RAM for a device that masters the bus. Both give false, and do nothing, if not all of it is RAM.
 pub trait GuestMemory {
     fn read(&self, addr: u64, buf: &mut [u8]) -> bool;
     fn write(&self, addr: u64, buf: &[u8]) -> bool;
+}
+
+/// Guest RAM as devices hold it.
+pub type Memory = Arc<dyn GuestMemory + Send + Sync>;
+
+impl GuestMemory for Ram {
+    fn read(&self, addr: u64, buf: &mut [u8]) -> bool {
+        Ram::read(self, PhysAddr(addr), buf)
+    }
+    fn write(&self, addr: u64, buf: &[u8]) -> bool {
+        Ram::write(self, PhysAddr(addr), buf)
+    }
 }
 
 pub const SIGNATURE: u16 = 0x00;

@@ -279,6 +279,12 @@ impl Board for Pc {
     }
 
     fn mmio_read(&mut self, addr: PhysAddr, size: u8, now: Nanos) -> u64 {
+        if self.slots.is_memory(addr.0, size) {
+            return self
+                .slots
+                .read(false, addr.0, size, now)
+                .unwrap_or(ones(size));
+        }
         self.catch_up(now);
         let value = match self.window(addr.0) {
             // The APICs' registers are 32 bits wide at multiples of 16.
@@ -306,6 +312,10 @@ impl Board for Pc {
     }
 
     fn mmio_write(&mut self, addr: PhysAddr, size: u8, value: u64, now: Nanos) {
+        if self.slots.is_memory(addr.0, size) {
+            self.slots.write(false, addr.0, size, value, now);
+            return;
+        }
         self.catch_up(now);
         match self.window(addr.0) {
             Some((Mmio::Lapic, offset)) => {

@@ -13,6 +13,9 @@ impl Pc {
     /// Collects lines and messages, then works out the cached answers. To be called after anything that can change
     /// a chip's outputs.
     pub(super) fn settle(&mut self) {
+        if self.slots.take_remap() {
+            self.request(Request::MemoryMap);
+        }
         let (isa, gsi, isa_edges, gsi_edges) = self.collect();
         self.drive(isa, gsi, isa_edges, gsi_edges);
         let s = &mut self.s;
@@ -42,6 +45,7 @@ impl Pc {
                 bit(s.pit.irq_level(), ibmpc::IRQ_TIMER) | bit(s.rtc.irq_level(), ibmpc::IRQ_RTC);
             isa_edges |= bit(timer_edge, ibmpc::IRQ_TIMER);
         }
+        isa |= u32::from(self.slots.isa_irqs());
         let pirqs = self.slots.pirqs();
         for n in (0..4).filter(|n| pirqs & (1 << n) != 0) {
             if let Some(irq) = s.chipset.pirq_irq(n) {

@@ -139,6 +139,18 @@ impl ConfigSpace {
     }
 }
 
+/// Addresses that a function decodes besides its base addresses (a VGA's, an IDE controller's in compatibility mode).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fixed {
+    /// Ports, or memory.
+    pub io: bool,
+    pub base: u64,
+    pub size: u64,
+}
+
+/// What [`PciDevice::bar_read`] and `bar_write` are given as `bar` for the first of the fixed ranges; the others follow.
+pub const FIXED: usize = 8;
+
 /// A function on the bus, with its host side.
 pub trait PciDevice: Send {
     /// Its configuration space.
@@ -159,6 +171,24 @@ pub trait PciDevice: Send {
     fn take_msi(&mut self) -> Option<(u64, u32)> {
         None
     }
+    /// The fixed ranges that it decodes now; asked again after each write to its configuration.
+    fn fixed(&self) -> Vec<Fixed> {
+        Vec::new()
+    }
+    /// The ISA interrupt lines that it asserts, as a bit set (bit 14: IRQ 14).
+    fn isa_irqs(&self) -> u16 {
+        0
+    }
+    /// Whether accesses in this range may change interrupts or plans. Where they cannot (a frame buffer), they cost less.
+    fn is_memory(&self, _bar: usize) -> bool {
+        false
+    }
+    /// Whether it has placed memory elsewhere ([`Ram::place`](emu_core::mem::phys::Ram::place)) since the last call.
+    fn take_remap(&mut self) -> bool {
+        false
+    }
+    /// The host has something for it: a frame, a medium, a key. Called on the machine's thread, perhaps without reason.
+    fn poll(&mut self, _now: u64) {}
     /// Runs what is due.
     fn advance(&mut self, _now: u64) {}
     /// When `advance` must be called.
@@ -181,6 +211,7 @@ struct BarWindow {
     size: u64,
     device: usize,
     bar: usize,
+    memory: bool,
 }
 
 /// The plugged-in devices, by device and function number.
@@ -204,16 +235,18 @@ impl PciSlots {
     fn rebuild(&mut self) {
         self.windows.clear();
         for (device, (_, d)) in self.devices.iter().enumerate() {
-            for bar in 0..6 {
-                if let Some((io, base, size)) = d.config().window(bar) {
-                    self.windows.push(BarWindow {
-                        io,
-                        base,
-                        size,
-                        device,
-                        bar,
-                    });
-                }
+            let fixed = d.fixed().into_iter().enumerate();
+            let fixed = fixed.map(|(n, f)| (FIXED + n, (f.io, f.base, f.size)));
+            let bars = (0..6).filter_map(|bar| Some((bar, d.config().window(bar)?)));
+            for (bar, (io, base, size)) in fixed.chain(bars) {
+                self.windows.push(BarWindow {
+                    io,
+                    base,
+                    size,
+                    device,
+                    bar,
+                    memory: d.is_memory(bar),
+                });
             }
         }
     }
@@ -240,6 +273,28 @@ impl PciSlots {
             .iter()
             .find(|w| w.io == io && addr >= w.base && addr - w.base + size as u64 <= w.size)
             .copied()
+    }
+
+    /// Whether an access there changes nothing but memory.
+    pub fn is_memory(&self, addr: u64, size: u8) -> bool {
+        self.find(false, addr, size).is_some_and(|w| w.memory)
+    }
+
+    /// Whether memory has been placed elsewhere since the last call.
+    pub fn take_remap(&mut self) -> bool {
+        self.devices
+            .iter_mut()
+            .fold(false, |any, d| d.1.take_remap() | any)
+    }
+
+    /// The host has something for one of them.
+    pub fn poll(&mut self, now: u64) {
+        self.devices.iter_mut().for_each(|d| d.1.poll(now));
+    }
+
+    /// The ISA interrupt lines that are asserted.
+    pub fn isa_irqs(&self) -> u16 {
+        self.devices.iter().fold(0, |all, d| all | d.1.isa_irqs())
     }
 
     /// A read on a base address; `None`: nobody there.

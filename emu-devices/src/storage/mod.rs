@@ -1,0 +1,197 @@
+//! Drives: what disk controllers read and write, and what is in them.
+//!
+//! A [`Drive`] is a place for a medium, shared by a controller, which transfers data, and the monitor, which changes media. Its
+//! medium is an image in one of the formats of `image`, or memory. Every method may be called from any thread.
+
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+/// The unit of disks' addresses; image sizes are rounded down to it.
+pub const SECTOR: u64 = 512;
+
+/// What holds a drive's data. Offsets and lengths are in bytes, and inside the size; the drive checks that.
+pub trait Medium: Send {
+    /// Bytes.
+    fn size(&self) -> u64;
+    fn read(&mut self, offset: u64, buf: &mut [u8]) -> io::Result<()>;
+    fn write(&mut self, offset: u64, data: &[u8]) -> io::Result<()>;
+    /// All that was written is on the host's disk when this returns.
+    fn flush(&mut self) -> io::Result<()>;
+    /// The range may read as anything from now on; media that can, give its space back.
+    fn discard(&mut self, _offset: u64, _length: u64) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A medium in memory.
+impl Medium for Vec<u8> {
+    fn size(&self) -> u64 {
+        self.len() as u64
+    }
+    fn read(&mut self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        buf.copy_from_slice(&self[offset as usize..][..buf.len()]);
+        Ok(())
+    }
+    fn write(&mut self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self[offset as usize..][..data.len()].copy_from_slice(data);
+        Ok(())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+struct Inner {
+    medium: Option<Box<dyn Medium>>,
+    read_only: bool,
+    /// Counts the changes of the medium.
+    changes: u64,
+    /// The guest has locked the door.
+    locked: bool,
+}
+
+/// A place for a medium.
+pub struct Drive {
+    id: String,
+    inner: Mutex<Inner>,
+}
+
+impl Drive {
+    /// A drive with a medium.
+    pub fn new(id: &str, medium: Box<dyn Medium>, read_only: bool) -> Arc<Self> {
+        Self::with(id, Some(medium), read_only)
+    }
+
+    /// A drive without one.
+    pub fn empty(id: &str) -> Arc<Self> {
+        Self::with(id, None, true)
+    }
+
+    fn with(id: &str, medium: Option<Box<dyn Medium>>, read_only: bool) -> Arc<Self> {
+        Arc::new(Self {
+            id: id.into(),
+            inner: Mutex::new(Inner {
+                medium,
+                read_only,
+                changes: 0,
+                locked: false,
+            }),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// What the user calls it (`ide0-hd0`, or `id=` of `--drive`).
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Bytes of the medium, a multiple of [`SECTOR`]; 0 without one.
+    pub fn size(&self) -> u64 {
+        self.lock()
+            .medium
+            .as_ref()
+            .map_or(0, |m| m.size() & !(SECTOR - 1))
+    }
+
+    pub fn has_medium(&self) -> bool {
+        self.lock().medium.is_some()
+    }
+
+    pub fn is_read_only(&self) -> bool {
+        self.lock().read_only
+    }
+
+    /// How often the medium has been changed.
+    pub fn changes(&self) -> u64 {
+        self.lock().changes
+    }
+
+    /// The guest locks the door, or lets it be opened.
+    pub fn set_locked(&self, locked: bool) {
+        self.lock().locked = locked;
+    }
+
+    pub fn is_locked(&self) -> bool {
+        self.lock().locked
+    }
+
+    /// Puts another medium in, or none, and gives back the one that was there.
+    pub fn change(
+        &self,
+        medium: Option<Box<dyn Medium>>,
+        read_only: bool,
+    ) -> Option<Box<dyn Medium>> {
+        let mut inner = self.lock();
+        inner.changes += 1;
+        inner.read_only = read_only;
+        std::mem::replace(&mut inner.medium, medium)
+    }
+
+    /// Reads; an error when it is past the end or there is no medium.
+    pub fn read(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        let length = buf.len();
+        self.lock().range(offset, length as u64)?.read(offset, buf)
+    }
+
+    /// Writes; an error when the drive is read-only too.
+    pub fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.lock()
+            .writable(offset, data.len() as u64)?
+            .write(offset, data)
+    }
+
+    /// What was written is on the host's disk when this returns.
+    pub fn flush(&self) -> io::Result<()> {
+        self.lock().medium.as_mut().map_or(Ok(()), |m| m.flush())
+    }
+
+    /// The range is not needed any more.
+    pub fn discard(&self, offset: u64, length: u64) -> io::Result<()> {
+        self.lock()
+            .writable(offset, length)?
+            .discard(offset, length)
+    }
+}
+
+impl Inner {
+    fn range(&mut self, offset: u64, length: u64) -> io::Result<&mut Box<dyn Medium>> {
+        let medium = self.medium.as_mut();
+        let medium = medium.ok_or_else(|| io::Error::other("no medium"))?;
+        match offset.checked_add(length) {
+            Some(end) if end <= medium.size() => Ok(medium),
+            _ => Err(io::ErrorKind::InvalidInput.into()),
+        }
+    }
+
+    fn writable(&mut self, offset: u64, length: u64) -> io::Result<&mut Box<dyn Medium>> {
+        if self.read_only {
+            return Err(io::ErrorKind::ReadOnlyFilesystem.into());
+        }
+        self.range(offset, length)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_drive_guards_its_medium() {
+        let drive = Drive::new("d", Box::new(vec![0u8; 1500]), false);
+        assert_eq!(drive.size(), 1024);
+        drive.write(512, &[7; 512]).unwrap();
+        let mut buf = [0; 2];
+        drive.read(511, &mut buf).unwrap();
+        assert_eq!(buf, [0, 7]);
+        assert!(drive.read(u64::MAX, &mut buf).is_err() && drive.read(1499, &mut buf).is_err());
+        drive.change(Some(Box::new(vec![1u8; 512])), true);
+        assert_eq!((drive.size(), drive.changes()), (512, 1));
+        let refused = drive.write(0, &buf).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::ReadOnlyFilesystem);
+        drive.change(None, true);
+        assert!(drive.read(0, &mut buf).is_err() && drive.flush().is_ok());
+    }
+}
