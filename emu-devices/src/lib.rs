@@ -8,6 +8,7 @@ pub mod chips;
 pub mod firmware;
 pub mod ibmpc;
 pub mod loader;
+pub mod net;
 pub mod pc;
 pub mod pci;
 pub mod port_map;
