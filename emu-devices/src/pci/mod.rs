@@ -5,7 +5,10 @@
 //! A device holds a [`ConfigSpace`] and answers on its base addresses; the bus finds the device of an access and
 //! keeps the list of windows that are decoded now, rebuilt when a device's configuration is written. Bus 0 only.
 
+pub mod capability;
 pub mod chipset;
+pub mod msi;
+pub mod msix;
 
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +16,7 @@ pub const VENDOR: usize = 0x00;
 pub const COMMAND: usize = 0x04;
 pub const COMMAND_IO: u8 = 1;
 pub const COMMAND_MEMORY: u8 = 2;
+pub const COMMAND_MASTER: u8 = 4;
 /// Interrupt disable, in the command register's high byte.
 pub const COMMAND_INTX_OFF: u8 = 4;
 pub const STATUS: usize = 0x06;
@@ -157,6 +161,10 @@ pub trait PciDevice: Send {
     fn config(&self) -> &ConfigSpace;
     /// Its configuration space, to write.
     fn config_mut(&mut self) -> &mut ConfigSpace;
+    /// A guest's read of configuration space, for a register that is not memory.
+    fn config_read(&mut self, at: usize, size: u8) -> u32 {
+        self.config().read(at, size)
+    }
     /// Called after the guest has written register `at`.
     fn config_written(&mut self, _at: usize) {}
     /// A read of 1, 2, 4 or 8 bytes in the window of base address register `bar`.
@@ -252,11 +260,11 @@ impl PciSlots {
     }
 
     /// Reads configuration space; `None`: nobody there.
-    pub fn config_read(&self, devfn: u8, at: usize, size: u8) -> Option<u32> {
+    pub fn config_read(&mut self, devfn: u8, at: usize, size: u8) -> Option<u32> {
         self.devices
-            .iter()
+            .iter_mut()
             .find(|d| d.0 == devfn)
-            .map(|d| d.1.config().read(at, size))
+            .map(|d| d.1.config_read(at, size))
     }
 
     /// Writes configuration space.
