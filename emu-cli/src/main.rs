@@ -11,6 +11,8 @@ mod commands;
 mod console;
 mod engines;
 mod inspect;
+#[allow(dead_code, reason = "its first users are being built")]
+mod keys;
 mod lockstep;
 mod output;
 mod report;
