@@ -1,6 +1,7 @@
 //! The command line: what each option takes, and how a value is read.
 
 use crate::bench::BenchOptions;
+use crate::devices::{self, Device};
 use crate::engines::{EngineKind, Translator};
 use crate::inspect;
 use crate::lockstep;
@@ -9,8 +10,6 @@ use crate::status::{Status, TABLE};
 use crate::vm::Error;
 use clap::{Args, Parser, Subcommand};
 use emu_core::cpu::cpuid::{FEATURES, MODELS};
-use emu_core::nearest::hint;
-use emu_devices::pc::DebugExit;
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -79,8 +78,8 @@ pub struct Options {
     #[arg(long, value_name = "WHERE", value_parser = chardev)]
     pub debugcon: Option<CharDev>,
     /// A device: isa-debug-exit[,iobase=0x501][,iosize=2]
-    #[arg(long, value_name = "DEVICE", value_parser = device)]
-    pub device: Vec<DebugExit>,
+    #[arg(long, value_name = "DEVICE", value_parser = devices::parse)]
+    pub device: Vec<Device>,
     /// End when the guest asks for a reset or triple-faults
     #[arg(long)]
     pub no_reboot: bool,
@@ -212,29 +211,6 @@ fn stats(s: &str) -> Result<Stats, String> {
     }
 }
 
-fn device(s: &str) -> Result<DebugExit, String> {
-    let mut parts = s.split(',');
-    let name = parts.next().unwrap_or_default();
-    if name != "isa-debug-exit" {
-        let hint = hint(name, ["isa-debug-exit"]);
-        return Err(format!(
-            "unknown device \"{name}\"{hint} (known: isa-debug-exit)"
-        ));
-    }
-    let mut exit = DebugExit::default();
-    for p in parts {
-        let wrong = || format!("\"{p}\" is not iobase=PORT or iosize=1, 2 or 4");
-        let (key, value) = p.split_once('=').ok_or_else(wrong)?;
-        let value = u16::try_from(number(value).map_err(|_| wrong())?).map_err(|_| wrong())?;
-        match (key, value) {
-            ("iobase", port) => exit.iobase = port,
-            ("iosize", size @ (1 | 2 | 4)) => exit.iosize = size,
-            _ => return Err(wrong()),
-        }
-    }
-    Ok(exit)
-}
-
 /// `emu cpus` and `--cpu help`.
 pub fn list_cpus() -> Result<Status, Error> {
     let names: Vec<&str> = FEATURES.iter().map(|f| f.name).collect();
@@ -275,21 +251,6 @@ mod tests {
             "ü",
         ] {
             assert!(memory(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn devices() {
-        let exit = |iobase, iosize| Ok(DebugExit { iobase, iosize });
-        assert_eq!(device("isa-debug-exit"), exit(0x501, 2));
-        assert_eq!(device("isa-debug-exit,iobase=0xf4,iosize=4"), exit(0xf4, 4));
-        for bad in [
-            "vga",
-            "isa-debug-exit,iobase",
-            "isa-debug-exit,iobase=0x10000",
-            "isa-debug-exit,iosize=3",
-        ] {
-            assert!(device(bad).is_err(), "{bad}");
         }
     }
 

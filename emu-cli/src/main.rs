@@ -9,12 +9,14 @@ mod bench;
 #[allow(dead_code, reason = "its first users are being built")]
 mod commands;
 mod console;
+mod devices;
 mod engines;
 mod inspect;
 #[allow(dead_code, reason = "its first users are being built")]
 mod keys;
 mod lockstep;
 mod output;
+mod props;
 mod report;
 mod run;
 mod signals;

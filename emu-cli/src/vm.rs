@@ -1,6 +1,7 @@
 //! From options to a machine ready to run: RAM, board, vCPU, guest in memory.
 
 use crate::args::{CharDev, Options};
+use crate::devices;
 use crate::engines;
 use crate::status::Status;
 use emu_core::cpu::cpuid::{CpuModel, ModelError};
@@ -40,6 +41,8 @@ pub enum Error {
     },
     #[error("--device isa-debug-exit is given twice: one is supported")]
     TwoExits,
+    #[error("no PCI device is free for another --device")]
+    NoSlot,
     #[error("--serial is given {0} times: there are two ports")]
     Serials(usize),
     #[error(
@@ -166,7 +169,11 @@ impl Vm {
         let ram = Arc::new(ram);
         let mut config = config(options, input, is_virtual, ram.clone())?;
         change(&mut config);
-        let pc = Pc::new(config)?;
+        let mut pc = Pc::new(config)?;
+        let mut parts = devices::Parts {
+            memory: ram.clone(),
+        };
+        devices::plug(&options.device, &mut pc, &mut parts)?;
         let clock = match is_virtual {
             true => Clock::new_virtual(),
             false => Clock::host(),
@@ -332,7 +339,7 @@ fn config(
         Some(dev) => Some(open(dev, false)?),
         None => None,
     };
-    config.debug_exit = match &options.device[..] {
+    config.debug_exit = match &devices::debug_exits(&options.device)[..] {
         [] => None,
         [one] => Some(*one),
         _ => return Err(Error::TwoExits),

@@ -316,6 +316,11 @@ impl Pc {
         Ok(())
     }
 
+    /// The first PCI device number of which no function is taken, from 3 on (2 is for the screen).
+    pub fn free_slot(&self) -> Option<u8> {
+        (3..32).find(|&device| !self.slots.is_taken(device))
+    }
+
     /// The wiring: name, first port, last port.
     pub fn port_list(&self) -> Vec<(String, u16, u16)> {
         self.ports.list()

@@ -86,7 +86,7 @@ pub struct Link {
 
 impl Link {
     /// A link that is up. The first end is for the guest's NIC, the second for the back end; they are alike.
-    pub fn new(id: &str) -> (End, End) {
+    pub fn pair(id: &str) -> (End, End) {
         let link = Arc::new(Self {
             id: id.into(),
             up: AtomicBool::new(true),
@@ -300,7 +300,7 @@ mod tests {
 
     #[test]
     fn frames_arrive_in_order_and_wake_once() {
-        let (mut nic, mut host) = Link::new("n0");
+        let (mut nic, mut host) = Link::pair("n0");
         let calls = counted(&host);
         for n in 0..3 {
             nic.send(frame(n)).unwrap();
@@ -317,7 +317,7 @@ mod tests {
 
     #[test]
     fn a_full_queue_refuses_and_calls_when_there_is_room() {
-        let (mut nic, mut host) = Link::new("n0");
+        let (mut nic, mut host) = Link::pair("n0");
         let calls = counted(&nic);
         let mut sent = 0;
         while nic.send(frame(sent as u8)).is_ok() {
@@ -341,7 +341,7 @@ mod tests {
 
     #[test]
     fn a_pulled_cable_loses_frames() {
-        let (mut nic, mut host) = Link::new("n0");
+        let (mut nic, mut host) = Link::pair("n0");
         let calls = counted(&host);
         nic.send(frame(1)).unwrap();
         nic.link().set_up(false);
@@ -363,7 +363,7 @@ mod tests {
 
     #[test]
     fn buffers_go_round() {
-        let (mut nic, mut host) = Link::new("n0");
+        let (mut nic, mut host) = Link::pair("n0");
         nic.send(frame(1)).unwrap();
         let data = host.receive().unwrap().data;
         let place = data.as_ptr();

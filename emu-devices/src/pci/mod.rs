@@ -240,6 +240,11 @@ impl PciSlots {
         true
     }
 
+    /// Whether any function of a device number is taken.
+    pub fn is_taken(&self, device: u8) -> bool {
+        self.devices.iter().any(|d| d.0 >> 3 == device)
+    }
+
     fn rebuild(&mut self) {
         self.windows.clear();
         for (device, (_, d)) in self.devices.iter().enumerate() {
