@@ -7,6 +7,10 @@ pub type Ports = (u16, u16);
 /// A range of physical addresses: first and size.
 pub type Window = (u64, u64);
 
+pub const DMA_MASTER: Ports = (0xc0, 32);
+pub const DMA_SLAVE: Ports = (0x00, 16);
+/// The first, which belongs to no channel, is where programs write POST codes.
+pub const DMA_PAGES: Ports = (0x80, 16);
 pub const PIC_MASTER: Ports = (0x20, 2);
 pub const PIC_SLAVE: Ports = (0xa0, 2);
 pub const PIC_ELCR: Ports = (0x4d0, 2);
@@ -15,13 +19,15 @@ pub const KBC_DATA: Ports = (0x60, 1);
 pub const PORT_61: Ports = (0x61, 1);
 pub const KBC_STATUS: Ports = (0x64, 1);
 pub const RTC: Ports = (0x70, 2);
-pub const POST: Ports = (0x80, 1);
 pub const PORT_92: Ports = (0x92, 1);
 pub const SMI: Ports = (0xb2, 2);
 /// The coprocessor's: a write clears its interrupt (and asserts IGNNE#).
 pub const FPU: Ports = (0xf0, 1);
 pub const DEBUGCON: Ports = (0xe9, 1);
 pub const COM2: Ports = (0x2f8, 8);
+/// 3F6h is an IDE controller's.
+pub const FLOPPY: Ports = (0x3f0, 6);
+pub const FLOPPY_DIR: Ports = (0x3f7, 1);
 pub const COM1: Ports = (0x3f8, 8);
 pub const PVPANIC: Ports = (0x505, 1);
 pub const FW_CFG: Ports = (0x510, 2);
@@ -35,10 +41,12 @@ pub const IRQ_TIMER: u8 = 0;
 pub const IRQ_KEYBOARD: u8 = 1;
 pub const IRQ_COM2: u8 = 3;
 pub const IRQ_COM1: u8 = 4;
+pub const IRQ_FLOPPY: u8 = 6;
 pub const IRQ_RTC: u8 = 8;
 pub const IRQ_SCI: u8 = 9;
 pub const IRQ_MOUSE: u8 = 12;
 pub const IRQ_FPU: u8 = 13;
+pub const DRQ_FLOPPY: usize = 2;
 /// The I/O APIC pin of the timer: pin 0 belongs to the 8259.
 pub const GSI_TIMER: u8 = 2;
 /// The interrupts that PCI links are routed to by the firmware, PIRQA# to PIRQD#.

@@ -11,6 +11,7 @@
 //! are built by [`Pc::new`] from [`PcConfig`]; a snapshot is restored into a board that was built alike.
 
 mod access;
+mod floppy;
 mod interrupts;
 #[cfg(test)]
 mod tests;
@@ -20,8 +21,10 @@ use crate::chips::acpi_pm::AcpiPm;
 use crate::chips::fw_cfg::{FwCfg, GuestMemory};
 use crate::chips::hpet::Hpet;
 use crate::chips::i8042::I8042;
+use crate::chips::i8237::Dma;
 use crate::chips::i8254::I8254;
 use crate::chips::i8259::Pair;
+use crate::chips::i82077::I82077;
 use crate::chips::ioapic::{IoApic, PINS};
 use crate::chips::lapic::{Lapic, StartUp};
 use crate::chips::mc146818::Mc146818;
@@ -30,10 +33,13 @@ use crate::ibmpc;
 use crate::pci::chipset::{Chipset, DEVFN_HOST, DEVFN_ISA, DEVFN_PM};
 use crate::pci::{PciDevice, PciSlots};
 use crate::port_map::{PortError, PortMap};
+use crate::storage::Drive;
 use emu_core::bus::{Board, Interrupt, Nanos, Request};
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::sync::Arc;
+
+use floppy::Floppies;
 
 /// How often the host side is looked at, in guest time.
 const POLL: Nanos = 1_000_000;
@@ -43,16 +49,18 @@ const MAX_REQUESTS: usize = 64;
 /// What answers at a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Dev {
+    Dma(u8),
+    DmaPage,
     Pic(u8),
     Elcr,
     Pit,
     Kbc(u8),
     Port61,
     Rtc,
-    Post,
     Port92,
     Smi,
     Fpu,
+    Floppy(u8),
     DebugCon,
     Com(u8),
     Pvpanic,
@@ -66,6 +74,9 @@ enum Dev {
 
 /// Every device on the board and where it is.
 fn wire(ports: &mut PortMap<Dev>, config: &PcConfig) -> Result<(), PortError> {
+    ports.attach("8237 slave", ibmpc::DMA_SLAVE, Dev::Dma(0))?;
+    ports.attach("8237 master", ibmpc::DMA_MASTER, Dev::Dma(1))?;
+    ports.attach("DMA pages", ibmpc::DMA_PAGES, Dev::DmaPage)?;
     ports.attach("8259 master", ibmpc::PIC_MASTER, Dev::Pic(0))?;
     ports.attach("8259 slave", ibmpc::PIC_SLAVE, Dev::Pic(1))?;
     ports.attach("8259 edge/level control", ibmpc::PIC_ELCR, Dev::Elcr)?;
@@ -75,9 +86,10 @@ fn wire(ports: &mut PortMap<Dev>, config: &PcConfig) -> Result<(), PortError> {
     ports.attach("system control port B", ibmpc::PORT_61, Dev::Port61)?;
     ports.attach("system control port A", ibmpc::PORT_92, Dev::Port92)?;
     ports.attach("MC146818 clock", ibmpc::RTC, Dev::Rtc)?;
-    ports.attach("POST code", ibmpc::POST, Dev::Post)?;
     ports.attach("SMI command", ibmpc::SMI, Dev::Smi)?;
     ports.attach("coprocessor error", ibmpc::FPU, Dev::Fpu)?;
+    ports.attach("floppy", ibmpc::FLOPPY, Dev::Floppy(0))?;
+    ports.attach("floppy DIR", ibmpc::FLOPPY_DIR, Dev::Floppy(7))?;
     ports.attach("com1", ibmpc::COM1, Dev::Com(0))?;
     ports.attach("com2", ibmpc::COM2, Dev::Com(1))?;
     ports.attach("pvpanic", ibmpc::PVPANIC, Dev::Pvpanic)?;
@@ -128,6 +140,8 @@ pub struct PcConfig {
     pub debugcon: Option<CharBackend>,
     /// `isa-debug-exit`.
     pub debug_exit: Option<DebugExit>,
+    /// The diskette drives A: and B:.
+    pub floppies: [Option<Arc<Drive>>; 2],
     /// The clock's Unix time at power-on.
     pub rtc_base: i64,
     /// Guest RAM for devices that master the bus; without it fw_cfg has no DMA.
@@ -143,6 +157,7 @@ impl PcConfig {
             com: [CharBackend::null(), CharBackend::null()],
             debugcon: None,
             debug_exit: None,
+            floppies: [None, None],
             rtc_base: 946_684_800,
             memory: None,
         }
@@ -182,10 +197,12 @@ pub struct Counters {
 /// The whole guest-visible state of the board.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct PcState {
+    dma: Dma,
     pic: Pair,
     pit: I8254,
     kbc: I8042,
     rtc: Mc146818,
+    floppy: I82077,
     com: [Uart16550; 2],
     ioapic: IoApic,
     lapics: Vec<Lapic>,
@@ -199,7 +216,6 @@ pub struct PcState {
     fast_init: bool,
     a20: bool,
     nmi_masked: bool,
-    post_code: u8,
     smi: [u8; 2],
     /// FERR# has been seen: IRQ 13, until a write to port F0h.
     fpu_error: bool,
@@ -231,6 +247,7 @@ pub struct Pc {
     slots: PciSlots,
     com: [CharBackend; 2],
     debugcon: Option<CharBackend>,
+    floppies: Floppies,
     memory: Option<Arc<dyn GuestMemory + Send + Sync>>,
     /// Worked out by `settle`: each vCPU's inputs, and when `advance` is due.
     inputs: Vec<Interrupt>,
@@ -250,12 +267,16 @@ impl Pc {
 
         let low = config.ram_size.min(ibmpc::PCI_HOLE);
         let mut rtc = Mc146818::new(config.rtc_base);
+        let floppies = Floppies(config.floppies);
+        rtc.set_floppies(floppies.types());
         rtc.set_pc_bytes(low, config.ram_size - low, config.cpus);
         let mut s = PcState {
+            dma: Dma::new(),
             pic: Pair::new(),
             pit: I8254::new(),
             kbc: I8042::new(),
             rtc,
+            floppy: I82077::new(),
             com: [Uart16550::new(), Uart16550::new()],
             ioapic: IoApic::new(),
             lapics: (0..config.cpus as u32).map(Lapic::new).collect(),
@@ -267,7 +288,6 @@ impl Pc {
             fast_init: false,
             a20: true,
             nmi_masked: false,
-            post_code: 0,
             smi: [0; 2],
             fpu_error: false,
             ignne: false,
@@ -292,6 +312,7 @@ impl Pc {
             slots: PciSlots::default(),
             com: config.com,
             debugcon: config.debugcon,
+            floppies,
             memory: config.memory,
             next: 0,
             poll_at: Nanos::MAX,
@@ -336,7 +357,7 @@ impl Pc {
 
     /// The last byte written to port 80h.
     pub fn post_code(&self) -> u8 {
-        self.s.post_code
+        self.s.dma.page(0)
     }
 
     /// Items for the guest's firmware or kernel.
@@ -489,8 +510,9 @@ impl Pc {
 }
 
 impl PcState {
-    /// The interrupt controllers as a BIOS leaves them: the SCI and the PCI interrupts are level-triggered.
+    /// The interrupt controllers as a BIOS leaves them: the SCI and the PCI interrupts are level-triggered. DMA is in cascade.
     fn after_firmware(&mut self) {
+        self.dma.enable_cascade();
         let levels = ibmpc::PIRQ_IRQS
             .iter()
             .fold(1u16 << ibmpc::IRQ_SCI, |l, &irq| l | 1 << irq);
@@ -500,10 +522,12 @@ impl PcState {
 
     /// RESET#. Time, CMOS, firmware items and counters stay.
     fn reset(&mut self) {
+        self.dma = Dma::new();
         self.pic = Pair::new();
         self.pit = I8254::new();
         self.kbc = I8042::new();
         self.rtc.reset();
+        self.floppy = I82077::new();
         self.com.iter_mut().for_each(Uart16550::reset);
         self.ioapic.reset();
         self.lapics = (0..self.lapics.len() as u32).map(Lapic::new).collect();

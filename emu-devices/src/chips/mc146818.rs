@@ -97,6 +97,11 @@ impl Mc146818 {
         }
     }
 
+    /// The diskette drives' types (4: 1.44 MB), 0: there is none. Before [`set_pc_bytes`](Self::set_pc_bytes).
+    pub fn set_floppies(&mut self, types: [u8; 2]) {
+        self.ram[0x10] = types[0] << 4 | types[1] & 0x0f;
+    }
+
     /// Fills in what a PC's set-up program would have stored: memory sizes, equipment, checksum.
     pub fn set_pc_bytes(&mut self, low_ram: u64, high_ram: u64, cpus: usize) {
         let kib = |bytes: u64| bytes / 1024;
@@ -114,7 +119,11 @@ impl Mc146818 {
         word(0x5b, high & 0xffff);
         self.ram[0x5d] = (high >> 16) as u8;
         self.ram[0x5f] = cpus.saturating_sub(1).min(255) as u8;
-        self.ram[0x14] = 0x06; // FPU, PS/2 mouse
+        // Byte 14h: FPU, PS/2 mouse, diskette drives.
+        self.ram[0x14] = match self.ram[0x10] {
+            0 => 0x06,
+            types => 0x07 | ((types & 0x0f != 0) as u8) << 6,
+        };
         self.ram[0x3d] = 0x03; // boot: hard disk
         let sum: u16 = self.ram[0x10..0x2e].iter().map(|&b| b as u16).sum();
         self.ram[0x2e] = (sum >> 8) as u8;

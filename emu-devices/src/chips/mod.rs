@@ -9,6 +9,8 @@ pub mod acpi_pm;
 pub mod fw_cfg;
 pub mod hpet;
 pub mod i8042;
+pub mod i82077;
+pub mod i8237;
 pub mod i8254;
 pub mod i8259;
 pub mod ioapic;

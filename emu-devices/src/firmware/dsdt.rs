@@ -194,6 +194,13 @@ fn isa_bridge() -> Raw {
                 &[&io(PIT), &irq(IRQ_TIMER)],
             ),
             &fixed(
+                "DMAC",
+                &pnp("PNP0200"),
+                0,
+                false,
+                &[&io(DMA_SLAVE), &io(DMA_PAGES), &io(DMA_MASTER)],
+            ),
+            &fixed(
                 "RTC_",
                 &pnp("PNP0B00"),
                 0,
@@ -232,7 +239,6 @@ fn isa_bridge() -> Raw {
                 false,
                 &[
                     &io(PORT_61),
-                    &io(POST),
                     &io(PORT_92),
                     &io(SMI),
                     &io(PIC_ELCR),

@@ -22,6 +22,9 @@ impl Pc {
     fn dev_read(&mut self, dev: Dev, offset: u16, size: u8, now: Nanos) -> u32 {
         let s = &mut self.s;
         let byte = match dev {
+            Dev::Dma(0) => s.dma.read(0, offset as u8),
+            Dev::Dma(chip) => s.dma.read(chip, offset as u8 / 2),
+            Dev::DmaPage => s.dma.page(offset as u8),
             Dev::Pic(chip) => s.pic.read(chip, offset as u8),
             Dev::Elcr => s.pic.elcr(offset as u8),
             Dev::Pit => s.pit.read(offset as u8, now),
@@ -32,10 +35,10 @@ impl Pc {
                 s.port_61 & 0x0f | refresh << 4 | out2 << 5
             }
             Dev::Rtc => s.rtc.read(offset as u8, now),
-            Dev::Post => s.post_code,
             Dev::Port92 => s.fast_init as u8 | (s.a20 as u8) << 1,
             Dev::Smi => s.smi[offset as usize & 1],
             Dev::Fpu => 0xff,
+            Dev::Floppy(first) => s.floppy.read(first + offset as u8, now, &self.floppies),
             Dev::DebugCon => 0xe9,
             Dev::Com(n) => s.com[n as usize].read(offset as u8, now),
             Dev::Pvpanic => 3,
@@ -70,6 +73,9 @@ impl Pc {
         let s = &mut self.s;
         let byte = value as u8;
         match dev {
+            Dev::Dma(0) => s.dma.write(0, offset as u8, byte),
+            Dev::Dma(chip) => s.dma.write(chip, offset as u8 / 2, byte),
+            Dev::DmaPage => s.dma.set_page(offset as u8, byte),
             Dev::Pic(chip) => s.pic.write(chip, offset as u8, byte),
             Dev::Elcr => s.pic.set_elcr(offset as u8, byte),
             Dev::Pit => s.pit.write(offset as u8, byte, now),
@@ -88,7 +94,6 @@ impl Pc {
                 }
                 s.rtc.write(offset as u8, byte, now);
             }
-            Dev::Post => s.post_code = byte,
             Dev::Port92 => {
                 let init = byte & 1 != 0 && !s.fast_init;
                 s.fast_init = byte & 1 != 0;
@@ -107,6 +112,10 @@ impl Pc {
             }
             // 82371SB, coprocessor error register: IGNNE# is not asserted unless FERR# was.
             Dev::Fpu => s.ignne |= std::mem::take(&mut s.fpu_error),
+            Dev::Floppy(first) => {
+                let reg = first + offset as u8;
+                s.floppy.write(reg, byte, now, &self.floppies);
+            }
             Dev::DebugCon => {
                 if let Some(backend) = &mut self.debugcon {
                     backend.put(byte);
@@ -275,6 +284,7 @@ impl Board for Pc {
     fn pio_write(&mut self, port: u16, size: u8, value: u32, now: Nanos) {
         self.catch_up(now);
         self.port_write(port, size, value, now);
+        self.serve_dma(now);
         self.settle();
     }
 
@@ -345,6 +355,7 @@ impl Board for Pc {
         s.pit.advance(now);
         s.rtc.advance(now);
         s.kbc.advance(now);
+        s.floppy.advance(now, &self.floppies);
         s.com.iter_mut().for_each(|uart| uart.advance(now));
         s.hpet.advance(now);
         s.pm.advance(now);
@@ -353,6 +364,7 @@ impl Board for Pc {
         if now >= self.poll_at {
             self.poll_host(now);
         }
+        self.serve_dma(now);
         self.settle();
     }
 

@@ -36,6 +36,7 @@ impl Pc {
             | bit(s.kbc.aux_irq(), ibmpc::IRQ_MOUSE)
             | bit(s.com[0].irq_level(), ibmpc::IRQ_COM1)
             | bit(s.com[1].irq_level(), ibmpc::IRQ_COM2)
+            | bit(s.floppy.irq(), ibmpc::IRQ_FLOPPY)
             | bit(s.fpu_error, ibmpc::IRQ_FPU)
             | bit(s.pm.sci_level(), ibmpc::IRQ_SCI);
         let mut isa_edges = 0;
@@ -177,6 +178,7 @@ impl Pc {
             s.pit.next_event(),
             s.rtc.next_event(),
             s.kbc.next_event(),
+            s.floppy.next_event(),
             s.com[0].next_event(),
             s.com[1].next_event(),
             s.hpet.next_event(),
