@@ -12,6 +12,8 @@ pub mod net;
 pub mod pc;
 pub mod pci;
 pub mod port_map;
+pub mod state;
 pub mod storage;
+pub mod virtio;
 
 pub use chips::fw_cfg::{GuestMemory, Memory};

@@ -26,7 +26,8 @@ impl Msi {
     /// Adds the capability at `at`. `vectors`: 1, 2, 4, 8, 16 or 32.
     pub fn new(config: &mut ConfigSpace, at: usize, vectors: u8, masking: bool) -> Self {
         assert!(vectors.is_power_of_two() && vectors <= 32);
-        let control = 0x80 | vectors.trailing_zeros() as u16 * 2 | (masking as u16) << 8;
+        let capable = (vectors.trailing_zeros() as u16) << 1;
+        let control = 0x80 | capable | (masking as u16) << 8;
         let mut body = control.to_le_bytes().to_vec();
         body.resize(if masking { 0x16 } else { 0x0c }, 0);
         config
