@@ -242,6 +242,7 @@ fn guest(w: &emu_workloads::Workload, units: u64, engine: Box<dyn Engine>) -> Ru
         cmdline: &format!("n={units}"),
         raw: None,
         cpus: 1,
+        text_screen: false,
     };
     let start = loader::load(&ram, &model, &boot).expect("an image of ours");
     let config = PcConfig {

@@ -8,7 +8,7 @@ use crate::lockstep;
 use crate::output::Output;
 use crate::status::{Status, TABLE};
 use crate::vm::Error;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use emu_core::cpu::cpuid::{FEATURES, MODELS};
 use std::io::Write;
 use std::path::PathBuf;
@@ -77,6 +77,9 @@ pub struct Options {
     /// Where bytes written to port 0xE9 go: stdio, null, file:PATH
     #[arg(long, value_name = "WHERE", value_parser = chardev)]
     pub debugcon: Option<CharDev>,
+    /// The graphics adapter
+    #[arg(long, value_name = "ADAPTER", value_enum, default_value = "std")]
+    pub vga: Vga,
     /// A device: isa-debug-exit[,iobase=0x501][,iosize=2]
     #[arg(long, value_name = "DEVICE", value_parser = devices::parse)]
     pub device: Vec<Device>,
@@ -101,6 +104,15 @@ pub struct Options {
     /// What becomes of the guest's output, for a program that runs several machines
     #[arg(skip)]
     pub output: Output,
+}
+
+/// A graphics adapter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Vga {
+    /// A VGA with Bochs VBE, 16 MiB, as QEMU's standard VGA
+    Std,
+    /// None; there is RAM at A0000h
+    None,
 }
 
 /// Where a character device goes.

@@ -1,6 +1,6 @@
 //! From options to a machine ready to run: RAM, board, vCPU, guest in memory.
 
-use crate::args::{CharDev, Options};
+use crate::args::{CharDev, Options, Vga};
 use crate::devices;
 use crate::engines;
 use crate::status::Status;
@@ -11,6 +11,7 @@ use emu_core::runner::Runner;
 use emu_core::vcpu::Vcpu;
 use emu_devices::Memory;
 use emu_devices::backend::{CharBackend, InputQueue};
+use emu_devices::display::vga;
 use emu_devices::loader::{self, Boot, File, Kind, LoadError, Module, RawPlace};
 use emu_devices::pc::{BoardError, Pc, PcConfig};
 use std::io::Read;
@@ -81,6 +82,20 @@ impl Error {
     }
 }
 
+/// The PCI device that the VGA is.
+const VGA_SLOT: u8 = 2;
+
+/// The VGA's window of the machine's memory.
+const VGA_WINDOW: usize = 0;
+
+/// The machine's memory: RAM and its windows.
+pub fn memory(options: &Options) -> Result<Ram, RamError> {
+    match options.vga {
+        Vga::Std => Ram::with(options.memory, &[vga::WINDOW], vga::HOLE),
+        Vga::None => Ram::new(options.memory),
+    }
+}
+
 /// Where the guest comes from; asked again after a reset.
 enum Kernel {
     /// A guest of our own, by name.
@@ -121,6 +136,7 @@ pub struct Vm {
     initrd: Option<String>,
     append: String,
     raw: Option<RawPlace>,
+    vga: bool,
 }
 
 impl Vm {
@@ -148,7 +164,8 @@ impl Vm {
             return Err(Error::RawDemo);
         }
         let model = Arc::new(CpuModel::parse(&options.cpu)?);
-        let ram = Ram::new(options.memory)?;
+        let vga = options.vga == Vga::Std;
+        let ram = memory(options)?;
         let end = ram.phys_of(ram.size() - 1).0 + 1;
         if model.phys_bits < 64 && end > 1 << model.phys_bits {
             let bits = model.phys_bits;
@@ -162,6 +179,7 @@ impl Vm {
             initrd: options.initrd.as_deref(),
             append: &options.append,
             raw,
+            vga,
         };
         let start = guest.load(&ram)?;
 
@@ -170,6 +188,10 @@ impl Vm {
         let mut config = config(options, input, is_virtual, ram.clone())?;
         change(&mut config);
         let mut pc = Pc::new(config)?;
+        if vga {
+            let vga = vga::Vga::new(ram.clone(), VGA_WINDOW, vga::Start::Text);
+            pc.plug(VGA_SLOT, 0, Box::new(vga))?;
+        }
         let mut parts = devices::Parts {
             memory: ram.clone(),
         };
@@ -193,6 +215,7 @@ impl Vm {
             initrd: options.initrd.clone(),
             append: options.append.clone(),
             raw,
+            vga,
         })
     }
 
@@ -205,6 +228,7 @@ impl Vm {
             initrd: self.initrd.as_deref(),
             append: &self.append,
             raw: self.raw,
+            vga: self.vga,
         };
         let start = guest.load(&self.runner.machine().ram)?;
         start.apply(&mut self.runner.cpu);
@@ -232,6 +256,8 @@ struct Guest<'a> {
     initrd: Option<&'a str>,
     append: &'a str,
     raw: Option<RawPlace>,
+    /// There is a VGA, in text mode.
+    vga: bool,
 }
 
 impl Guest<'_> {
@@ -275,6 +301,7 @@ impl Guest<'_> {
             cmdline: self.append,
             raw: self.raw,
             cpus: 1,
+            text_screen: self.vga,
         };
         Ok(loader::load(ram, self.model, &boot)?)
     }

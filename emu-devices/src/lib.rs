@@ -5,6 +5,7 @@
 
 pub mod backend;
 pub mod chips;
+pub mod display;
 pub mod firmware;
 pub mod ibmpc;
 pub mod loader;

@@ -29,6 +29,7 @@ use crate::chips::ioapic::{IoApic, PINS};
 use crate::chips::lapic::{Lapic, StartUp};
 use crate::chips::mc146818::Mc146818;
 use crate::chips::uart16550::Uart16550;
+use crate::display::Screen;
 use crate::ibmpc;
 use crate::pci::chipset::{Chipset, DEVFN_HOST, DEVFN_ISA, DEVFN_PM};
 use crate::pci::{PciDevice, PciSlots};
@@ -385,6 +386,11 @@ impl Pc {
     pub fn mouse(&mut self, dx: i32, dy: i32, dz: i32, buttons: u8, now: Nanos) {
         self.s.kbc.mouse_event(dx, dy, dz, buttons, now);
         self.settle();
+    }
+
+    /// What the screen shows: registers and the memory itself, to be drawn without the board's lock.
+    pub fn screen(&self, now: Nanos) -> Option<Screen> {
+        self.slots.screen(now)
     }
 
     /// The user presses the power button: an ACPI guest shuts down.

@@ -10,7 +10,7 @@ use crate::engines::{self, Altered, How};
 use crate::output::Output;
 use crate::signals::Control;
 use crate::status::Status;
-use crate::vm::{Error, Vm};
+use crate::vm::{self, Error, Vm};
 use emu_core::checkpoint::Checkpoint;
 pub use emu_core::checkpoint::Difference;
 use emu_core::engine::Engine;
@@ -95,7 +95,7 @@ impl Pair {
             board: None,
         };
         let mut pair = Self {
-            copy: Ram::new(options.machine.memory)?,
+            copy: vm::memory(&options.machine)?,
             vms,
             ended: [None; 2],
             no_reboot: options.machine.no_reboot,

@@ -42,6 +42,13 @@ mod hdr {
 
 /// Offsets in boot_params (Documentation/arch/x86/zero-page.rst).
 mod params {
+    /// screen_info: what the screen was left like.
+    pub const VIDEO_MODE: usize = 0x06;
+    pub const VIDEO_COLS: usize = 0x07;
+    pub const VIDEO_EGA_BX: usize = 0x0a;
+    pub const VIDEO_LINES: usize = 0x0e;
+    pub const VIDEO_IS_VGA: usize = 0x0f;
+    pub const VIDEO_POINTS: usize = 0x10;
     pub const ACPI_RSDP: usize = 0x70;
     pub const E820_ENTRIES: usize = 0x1e8;
     pub const E820_TABLE: usize = 0x2d0;
@@ -199,6 +206,15 @@ pub(super) fn load(
     set(hdr::TYPE_OF_LOADER, &[LOADER_UNDEFINED]);
     set(hdr::LOADFLAGS, &[h.setup[hdr::LOADFLAGS] | CAN_USE_HEAP]);
     set(hdr::HEAP_END, &0xde00u16.to_le_bytes());
+    if boot.text_screen {
+        set(params::VIDEO_MODE, &[3]);
+        set(params::VIDEO_COLS, &[80]);
+        // Colour, 256 KiB: as INT 10h, AH = 12h, BL = 10h gives it.
+        set(params::VIDEO_EGA_BX, &[3, 0]);
+        set(params::VIDEO_LINES, &[25]);
+        set(params::VIDEO_IS_VGA, &[1]);
+        set(params::VIDEO_POINTS, &[16, 0]);
+    }
 
     if let Some(initrd) = boot.modules.first() {
         if initrd.file.bytes.is_empty() {

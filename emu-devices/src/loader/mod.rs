@@ -67,6 +67,8 @@ pub struct Boot<'a> {
     /// Take the kernel's file as a raw image.
     pub raw: Option<RawPlace>,
     pub cpus: usize,
+    /// There is a VGA, in its 80x25 text mode.
+    pub text_screen: bool,
 }
 
 /// What a kernel's file is.

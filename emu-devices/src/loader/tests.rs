@@ -24,6 +24,7 @@ fn boot(bytes: &[u8]) -> Boot<'_> {
         cmdline: "",
         raw: None,
         cpus: 1,
+        text_screen: false,
     }
 }
 
@@ -173,6 +174,32 @@ fn linux_in_64_bit() {
         [0],
         "the sentinel: boot_params was cleared"
     );
+}
+
+#[test]
+fn linux_is_told_of_a_text_screen() {
+    for text_screen in [false, true] {
+        let ram = Ram::new(RAM).unwrap();
+        let image = bzimage(5000, 1);
+        let b = Boot {
+            text_screen,
+            ..boot(&image)
+        };
+        let start = load(&ram, &model("max"), &b).unwrap();
+        let zp = start.gpr[reg::RSI];
+        let [mode, columns] = bytes(&ram, zp + 6, 2)[..] else {
+            unreachable!()
+        };
+        let [lines, is_vga] = bytes(&ram, zp + 14, 2)[..] else {
+            unreachable!()
+        };
+        let want = if text_screen {
+            (3, 80, 25, 1)
+        } else {
+            (0, 0, 0, 0)
+        };
+        assert_eq!((mode, columns, lines, is_vga), want);
+    }
 }
 
 #[test]

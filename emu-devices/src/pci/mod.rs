@@ -10,6 +10,7 @@ pub mod chipset;
 pub mod msi;
 pub mod msix;
 
+use crate::display::Screen;
 use serde::{Deserialize, Serialize};
 
 pub const VENDOR: usize = 0x00;
@@ -203,6 +204,10 @@ pub trait PciDevice: Send {
     fn next_event(&self) -> Option<u64> {
         None
     }
+    /// What it shows, if it is a display.
+    fn screen(&self, _now: u64) -> Option<Screen> {
+        None
+    }
     /// RST#.
     fn reset(&mut self);
     /// Its state as bytes, for a snapshot.
@@ -303,6 +308,11 @@ impl PciSlots {
     /// The host has something for one of them.
     pub fn poll(&mut self, now: u64) {
         self.devices.iter_mut().for_each(|d| d.1.poll(now));
+    }
+
+    /// What the first display shows.
+    pub fn screen(&self, now: u64) -> Option<Screen> {
+        self.devices.iter().find_map(|d| d.1.screen(now))
     }
 
     /// The ISA interrupt lines that are asserted.
