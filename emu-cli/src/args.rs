@@ -2,6 +2,7 @@
 
 use crate::bench::BenchOptions;
 use crate::devices::{self, Device};
+use crate::drives::DriveOptions;
 use crate::engines::{EngineKind, Translator};
 use crate::inspect;
 use crate::lockstep;
@@ -80,6 +81,8 @@ pub struct Options {
     /// The graphics adapter
     #[arg(long, value_name = "ADAPTER", value_enum, default_value = "std")]
     pub vga: Vga,
+    #[command(flatten)]
+    pub drives: DriveOptions,
     /// A device: isa-debug-exit[,iobase=0x501][,iosize=2]
     #[arg(long, value_name = "DEVICE", value_parser = devices::parse)]
     pub device: Vec<Device>,

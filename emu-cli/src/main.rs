@@ -10,6 +10,7 @@ mod bench;
 mod commands;
 mod console;
 mod devices;
+mod drives;
 mod engines;
 mod inspect;
 #[allow(dead_code, reason = "its first users are being built")]

@@ -2,6 +2,7 @@
 
 use crate::args::{CharDev, Options, Vga};
 use crate::devices;
+use crate::drives::{self, DriveError, Interface};
 use crate::engines;
 use crate::status::Status;
 use emu_core::cpu::cpuid::{CpuModel, ModelError};
@@ -14,6 +15,7 @@ use emu_devices::backend::{CharBackend, InputQueue};
 use emu_devices::display::vga;
 use emu_devices::loader::{self, Boot, File, Kind, LoadError, Module, RawPlace};
 use emu_devices::pc::{BoardError, Pc, PcConfig};
+use emu_devices::storage::ide::{self, Ide};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -62,6 +64,8 @@ pub enum Error {
     Board(#[from] BoardError),
     #[error(transparent)]
     Ram(#[from] RamError),
+    #[error(transparent)]
+    Drive(#[from] DriveError),
     #[error("standard output is closed or fails: {0}")]
     Output(std::io::Error),
     #[error(transparent)]
@@ -131,6 +135,9 @@ pub struct Vm {
     pub paused: bool,
     /// The user has ended the run.
     pub ended: Option<Status>,
+    /// Every drive, with or without a medium.
+    #[allow(dead_code, reason = "its first users are being built")]
+    pub drives: Vec<drives::Attached>,
     model: Arc<CpuModel>,
     kernel: Kernel,
     initrd: Option<String>,
@@ -182,6 +189,7 @@ impl Vm {
             vga,
         };
         let start = guest.load(&ram)?;
+        let drives = drives::open(&options.drives)?;
 
         let is_virtual = options.clock == "virtual";
         let ram = Arc::new(ram);
@@ -192,6 +200,7 @@ impl Vm {
             let vga = vga::Vga::new(ram.clone(), VGA_WINDOW, vga::Start::Text);
             pc.plug(VGA_SLOT, 0, Box::new(vga))?;
         }
+        plug_drives(&mut pc, &drives, &(ram.clone() as Memory))?;
         let mut parts = devices::Parts {
             memory: ram.clone(),
         };
@@ -209,6 +218,7 @@ impl Vm {
         Ok(Self {
             paused: false,
             ended: None,
+            drives,
             runner: Runner::new(cpu, engines::make(options.engine, &options.translator)?),
             model,
             kernel,
@@ -328,6 +338,20 @@ fn read(path: &Path, ram: &Ram) -> Result<Vec<u8>, Error> {
         return Err(too_large());
     }
     Ok(bytes)
+}
+
+/// Plugs the controllers in, with their drives.
+fn plug_drives(pc: &mut Pc, all: &[drives::Attached], memory: &Memory) -> Result<(), Error> {
+    let ide = drives::of(all, Interface::Ide).map(|d| {
+        d.map(|d| ide::Attached {
+            drive: d.drive.clone(),
+            cdrom: d.cdrom,
+        })
+    });
+    let (device, function) = ide::SLOT;
+    let ide = Ide::new(ide, Some(memory.clone()));
+    pc.plug(device, function, Box::new(ide))?;
+    Ok(())
 }
 
 fn config(

@@ -1,7 +1,16 @@
 //! Drives: what disk controllers read and write, and what is in them.
 //!
 //! A [`Drive`] is a place for a medium, shared by a controller, which transfers data, and the monitor, which changes media. Its
-//! medium is an image in one of the formats of `image`, or memory. Every method may be called from any thread.
+//! medium is an image in one of the formats of [`image`], or memory. Every method may be called from any thread.
+//!
+//! Controllers: [`ide`]. What all of them share is how a disk ([`ata`]) and a CD-ROM drive ([`atapi`]) understand commands,
+//! and how a command's data are moved ([`job`]).
+
+pub mod ata;
+pub mod atapi;
+pub mod ide;
+pub mod image;
+pub mod job;
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -19,6 +28,17 @@ pub trait Medium: Send {
     fn flush(&mut self) -> io::Result<()>;
     /// The range may read as anything from now on; media that can, give its space back.
     fn discard(&mut self, _offset: u64, _length: u64) -> io::Result<()> {
+        Ok(())
+    }
+    /// The range reads as zeros from now on.
+    fn write_zeroes(&mut self, offset: u64, length: u64) -> io::Result<()> {
+        const ZEROS: &[u8] = &[0; 64 << 10];
+        let mut done = 0;
+        while done < length {
+            let n = (length - done).min(ZEROS.len() as u64);
+            self.write(offset + done, &ZEROS[..n as usize])?;
+            done += n;
+        }
         Ok(())
     }
 }
@@ -48,33 +68,56 @@ struct Inner {
     changes: u64,
     /// The guest has locked the door.
     locked: bool,
+    /// The tray is out: the guest sees no medium.
+    open: bool,
+    /// Somebody has asked the guest to give the medium back.
+    eject_asked: bool,
 }
 
 /// A place for a medium.
 pub struct Drive {
     id: String,
+    serial: String,
     inner: Mutex<Inner>,
 }
 
 impl Drive {
     /// A drive with a medium.
     pub fn new(id: &str, medium: Box<dyn Medium>, read_only: bool) -> Arc<Self> {
-        Self::with(id, Some(medium), read_only)
+        Self::with(id, None, Some(medium), read_only)
+    }
+
+    /// The same with a serial number that the guest sees; it is the id otherwise.
+    pub fn with_serial(
+        id: &str,
+        serial: Option<&str>,
+        medium: Option<Box<dyn Medium>>,
+        read_only: bool,
+    ) -> Arc<Self> {
+        Self::with(id, serial, medium, read_only)
     }
 
     /// A drive without one.
     pub fn empty(id: &str) -> Arc<Self> {
-        Self::with(id, None, true)
+        Self::with(id, None, None, true)
     }
 
-    fn with(id: &str, medium: Option<Box<dyn Medium>>, read_only: bool) -> Arc<Self> {
+    fn with(
+        id: &str,
+        serial: Option<&str>,
+        medium: Option<Box<dyn Medium>>,
+        read_only: bool,
+    ) -> Arc<Self> {
         Arc::new(Self {
             id: id.into(),
+            serial: serial.unwrap_or(id).into(),
             inner: Mutex::new(Inner {
                 medium,
                 read_only,
                 changes: 0,
                 locked: false,
+                open: false,
+                eject_asked: false,
             }),
         })
     }
@@ -88,16 +131,22 @@ impl Drive {
         &self.id
     }
 
-    /// Bytes of the medium, a multiple of [`SECTOR`]; 0 without one.
-    pub fn size(&self) -> u64 {
-        self.lock()
-            .medium
-            .as_ref()
-            .map_or(0, |m| m.size() & !(SECTOR - 1))
+    /// The serial number that the guest sees.
+    pub fn serial(&self) -> &str {
+        &self.serial
     }
 
+    /// Bytes of the medium, a multiple of [`SECTOR`]; 0 without one.
+    pub fn size(&self) -> u64 {
+        let inner = self.lock();
+        let medium = inner.medium.as_ref().filter(|_| !inner.open);
+        medium.map_or(0, |m| m.size() & !(SECTOR - 1))
+    }
+
+    /// Whether there is a medium that can be read.
     pub fn has_medium(&self) -> bool {
-        self.lock().medium.is_some()
+        let inner = self.lock();
+        inner.medium.is_some() && !inner.open
     }
 
     pub fn is_read_only(&self) -> bool {
@@ -118,7 +167,31 @@ impl Drive {
         self.lock().locked
     }
 
-    /// Puts another medium in, or none, and gives back the one that was there.
+    /// The tray goes out, or in; what lies in it stays.
+    pub fn set_tray(&self, open: bool) {
+        let mut inner = self.lock();
+        if inner.open != open {
+            inner.open = open;
+            inner.changes += 1;
+        }
+        inner.eject_asked = false;
+    }
+
+    pub fn is_tray_open(&self) -> bool {
+        self.lock().open
+    }
+
+    /// The drive's button: a guest that has locked the door is told.
+    pub fn ask_eject(&self) {
+        self.lock().eject_asked = true;
+    }
+
+    /// Whether the button has been pressed since the last call.
+    pub fn take_eject_asked(&self) -> bool {
+        std::mem::take(&mut self.lock().eject_asked)
+    }
+
+    /// Puts another medium in, or none, and gives back the one that was there; the tray is in afterwards.
     pub fn change(
         &self,
         medium: Option<Box<dyn Medium>>,
@@ -126,6 +199,8 @@ impl Drive {
     ) -> Option<Box<dyn Medium>> {
         let mut inner = self.lock();
         inner.changes += 1;
+        inner.open = false;
+        inner.eject_asked = false;
         inner.read_only = read_only;
         std::mem::replace(&mut inner.medium, medium)
     }
@@ -154,11 +229,18 @@ impl Drive {
             .writable(offset, length)?
             .discard(offset, length)
     }
+
+    /// The range reads as zeros afterwards.
+    pub fn write_zeroes(&self, offset: u64, length: u64) -> io::Result<()> {
+        self.lock()
+            .writable(offset, length)?
+            .write_zeroes(offset, length)
+    }
 }
 
 impl Inner {
     fn range(&mut self, offset: u64, length: u64) -> io::Result<&mut Box<dyn Medium>> {
-        let medium = self.medium.as_mut();
+        let medium = self.medium.as_mut().filter(|_| !self.open);
         let medium = medium.ok_or_else(|| io::Error::other("no medium"))?;
         match offset.checked_add(length) {
             Some(end) if end <= medium.size() => Ok(medium),
@@ -191,6 +273,10 @@ mod tests {
         assert_eq!((drive.size(), drive.changes()), (512, 1));
         let refused = drive.write(0, &buf).unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::ReadOnlyFilesystem);
+        drive.set_tray(true);
+        assert!(!drive.has_medium() && drive.read(0, &mut buf).is_err());
+        drive.set_tray(false);
+        assert_eq!((drive.size(), drive.changes()), (512, 3));
         drive.change(None, true);
         assert!(drive.read(0, &mut buf).is_err() && drive.flush().is_ok());
     }
