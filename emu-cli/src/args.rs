@@ -50,6 +50,9 @@ pub struct Options {
     /// Initial RAM disk; for Multiboot and PVH a list "FILE ARGS,FILE ARGS" of modules
     #[arg(long, value_name = "FILE")]
     pub initrd: Option<String>,
+    /// Firmware that boots from drives: seabios (if installed), or an image file
+    #[arg(long, value_name = "FIRMWARE")]
+    pub firmware: Option<String>,
     /// Kernel command line
     #[arg(
         long,
@@ -83,6 +86,9 @@ pub struct Options {
     pub vga: Vga,
     #[command(flatten)]
     pub drives: DriveOptions,
+    /// The port of --debugcon, if not 0xE9 (SeaBIOS and OVMF write to 0x402)
+    #[arg(long, value_name = "PORT", value_parser = port, requires = "debugcon")]
+    pub debugcon_port: Option<u16>,
     /// A device: isa-debug-exit[,iobase=0x501][,iosize=2]
     #[arg(long, value_name = "DEVICE", value_parser = devices::parse)]
     pub device: Vec<Device>,
@@ -141,6 +147,11 @@ pub fn number(s: &str) -> Result<u64, String> {
         _ => s.parse(),
     }
     .map_err(|_| "give a number such as 4096 or 0x1000".into())
+}
+
+fn port(s: &str) -> Result<u16, String> {
+    let wrong = || "give a port such as 0xe9 or 0x402".to_string();
+    u16::try_from(number(s)?).map_err(|_| wrong())
 }
 
 pub fn count(s: &str) -> Result<u64, String> {

@@ -12,6 +12,7 @@ mod console;
 mod devices;
 mod drives;
 mod engines;
+mod firmware;
 mod inspect;
 #[allow(dead_code, reason = "its first users are being built")]
 mod keys;

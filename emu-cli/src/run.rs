@@ -12,6 +12,7 @@ use crate::signals::{self, Control};
 use crate::stats;
 use crate::status::Status;
 use crate::vm::{Error, Vm};
+use emu_core::cpu::segment;
 use emu_core::runner::Step;
 use emu_devices::backend::InputQueue;
 use std::io::Write;
@@ -139,6 +140,16 @@ fn drive(
     }
 }
 
+/// Where the CPU is, as a debugger shows it.
+fn place(vm: &Vm) -> String {
+    let cpu = &vm.runner.cpu;
+    format!(
+        "{:04x}:{:x}",
+        cpu.seg[segment::CS as usize].selector,
+        cpu.rip
+    )
+}
+
 /// One line on why a run ended, unless the guest ended it itself.
 fn explain(status: Status, options: &Options, vm: &Vm) {
     let retired = vm.runner.cpu.retired;
@@ -146,7 +157,8 @@ fn explain(status: Status, options: &Options, vm: &Vm) {
         Status::Timeout => {
             let limit = options.timeout.unwrap_or_default();
             console::say(format_args!(
-                "emu: --timeout: {limit} s have passed ({retired} instructions)"
+                "emu: --timeout: {limit} s have passed ({retired} instructions; the guest is at {})",
+                place(vm)
             ));
         }
         Status::MaxInsns => console::say(format_args!(

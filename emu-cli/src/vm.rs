@@ -4,10 +4,11 @@ use crate::args::{CharDev, Options, Vga};
 use crate::devices;
 use crate::drives::{self, DriveError, Interface};
 use crate::engines;
+use crate::firmware::Rom;
 use crate::status::Status;
 use emu_core::cpu::cpuid::{CpuModel, ModelError};
 use emu_core::machine::{Clock, Machine};
-use emu_core::mem::phys::{Ram, RamError};
+use emu_core::mem::phys::{Ram, RamError, WindowKind};
 use emu_core::runner::Runner;
 use emu_core::vcpu::Vcpu;
 use emu_devices::Memory;
@@ -26,8 +27,16 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub enum Error {
     #[error(transparent)]
     Engine(#[from] engines::EngineError),
-    #[error("nothing to boot: give --kernel FILE, or `emu run demo`")]
+    #[error("nothing to boot: give --kernel FILE, a disk with --firmware, or `emu run demo`")]
     NoGuest,
+    #[error("SeaBIOS is not installed: install the package seabios, or give --firmware FILE")]
+    NoSeaBios,
+    #[error(
+        "{name}: {size} bytes are not a firmware image: 64 KiB to 16 MiB in pages of 4 KiB are"
+    )]
+    FirmwareSize { name: String, size: u64 },
+    #[error("--firmware boots from drives: leave it out, or the guest {0}")]
+    TwoGuests(String),
     #[error("{name}: {source}")]
     Read {
         name: String,
@@ -89,14 +98,25 @@ impl Error {
 /// The PCI device that the VGA is.
 const VGA_SLOT: u8 = 2;
 
-/// The VGA's window of the machine's memory.
-const VGA_WINDOW: usize = 0;
+/// The machine's memory and what is beside it.
+struct Layout {
+    vga: Option<usize>,
+    rom: Option<usize>,
+}
 
-/// The machine's memory: RAM and its windows.
-pub fn memory(options: &Options) -> Result<Ram, RamError> {
-    match options.vga {
-        Vga::Std => Ram::with(options.memory, &[vga::WINDOW], vga::HOLE),
-        Vga::None => Ram::new(options.memory),
+impl Layout {
+    /// RAM with a window for the VGA and for the firmware's image.
+    fn build(options: &Options, rom: Option<u64>) -> Result<(Ram, Self), RamError> {
+        let mut windows = Vec::new();
+        let mut add = |kind| {
+            windows.push(kind);
+            windows.len() - 1
+        };
+        let vga = (options.vga == Vga::Std).then(|| add(vga::WINDOW));
+        let rom = rom.map(|size| add(WindowKind { size, rom: true }));
+        let hole = if vga.is_some() { vga::HOLE } else { 0..0 };
+        let ram = Ram::with(options.memory, &windows, hole)?;
+        Ok((ram, Self { vga, rom }))
     }
 }
 
@@ -105,6 +125,8 @@ enum Kernel {
     /// A guest of our own, by name.
     Ours(&'static str, fn() -> Vec<u8>),
     File(PathBuf),
+    /// Firmware, which finds it on a drive.
+    Firmware(Rom),
 }
 
 impl Kernel {
@@ -143,7 +165,7 @@ pub struct Vm {
     initrd: Option<String>,
     append: String,
     raw: Option<RawPlace>,
-    vga: bool,
+    layout: Layout,
 }
 
 impl Vm {
@@ -158,21 +180,27 @@ impl Vm {
         input: &Arc<InputQueue>,
         change: impl FnOnce(&mut PcConfig),
     ) -> Result<Self, Error> {
-        let kernel = match (&options.guest, &options.kernel) {
-            (Some(g), _) => Kernel::named(g)?,
-            (None, Some(file)) => Kernel::File(file.clone()),
+        let guest = options.guest.as_ref().or(options.kernel.as_ref());
+        let kernel = match (guest, &options.firmware) {
+            (Some(g), None) if options.guest.is_some() => Kernel::named(g)?,
+            (Some(file), None) => Kernel::File(file.clone()),
+            (None, Some(name)) => Kernel::Firmware(Rom::open(name)?),
+            (Some(g), Some(_)) => return Err(Error::TwoGuests(g.display().to_string())),
             (None, None) => return Err(Error::NoGuest),
         };
         let raw = options.load_addr.map(|addr| RawPlace {
             addr,
             entry: options.entry.unwrap_or(addr),
         });
-        if raw.is_some() && matches!(kernel, Kernel::Ours(..)) {
+        if raw.is_some() && !matches!(kernel, Kernel::File(_)) {
             return Err(Error::RawDemo);
         }
         let model = Arc::new(CpuModel::parse(&options.cpu)?);
-        let vga = options.vga == Vga::Std;
-        let ram = memory(options)?;
+        let rom = match &kernel {
+            Kernel::Firmware(rom) => Some(rom),
+            _ => None,
+        };
+        let (ram, layout) = Layout::build(options, rom.map(Rom::size))?;
         let end = ram.phys_of(ram.size() - 1).0 + 1;
         if model.phys_bits < 64 && end > 1 << model.phys_bits {
             let bits = model.phys_bits;
@@ -186,7 +214,7 @@ impl Vm {
             initrd: options.initrd.as_deref(),
             append: &options.append,
             raw,
-            vga,
+            layout: &layout,
         };
         let start = guest.load(&ram)?;
         let drives = drives::open(&options.drives)?;
@@ -194,10 +222,15 @@ impl Vm {
         let is_virtual = options.clock == "virtual";
         let ram = Arc::new(ram);
         let mut config = config(options, input, is_virtual, ram.clone())?;
+        config.firmware = rom.is_some();
         change(&mut config);
         let mut pc = Pc::new(config)?;
-        if vga {
-            let vga = vga::Vga::new(ram.clone(), VGA_WINDOW, vga::Start::Text);
+        if let Some(window) = layout.vga {
+            let start = match rom {
+                Some(_) => vga::Start::Firmware,
+                None => vga::Start::Text,
+            };
+            let vga = vga::Vga::new(ram.clone(), window, start);
             pc.plug(VGA_SLOT, 0, Box::new(vga))?;
         }
         plug_drives(&mut pc, &drives, &(ram.clone() as Memory))?;
@@ -205,6 +238,9 @@ impl Vm {
             memory: ram.clone(),
         };
         devices::plug(&options.device, &mut pc, &mut parts)?;
+        if let Some(vga) = rom.and_then(|rom| rom.vga.as_ref()) {
+            pc.fw_cfg().add_file("vgaroms/vgabios.bin", vga.clone());
+        }
         let clock = match is_virtual {
             true => Clock::new_virtual(),
             false => Clock::host(),
@@ -214,7 +250,10 @@ impl Vm {
         if !is_virtual {
             cpu.random_state = entropy();
         }
-        start.apply(&mut cpu);
+        match start {
+            Some(start) => start.apply(&mut cpu),
+            None => cpu.reset(),
+        }
         Ok(Self {
             paused: false,
             ended: None,
@@ -225,11 +264,11 @@ impl Vm {
             initrd: options.initrd.clone(),
             append: options.append.clone(),
             raw,
-            vga,
+            layout,
         })
     }
 
-    /// Resets the machine and loads the guest again, since there is no firmware that would.
+    /// Resets the machine, and loads the guest again unless there is firmware that does.
     pub fn reset(&mut self) -> Result<(), Error> {
         self.runner.reset();
         let mut guest = Guest {
@@ -238,16 +277,22 @@ impl Vm {
             initrd: self.initrd.as_deref(),
             append: &self.append,
             raw: self.raw,
-            vga: self.vga,
+            layout: &self.layout,
         };
         let start = guest.load(&self.runner.machine().ram)?;
-        start.apply(&mut self.runner.cpu);
+        if let Some(start) = start {
+            start.apply(&mut self.runner.cpu);
+        }
         self.runner.cpu.poll_lines();
         Ok(())
     }
 
-    /// INIT. There is no firmware to take a CPU that begins anew where its last program wanted it.
+    /// INIT. Without firmware to take a CPU that begins anew where its last program wanted it, the machine does.
     pub fn init(&mut self) -> Result<(), Error> {
+        if matches!(self.kernel, Kernel::Firmware(_)) {
+            self.runner.init();
+            return Ok(());
+        }
         self.reset()
     }
 
@@ -267,12 +312,18 @@ struct Guest<'a> {
     append: &'a str,
     raw: Option<RawPlace>,
     /// There is a VGA, in text mode.
-    vga: bool,
+    layout: &'a Layout,
 }
 
 impl Guest<'_> {
-    fn load(&mut self, ram: &Ram) -> Result<loader::CpuStart, Error> {
+    /// `None`: the CPU starts as RESET# leaves it.
+    fn load(&mut self, ram: &Ram) -> Result<Option<loader::CpuStart>, Error> {
         let (name, bytes) = match self.kernel {
+            Kernel::Firmware(rom) => {
+                let window = self.layout.rom.expect("firmware has a window");
+                rom.load(ram, window);
+                return Ok(None);
+            }
             Kernel::Ours(name, make) => (name.to_string(), make()),
             Kernel::File(path) => (path.display().to_string(), read(path, ram)?),
         };
@@ -311,9 +362,9 @@ impl Guest<'_> {
             cmdline: self.append,
             raw: self.raw,
             cpus: 1,
-            text_screen: self.vga,
+            text_screen: self.layout.vga.is_some(),
         };
-        Ok(loader::load(ram, self.model, &boot)?)
+        Ok(Some(loader::load(ram, self.model, &boot)?))
     }
 }
 
@@ -390,6 +441,9 @@ fn config(
         Some(dev) => Some(open(dev, false)?),
         None => None,
     };
+    if let Some(port) = options.debugcon_port {
+        config.debugcon_port = port;
+    }
     config.debug_exit = match &devices::debug_exits(&options.device)[..] {
         [] => None,
         [one] => Some(*one),

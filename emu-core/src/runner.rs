@@ -85,6 +85,13 @@ impl Runner {
         self.dead_since = None;
     }
 
+    /// INIT: the CPU begins anew; the board, RAM and the A20 gate are as they were.
+    pub fn init(&mut self) {
+        self.cpu.init();
+        self.cpu.poll_lines();
+        self.dead_since = None;
+    }
+
     /// The vCPU, the clock and what the runner knows of them, to come back to.
     pub fn checkpoint(&self) -> Checkpoint {
         Checkpoint::of(&self.cpu, self.dead_since)

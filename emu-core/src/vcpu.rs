@@ -5,6 +5,7 @@
 //! [`mem::mmu`](crate::mem::mmu).
 
 use crate::bus::{Nanos, Request};
+use crate::cpu::control;
 use crate::cpu::cpuid::CpuModel;
 use crate::cpu::flags::{self, Lazy};
 use crate::cpu::mode::ModeKey;
@@ -258,6 +259,20 @@ impl Vcpu {
         }
         self.tlb.switch(0);
         self.tlb.flush_all(false);
+        self.refresh_mode();
+    }
+
+    /// INIT: as RESET#, but x87, SSE and AVX state, XCR0, the MSRs and CR0.CD and NW stay (SDM Vol. 3A, table 10-1).
+    pub fn init(&mut self) {
+        let kept = (self.fpu.clone(), self.vec, self.mxcsr, self.xcr0);
+        let (msr, caching) = (
+            self.msr.clone(),
+            self.cr0 & (control::cr0::CD | control::cr0::NW),
+        );
+        self.reset();
+        (self.fpu, self.vec, self.mxcsr, self.xcr0) = kept;
+        self.msr = msr;
+        self.cr0 = caching | control::cr0::ET;
         self.refresh_mode();
     }
 

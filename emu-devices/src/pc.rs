@@ -18,7 +18,7 @@ mod tests;
 
 use crate::backend::CharBackend;
 use crate::chips::acpi_pm::AcpiPm;
-use crate::chips::fw_cfg::{FwCfg, GuestMemory};
+use crate::chips::fw_cfg::{FwCfg, GuestMemory, Memory};
 use crate::chips::hpet::Hpet;
 use crate::chips::i8042::I8042;
 use crate::chips::i8237::Dma;
@@ -30,6 +30,7 @@ use crate::chips::lapic::{Lapic, StartUp};
 use crate::chips::mc146818::Mc146818;
 use crate::chips::uart16550::Uart16550;
 use crate::display::Screen;
+use crate::firmware;
 use crate::ibmpc;
 use crate::pci::chipset::{Chipset, DEVFN_HOST, DEVFN_ISA, DEVFN_PM};
 use crate::pci::{PciDevice, PciSlots};
@@ -104,7 +105,7 @@ fn wire(ports: &mut PortMap<Dev>, config: &PcConfig) -> Result<(), PortError> {
     )?;
     ports.attach("PCI configuration data", ibmpc::PCI_DATA, Dev::PciData)?;
     if config.debugcon.is_some() {
-        ports.attach("debug console", ibmpc::DEBUGCON, Dev::DebugCon)?;
+        ports.attach("debug console", (config.debugcon_port, 1), Dev::DebugCon)?;
     }
     if let Some(exit) = config.debug_exit {
         ports.attach("isa-debug-exit", (exit.iobase, exit.iosize), Dev::DebugExit)?;
@@ -137,8 +138,9 @@ pub struct PcConfig {
     pub cpus: usize,
     /// The serial ports' host sides.
     pub com: [CharBackend; 2],
-    /// The console at port E9h.
+    /// The debug console and its port.
     pub debugcon: Option<CharBackend>,
+    pub debugcon_port: u16,
     /// `isa-debug-exit`.
     pub debug_exit: Option<DebugExit>,
     /// The diskette drives A: and B:.
@@ -146,7 +148,9 @@ pub struct PcConfig {
     /// The clock's Unix time at power-on.
     pub rtc_base: i64,
     /// Guest RAM for devices that master the bus; without it fw_cfg has no DMA.
-    pub memory: Option<Arc<dyn GuestMemory + Send + Sync>>,
+    pub memory: Option<Memory>,
+    /// Firmware in the guest sets the board up; without, it is as a BIOS leaves it.
+    pub firmware: bool,
 }
 
 impl PcConfig {
@@ -157,10 +161,12 @@ impl PcConfig {
             cpus: 1,
             com: [CharBackend::null(), CharBackend::null()],
             debugcon: None,
+            debugcon_port: ibmpc::DEBUGCON.0,
             debug_exit: None,
             floppies: [None, None],
             rtc_base: 946_684_800,
             memory: None,
+            firmware: false,
         }
     }
 }
@@ -211,6 +217,9 @@ pub struct PcState {
     pm: AcpiPm,
     chipset: Chipset,
     fw_cfg: FwCfg,
+    ram_size: u64,
+    /// Firmware in the guest sets the board up.
+    firmware: bool,
     /// Port 61h bits 3:0.
     port_61: u8,
     /// Port 92h bit 0.
@@ -249,7 +258,7 @@ pub struct Pc {
     com: [CharBackend; 2],
     debugcon: Option<CharBackend>,
     floppies: Floppies,
-    memory: Option<Arc<dyn GuestMemory + Send + Sync>>,
+    memory: Option<Memory>,
     /// Worked out by `settle`: each vCPU's inputs, and when `advance` is due.
     inputs: Vec<Interrupt>,
     next: Nanos,
@@ -285,6 +294,8 @@ impl Pc {
             pm: AcpiPm::new(),
             chipset: Chipset::new(),
             fw_cfg: FwCfg::new(config.ram_size, config.cpus as u16),
+            ram_size: config.ram_size,
+            firmware: config.firmware,
             port_61: 0,
             fast_init: false,
             a20: true,
@@ -300,7 +311,7 @@ impl Pc {
             requests: VecDeque::new(),
             counters: Counters::default(),
         };
-        s.after_firmware();
+        s.before_guest();
         for (uart, backend) in s.com.iter_mut().zip(&config.com) {
             // CTS, DSR and DCD: somebody is at the other end.
             uart.set_modem_inputs(if backend.is_connected() { 0xb0 } else { 0 });
@@ -318,6 +329,7 @@ impl Pc {
             next: 0,
             poll_at: Nanos::MAX,
         };
+        pc.place_pm();
         pc.poll_host(0);
         pc.settle();
         Ok(pc)
@@ -458,6 +470,7 @@ impl Pc {
             return false;
         }
         self.s = snapshot.state.clone();
+        self.place_pm();
         self.poll_host(now);
         self.settle();
         true
@@ -473,6 +486,18 @@ impl Pc {
         if self.s.a20 != on {
             self.s.a20 = on;
             self.request(Request::A20(on));
+        }
+    }
+
+    /// The power management block goes where the chipset has it, and the tables for the firmware say so.
+    fn place_pm(&mut self) {
+        let base = self.s.chipset.pm_base();
+        let ports = base.map(|base| (base, ibmpc::ACPI_PM.1));
+        self.ports.relocate(Dev::AcpiPm, ports);
+        if self.s.firmware {
+            let (size, cpus) = (self.s.ram_size, self.s.lapics.len());
+            let base = base.unwrap_or(ibmpc::ACPI_PM.0);
+            firmware::add_items(&mut self.s.fw_cfg, size, cpus, base);
         }
     }
 
@@ -516,9 +541,15 @@ impl Pc {
 }
 
 impl PcState {
-    /// The interrupt controllers as a BIOS leaves them: the SCI and the PCI interrupts are level-triggered. DMA is in cascade.
-    fn after_firmware(&mut self) {
+    /// Chipset and interrupt controllers as firmware finds them, or as a BIOS leaves them: the SCI and the PCI interrupts are
+    /// level-triggered.
+    fn before_guest(&mut self) {
+        if self.firmware {
+            self.chipset = Chipset::power_on();
+            return;
+        }
         self.dma.enable_cascade();
+        self.chipset = Chipset::new();
         let levels = ibmpc::PIRQ_IRQS
             .iter()
             .fold(1u16 << ibmpc::IRQ_SCI, |l, &irq| l | 1 << irq);
@@ -539,7 +570,6 @@ impl PcState {
         self.lapics = (0..self.lapics.len() as u32).map(Lapic::new).collect();
         self.hpet = Hpet::new();
         self.pm = AcpiPm::new();
-        self.chipset = Chipset::new();
         self.fw_cfg.reset();
         self.port_61 = 0;
         self.fast_init = false;
@@ -550,6 +580,6 @@ impl PcState {
         self.isa_lines = 0;
         self.gsi_lines = 0;
         self.hpet_held = 0;
-        self.after_firmware();
+        self.before_guest();
     }
 }

@@ -90,6 +90,34 @@ impl<D: Copy> PortMap<D> {
         Ok(())
     }
 
+    /// Puts a device that is attached elsewhere, or (`None`) nowhere; false, and nowhere: the ports are not free.
+    pub fn relocate(&mut self, device: D, to: Option<Ports>) -> bool
+    where
+        D: PartialEq,
+    {
+        let Some(n) = self.routes.iter().position(|r| r.device == device) else {
+            return false;
+        };
+        let own = n as u8 + 1;
+        self.table
+            .iter_mut()
+            .filter(|i| **i == own)
+            .for_each(|i| *i = 0);
+        let Some((first, count)) = to else {
+            return true;
+        };
+        let range = first as usize..first as usize + count as usize;
+        let free = count > 0
+            && range.end <= self.table.len()
+            && self.table[range.clone()].iter().all(|&i| i == 0);
+        if free {
+            let route = &mut self.routes[n];
+            (route.first, route.last) = (first, first + (count - 1));
+            self.table[range].fill(own);
+        }
+        free
+    }
+
     /// The device at a port, the offset in its range, and how many ports of the range are left from there.
     #[inline]
     pub fn find(&self, port: u16) -> Option<(D, u16, u16)> {
@@ -127,6 +155,13 @@ mod tests {
         assert!(map.attach("end", (0xffff, 2), 3).is_err());
         assert!(map.attach("none", (0x10, 0), 3).is_err());
         assert_eq!(map.find(0x3fa), Some((1, 2, 6)));
+        assert!(map.relocate(1, Some((0xb000, 64))));
+        assert_eq!(
+            (map.find(0x3fa), map.find(0xb03f)),
+            (None, Some((1, 63, 1)))
+        );
+        assert!(map.relocate(1, None) && map.find(0xb03f).is_none());
+        assert!(map.relocate(1, Some((0x3f8, 8))) && !map.relocate(9, None));
         assert_eq!(map.find(0x3f7), None);
     }
 }

@@ -95,7 +95,7 @@ impl Pair {
             board: None,
         };
         let mut pair = Self {
-            copy: vm::memory(&options.machine)?,
+            copy: vms[0].runner.machine().ram.alike()?,
             vms,
             ended: [None; 2],
             no_reboot: options.machine.no_reboot,

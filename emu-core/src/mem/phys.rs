@@ -128,6 +128,12 @@ impl Ram {
         })
     }
 
+    /// Another memory of the same layout, all zero.
+    pub fn alike(&self) -> Result<Self, RamError> {
+        let kinds: Vec<_> = self.windows.iter().map(|w| w.kind).collect();
+        Self::with(self.size, &kinds, self.hole.clone())
+    }
+
     #[cfg(target_os = "linux")]
     fn map(size: u64) -> std::io::Result<MmapRaw> {
         use std::os::fd::{FromRawFd, OwnedFd};

@@ -115,6 +115,12 @@ impl FwCfg {
         true
     }
 
+    /// The content of a named file.
+    pub fn file(&self, name: &str) -> Option<&[u8]> {
+        let item = self.items.iter().find(|i| i.name.as_deref() == Some(name));
+        item.map(|i| &i.data[..])
+    }
+
     fn update_directory(&mut self) {
         let mut files: Vec<&Item> = self.items.iter().filter(|i| i.name.is_some()).collect();
         files.sort_by(|a, b| a.name.cmp(&b.name));

@@ -27,47 +27,86 @@ fn bytes(table: &dyn Aml) -> Vec<u8> {
     out
 }
 
-/// The blob, for address `base`.
-pub(super) fn tables(base: u64, cpus: usize) -> Vec<u8> {
-    let mut blob = vec![0; Rsdp::len()];
-    let mut place = |table: &[u8], align: usize| -> u64 {
+/// The FACS, the first table, is this far from the RSDP.
+pub(super) const TABLES_AT: usize = 64;
+/// Bytes of the RSDP.
+pub(super) const RSDP_SIZE: usize = 36;
+
+/// A field that holds an address within the blob.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Pointer {
+    /// Its place in the blob.
+    pub at: usize,
+    /// 4 or 8 bytes.
+    pub size: u8,
+}
+
+/// The tables, and what has to change when they move.
+pub(super) struct Tables {
+    pub blob: Vec<u8>,
+    pub pointers: Vec<Pointer>,
+    /// Begin and length of each table that has pointers and a checksum at byte 9.
+    pub summed: Vec<(usize, usize)>,
+}
+
+/// The tables for address `base`, which may be relative to anything; the power management block is at port `pm`.
+pub(super) fn tables(base: u64, cpus: usize, pm: u16) -> Tables {
+    let mut blob = vec![0; RSDP_SIZE];
+    let mut place = |table: &[u8], align: usize| -> usize {
         blob.resize(blob.len().next_multiple_of(align), 0);
-        let addr = base + blob.len() as u64;
+        let at = blob.len();
         blob.extend_from_slice(table);
-        addr
+        at
     };
+    let addr = |at: usize| base.wrapping_add(at as u64);
     let facs = place(&bytes(&FACS::new()), 64);
-    let dsdt = place(&dsdt::dsdt(cpus), 16);
-    let listed = [
-        place(&fadt(facs, dsdt), 16),
-        place(&madt(cpus), 16),
-        place(&hpet(), 16),
-    ];
+    debug_assert_eq!(facs, TABLES_AT);
+    let dsdt = place(&dsdt::dsdt(cpus, pm), 16);
+    let fadt_bytes = fadt(addr(facs), addr(dsdt), pm);
+    let fadt = place(&fadt_bytes, 16);
+    let listed = [fadt, place(&madt(cpus), 16), place(&hpet(), 16)];
     // Systems from before ACPI 2.0 know only the 32-bit list.
-    let mut rsdt = Sdt::new(*b"RSDT", 36, 1, OEM, TABLE, REVISION);
-    let mut xsdt = XSDT::new(OEM, TABLE, REVISION);
-    for addr in listed {
-        rsdt.append_slice(&(addr as u32).to_le_bytes());
-        xsdt.add_entry(addr);
+    let mut rsdt_table = Sdt::new(*b"RSDT", 36, 1, OEM, TABLE, REVISION);
+    let mut xsdt_table = XSDT::new(OEM, TABLE, REVISION);
+    for &at in &listed {
+        rsdt_table.append_slice(&(addr(at) as u32).to_le_bytes());
+        xsdt_table.add_entry(addr(at));
     }
-    let rsdt = place(rsdt.as_slice(), 16);
-    let xsdt = place(&bytes(&xsdt), 16);
-    let mut rsdp = bytes(&Rsdp::new(OEM, xsdt));
-    rsdp[16..20].copy_from_slice(&(rsdt as u32).to_le_bytes());
+    let xsdt_bytes = bytes(&xsdt_table);
+    let rsdt = place(rsdt_table.as_slice(), 16);
+    let xsdt = place(&xsdt_bytes, 16);
+    let mut rsdp = bytes(&Rsdp::new(OEM, addr(xsdt)));
+    rsdp[16..20].copy_from_slice(&(addr(rsdt) as u32).to_le_bytes());
     (rsdp[8], rsdp[32]) = (0, 0);
     rsdp[8] = checksum(&rsdp[..20]);
     rsdp[32] = checksum(&rsdp);
     blob[..rsdp.len()].copy_from_slice(&rsdp);
-    blob
+
+    let field = |at, size| Pointer { at, size };
+    let mut pointers = vec![field(16, 4), field(24, 8)];
+    // ACPI 6.4, table 5.9: FIRMWARE_CTRL, DSDT, X_DSDT.
+    pointers.extend([(36, 4), (40, 4), (140, 8)].map(|(at, size)| field(fadt + at, size)));
+    for n in 0..listed.len() {
+        pointers.extend([field(rsdt + 36 + 4 * n, 4), field(xsdt + 36 + 8 * n, 8)]);
+    }
+    let summed = vec![
+        (fadt, fadt_bytes.len()),
+        (rsdt, rsdt_table.as_slice().len()),
+        (xsdt, xsdt_bytes.len()),
+    ];
+    Tables {
+        blob,
+        pointers,
+        summed,
+    }
 }
 
 /// The byte that makes the sum zero.
-fn checksum(bytes: &[u8]) -> u8 {
+pub(super) fn checksum(bytes: &[u8]) -> u8 {
     bytes.iter().fold(0u8, |sum, &b| sum.wrapping_sub(b))
 }
 
-fn fadt(facs: u64, dsdt: u64) -> Vec<u8> {
-    let pm = ibmpc::ACPI_PM.0;
+fn fadt(facs: u64, dsdt: u64, pm: u16) -> Vec<u8> {
     let io = |port: u16, bytes: u8| {
         let access = match bytes {
             1 => AccessSize::ByteAccess,
@@ -185,7 +224,7 @@ mod tests {
 
     #[test]
     fn checksums_and_pointers() {
-        let blob = tables(BASE, 3);
+        let blob = tables(BASE, 3, 0x600).blob;
         assert_eq!(&blob[..8], b"RSD PTR ");
         assert_eq!(checksum(&blob[..20]), 0);
         assert_eq!(checksum(&blob[..36]), 0);
@@ -216,7 +255,7 @@ mod tests {
         }
         let dir = std::env::temp_dir().join(format!("emu-acpi-{}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
-        let blob = tables(BASE, 2);
+        let blob = tables(BASE, 2, 0x600).blob;
         for t in all(&blob) {
             let name = std::str::from_utf8(&t[..4]).unwrap().to_lowercase();
             std::fs::write(dir.join(format!("{name}.dat")), t).unwrap();

@@ -80,14 +80,14 @@ fn template(resources: &[&dyn Aml]) -> Raw {
     join(&[&ResourceTemplate::new(resources.to_vec())])
 }
 
-/// The whole table.
-pub(super) fn dsdt(cpus: usize) -> Vec<u8> {
+/// The whole table; the power management block is at port `pm`.
+pub(super) fn dsdt(cpus: usize, pm: u16) -> Vec<u8> {
     let mut sleep = PackageBuilder::new();
     (0..4).for_each(|_| sleep.add_element(&ZERO));
     let s5 = name("_S5_", &sleep);
 
     let mut children: Vec<Raw> = (0..cpus).map(processor).collect();
-    children.push(pci_host());
+    children.push(pci_host(pm));
     children.extend((0..4).map(link));
     let children: Vec<&dyn Aml> = children.iter().map(|c| c as &dyn Aml).collect();
     let body = join(&[&s5, &Scope::new("\\_SB_".into(), children)]);
@@ -104,7 +104,7 @@ fn processor(n: usize) -> Raw {
     )
 }
 
-fn pci_host() -> Raw {
+fn pci_host(pm: u16) -> Raw {
     let uncached = AddressSpaceCacheable::NotCacheable;
     let memory = |first: u64, last: u64| {
         AddressSpace::new_memory(uncached, true, first as u32, last as u32, None)
@@ -125,7 +125,7 @@ fn pci_host() -> Raw {
             &name("_BBN", &ZERO),
             &name("_CRS", &resources),
             &name("_PRT", &routing()),
-            &isa_bridge(),
+            &isa_bridge(pm),
         ],
     )
 }
@@ -165,7 +165,7 @@ fn fixed(path: &str, hid: &dyn Aml, uid: u8, hidden: bool, resources: &[&dyn Aml
     )
 }
 
-fn isa_bridge() -> Raw {
+fn isa_bridge(pm: u16) -> Raw {
     use ibmpc::*;
     let pirq = |n: &str| {
         let b = n.as_bytes();
@@ -242,7 +242,7 @@ fn isa_bridge() -> Raw {
                     &io(PORT_92),
                     &io(SMI),
                     &io(PIC_ELCR),
-                    &io(ACPI_PM),
+                    &io((pm, ACPI_PM.1)),
                 ],
             ),
         ],

@@ -2,13 +2,15 @@
 //!
 //! [`build`] gives byte blobs with the physical addresses they go to, all in the first MiB (E0000h..=FFFFFh, which the
 //! memory map reserves, and the BIOS data area). A loader copies them into RAM and passes the map on in its boot
-//! protocol's form.
+//! protocol's form. Firmware that runs in the guest gets the same by fw_cfg ([`add_items`]).
 
 mod acpi;
 mod dsdt;
+mod items;
 mod memory_map;
 mod smbios;
 
+pub use items::add_items;
 pub use memory_map::{E820Entry, E820Kind, RamRange, e820, ram_ranges};
 
 use crate::ibmpc;
@@ -52,7 +54,7 @@ pub enum FirmwareError {
 
 /// Builds the firmware's data for a machine with `ram_size` bytes of RAM and `cpus` vCPUs.
 pub fn build(ram_size: u64, cpus: usize) -> Result<Firmware, FirmwareError> {
-    let acpi = acpi::tables(ACPI_BASE, cpus);
+    let acpi = acpi::tables(ACPI_BASE, cpus, ibmpc::ACPI_PM.0).blob;
     let smbios = smbios::table(SMBIOS_BASE, ram_size, cpus);
     let end = ibmpc::BIOS.0 + ibmpc::BIOS.1;
     for (name, bytes, room) in [

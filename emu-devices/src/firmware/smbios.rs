@@ -4,7 +4,7 @@
 //! to one table of types 0, 1, 3, 4, 16, 17, 19, 32 and 127.
 
 /// The structures begin this far after the entry points.
-const TABLE_AT: usize = 0x40;
+pub(super) const TABLE_AT: usize = 0x40;
 /// The largest memory device of type 17 without the extended size, in MiB.
 const MAX_SIZE_MIB: u64 = 0x7fff;
 

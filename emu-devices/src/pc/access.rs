@@ -162,8 +162,11 @@ impl Pc {
             Dev::PciData => {
                 if let Some((devfn, reg)) = s.chipset.target() {
                     let at = reg + offset as usize;
+                    let pm = s.chipset.pm_base();
                     if !s.chipset.config_write(devfn, at, size, value) {
                         self.slots.config_write(devfn, at, size, value);
+                    } else if s.chipset.pm_base() != pm {
+                        self.place_pm();
                     }
                 }
             }
@@ -246,6 +249,15 @@ impl Pc {
         }
     }
 
+    /// What the reading half of an instruction that modifies ROM sees.
+    fn rom_read(&self, addr: PhysAddr, size: u8) -> Option<u64> {
+        let mut bytes = [0; 8];
+        let memory = self.memory.as_ref()?;
+        memory
+            .read(addr.0, &mut bytes[..size as usize & 15])
+            .then(|| u64::from_le_bytes(bytes))
+    }
+
     /// The memory window of the board's own chips at `addr`, with the offset.
     fn window(&self, addr: u64) -> Option<(Mmio, u64)> {
         let inside =
@@ -308,7 +320,11 @@ impl Board for Pc {
                 value >> (8 * (offset & 3)) & ones(size)
             }
             Some((Mmio::Hpet, offset)) => self.s.hpet.read(offset, size, now),
-            None => match self.slots.read(false, addr.0, size, now) {
+            None => match self
+                .slots
+                .read(false, addr.0, size, now)
+                .or_else(|| self.rom_read(addr, size))
+            {
                 Some(value) => value,
                 None => {
                     self.s.counters.unknown_mmio_reads += 1;
@@ -457,6 +473,7 @@ impl Board for Pc {
     fn reset(&mut self, _now: Nanos) {
         self.s.reset();
         self.slots.reset();
+        self.place_pm();
         self.set_a20(true);
         self.s.requests.clear();
         self.settle();

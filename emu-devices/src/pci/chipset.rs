@@ -1,12 +1,18 @@
 //! The PCI functions of the chipset: i440FX host bridge, PIIX3 ISA bridge, PIIX4 power management.
 //!
 //! Sources: 82441FX (PMC) data sheet, 3.2; 82371FB/SB (PIIX/PIIX3) data sheet, 2.2; 82371AB (PIIX4) data sheet, 7.
-//! They are configuration space and little else: memory attributes (PAM) are kept but RAM is always there, and the
-//! power management block stays at the ports the firmware has chosen.
+//! They are configuration space and little else: memory attributes (PAM) are kept but RAM is always there, and writes go
+//! through. The power management block is where its base register says.
 
 use super::{ConfigSpace, INTERRUPT_LINE};
 use crate::ibmpc;
 use serde::{Deserialize, Serialize};
+
+/// Power management base, and its enable bit (82371AB, 7.1.24 and 7.1.30).
+const PMBA: usize = 0x40;
+const PMREGMISC: usize = 0x80;
+/// Device activity B: bit 25 lets writes to the SMI command port raise SMIs (82371AB, 7.1.20).
+const DEVACTB: usize = 0x58;
 
 /// PIRQ route control registers of the ISA bridge, PIRQA# to PIRQD#.
 const PIRQ_ROUTE: usize = 0x60;
@@ -50,10 +56,13 @@ impl Chipset {
 
         let mut pm = ConfigSpace::new(0x8086, 0x7113, [6, 0x80, 0], 3);
         pm.set(4, &[0x01, 0, 0x80, 0x02]).allow(4, &[1, 0]);
+        pm.allow(PMBA, &[0xc0, 0xff]).allow(PMREGMISC, &[1]);
+        pm.allow(0x90, &[0xf0, 0xff]).allow(0xd2, &[0x0f]); // SMBus, which nobody answers
+        pm.set(0x90, &[1]);
         pm.set(INTERRUPT_LINE, &[ibmpc::IRQ_SCI, 1])
             .allow(INTERRUPT_LINE, &[0]);
-        pm.set(0x40, &(ibmpc::ACPI_PM.0 as u32 | 1).to_le_bytes());
-        pm.set(0x80, &[1]); // the block is decoded
+        pm.set(PMBA, &(ibmpc::ACPI_PM.0 as u32 | 1).to_le_bytes());
+        pm.set(PMREGMISC, &[1]); // the block is decoded
 
         Self {
             address: 0,
@@ -61,6 +70,24 @@ impl Chipset {
             isa,
             pm,
         }
+    }
+
+    /// As RESET# leaves it, for firmware that sets it up.
+    pub fn power_on() -> Self {
+        let mut chipset = Self::new();
+        chipset.host.set(0x59, &[0; 7]);
+        chipset.isa.set(PIRQ_ROUTE, &[0x80; 4]);
+        chipset.pm.set(4, &[0]);
+        chipset.pm.set(PMBA, &[1, 0, 0, 0]).set(PMREGMISC, &[0]);
+        // There is no system management mode: SeaBIOS takes this bit as a sign that it has been set up already.
+        chipset.pm.set(DEVACTB + 3, &[2]);
+        chipset
+    }
+
+    /// Where the power management block is decoded.
+    pub fn pm_base(&self) -> Option<u16> {
+        let base = (self.pm.dword(PMBA) & 0xffc0) as u16;
+        (self.pm.byte(PMREGMISC) & 1 != 0 && base != 0).then_some(base)
     }
 
     /// CONFIG_ADDRESS (CF8h).
