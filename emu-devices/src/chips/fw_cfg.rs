@@ -35,6 +35,8 @@ pub const CPUS: u16 = 0x05;
 pub const MAX_CPUS: u16 = 0x0f;
 pub const FILE_DIR: u16 = 0x19;
 const FIRST_FILE: u16 = 0x20;
+/// Bit of a key that once meant writing. Bit 15 means items of the architecture.
+const WRITE_CHANNEL: u16 = 0x4000;
 /// The most named files there can be.
 const MAX_FILES: usize = 0x100;
 
@@ -138,7 +140,10 @@ impl FwCfg {
 
     /// Writes the selector.
     pub fn select(&mut self, key: u16) {
-        self.current = self.items.iter().position(|i| i.key == key & 0x3fff);
+        self.current = self
+            .items
+            .iter()
+            .position(|i| i.key == key & !WRITE_CHANNEL);
         self.offset = 0;
     }
 
@@ -263,6 +268,12 @@ mod tests {
         assert_eq!(item(&mut c, ID, 4), [3, 0, 0, 0]);
         assert_eq!(item(&mut c, CPUS, 2), [2, 0]);
         assert_eq!(item(&mut c, 0x77, 3), [0, 0, 0]);
+        assert_eq!(
+            item(&mut c, 0x8000, 2),
+            [0, 0],
+            "no ACPI tables of the old kind"
+        );
+        assert_eq!(item(&mut c, 0x4000, 1), *b"Q");
         let signature: Vec<u8> = (0..8).map(|i| c.read_dma(i)).collect();
         assert_eq!(signature, b"QEMU CFG");
     }
