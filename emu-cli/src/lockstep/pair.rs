@@ -10,7 +10,7 @@ use crate::engines::{self, Altered, How};
 use crate::output::Output;
 use crate::signals::Control;
 use crate::status::Status;
-use crate::vm::{self, Error, Vm};
+use crate::vm::{Error, Vm};
 use emu_core::checkpoint::Checkpoint;
 pub use emu_core::checkpoint::Difference;
 use emu_core::engine::Engine;

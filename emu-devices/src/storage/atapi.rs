@@ -46,7 +46,7 @@ pub fn msf(lba: u64) -> [u8; 3] {
 }
 
 pub fn bcd(n: u8) -> u8 {
-    (n / 10 % 10) << 4 | n % 10
+    ((n / 10 % 10) << 4) | (n % 10)
 }
 
 /// The drive's state between commands.
