@@ -6,11 +6,13 @@ use crate::drives::DriveOptions;
 use crate::engines::{EngineKind, Translator};
 use crate::inspect;
 use crate::lockstep;
+use crate::monitor::listen::{Address, Place};
 use crate::output::Output;
 use crate::status::{Status, TABLE};
 use crate::vm::Error;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use emu_core::cpu::cpuid::{FEATURES, MODELS};
+use std::fmt;
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -95,6 +97,18 @@ pub struct Options {
     /// End when the guest asks for a reset or triple-faults
     #[arg(long)]
     pub no_reboot: bool,
+    /// When the guest powers off or crashes, stop it and wait for the monitor
+    #[arg(long)]
+    pub no_shutdown: bool,
+    /// Wait for the monitor's `cont` before the first instruction
+    #[arg(long)]
+    pub paused: bool,
+    /// Serve QMP: unix:PATH or tcp:HOST:PORT (without HOST: 127.0.0.1)
+    #[arg(long, value_name = "WHERE")]
+    pub qmp: Vec<Address>,
+    /// Serve the human monitor: stdio, none, unix:PATH or tcp:HOST:PORT; on the console it is at Ctrl-A c too
+    #[arg(long, value_name = "WHERE")]
+    pub monitor: Vec<Place>,
     /// End after this many instructions
     #[arg(long, value_name = "N", value_parser = count)]
     pub max_insns: Option<u64>,
@@ -124,12 +138,38 @@ pub enum Vga {
     None,
 }
 
+impl Options {
+    /// Where the serial ports go: COM1 has the console, unless the monitor has it.
+    pub fn serials(&self) -> Vec<CharDev> {
+        match self.serial.is_empty() {
+            false => self.serial.clone(),
+            true if self.monitor.contains(&Place::Stdio) => vec![CharDev::Null],
+            true => vec![CharDev::Stdio],
+        }
+    }
+
+    /// Whether standard input is a serial port's or the monitor's.
+    pub fn reads_stdio(&self) -> bool {
+        self.monitor.contains(&Place::Stdio) || self.serials().contains(&CharDev::Stdio)
+    }
+}
+
 /// Where a character device goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CharDev {
     Stdio,
     Null,
     File(PathBuf),
+}
+
+impl fmt::Display for CharDev {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Self::Stdio => f.write_str("stdio"),
+            Self::Null => f.write_str("null"),
+            Self::File(path) => write!(f, "file:{}", path.display()),
+        }
+    }
 }
 
 /// How `--stats` is written, and where to.
@@ -217,7 +257,7 @@ fn seconds(s: &str) -> Result<f64, String> {
 
 fn chardev(s: &str) -> Result<CharDev, String> {
     match s {
-        "stdio" => Ok(CharDev::Stdio),
+        "stdio" | "mon:stdio" => Ok(CharDev::Stdio),
         "null" | "none" => Ok(CharDev::Null),
         _ => match s.strip_prefix("file:") {
             Some(path) if !path.is_empty() => Ok(CharDev::File(path.into())),

@@ -58,9 +58,9 @@ impl Commands {
         result.recv().ok()
     }
 
-    /// Ends the run as the console's quit key does.
+    /// Ends the run for the monitor's user.
     pub fn quit(&self) {
-        self.control.quit();
+        self.control.quit_by_monitor();
     }
 
     /// Does what has been posted, in order.

@@ -1,9 +1,10 @@
 //! The host's terminal: raw while the guest has it, and as it was on every way out.
 //!
-//! Input is read by a thread, since a read cannot be given up, and goes to the guest through an [`InputQueue`]. On a
-//! terminal, Ctrl-A is ours: `x` quits, `h` helps, a second Ctrl-A is passed on. Output processing stays on, so that our own
-//! lines look right.
+//! Input is read by a thread, since a read cannot be given up, and goes to the guest through an [`InputQueue`], or to the human
+//! monitor. On a terminal, Ctrl-A is ours: `c` switches between the two, `x` quits, `h` helps, a second Ctrl-A is passed on.
+//! Output processing stays on, so that our own lines look right.
 
+use crate::monitor::{Human, Session};
 use crate::signals::Control;
 use emu_devices::backend::InputQueue;
 use rustix::termios::{
@@ -18,7 +19,7 @@ use std::time::Duration;
 static SAVED: Mutex<Option<Termios>> = Mutex::new(None);
 
 const ESCAPE: u8 = 0x01;
-const HELP: &str = "\nCtrl-A x  quit emu\nCtrl-A h  this help\nCtrl-A Ctrl-A  send Ctrl-A\n";
+const HELP: &str = "\nCtrl-A c  switch between console and monitor\nCtrl-A x  quit emu\nCtrl-A h  this help\nCtrl-A Ctrl-A  send Ctrl-A\n";
 
 /// The terminal is raw while this lives.
 pub struct Raw;
@@ -96,6 +97,7 @@ enum Key {
     Guest(u8),
     Quit,
     Help,
+    Monitor,
     Nothing,
 }
 
@@ -112,6 +114,7 @@ impl Keys {
         self.escaped = false;
         match byte {
             b'x' | b'X' => Key::Quit,
+            b'c' | b'C' => Key::Monitor,
             b'h' | b'H' | b'?' => Key::Help,
             ESCAPE => Key::Guest(ESCAPE),
             _ => Key::Nothing,
@@ -119,11 +122,32 @@ impl Keys {
     }
 }
 
-/// Starts the thread that reads standard input.
-pub fn read_input(queue: Arc<InputQueue>, control: Arc<Control>, terminal: bool) {
-    let read = move || {
+/// Who gets what standard input has.
+pub struct Reader {
+    /// The guest's serial port; `None`: no port is here.
+    pub guest: Option<Arc<InputQueue>>,
+    pub monitor: Human,
+    /// It is a terminal, raw: Ctrl-A is ours.
+    pub terminal: bool,
+    pub control: Arc<Control>,
+}
+
+impl Reader {
+    /// Starts the thread that reads standard input.
+    pub fn start(self) {
+        // Without the thread the guest just has no input.
+        let _ = std::thread::Builder::new()
+            .name("console".into())
+            .spawn(|| self.run());
+    }
+
+    fn run(mut self) {
         let mut keys = Keys::default();
         let mut buf = [0; 1024];
+        let (mut greeted, mut at_monitor) = (false, self.guest.is_none());
+        if at_monitor {
+            self.enter_monitor(&mut greeted);
+        }
         loop {
             let n = match std::io::stdin().lock().read(&mut buf) {
                 Ok(0) => break,
@@ -133,37 +157,74 @@ pub fn read_input(queue: Arc<InputQueue>, control: Arc<Control>, terminal: bool)
             };
             let mut bytes = Vec::with_capacity(n);
             for &b in &buf[..n] {
-                match if terminal {
+                match if self.terminal {
                     keys.press(b)
                 } else {
                     Key::Guest(b)
                 } {
                     Key::Guest(b) => bytes.push(b),
-                    Key::Quit => control.quit(),
+                    Key::Quit => self.control.quit(),
                     Key::Help => {
                         let _ = std::io::stderr().write_all(HELP.as_bytes());
+                    }
+                    Key::Monitor if self.guest.is_none() => {}
+                    Key::Monitor => {
+                        self.pass(at_monitor, std::mem::take(&mut bytes));
+                        at_monitor = !at_monitor;
+                        match at_monitor {
+                            true => self.enter_monitor(&mut greeted),
+                            false => show(b"\n"),
+                        }
                     }
                     Key::Nothing => {}
                 }
             }
-            let mut rest = &bytes[..];
-            while !rest.is_empty() {
-                let n = queue.push(rest);
-                rest = &rest[n..];
-                control.input_arrived();
-                if n == 0 {
-                    std::thread::sleep(Duration::from_millis(2));
+            self.pass(at_monitor, bytes);
+        }
+        if let Some(queue) = &self.guest {
+            queue.close();
+        }
+        self.control.input_arrived();
+    }
+
+    fn enter_monitor(&mut self, greeted: &mut bool) {
+        let mut out = Vec::new();
+        if self.guest.is_some() {
+            out.push(b'\n');
+        }
+        match std::mem::replace(greeted, true) {
+            false => self.monitor.greet(&mut out),
+            true => self.monitor.prompt(&mut out),
+        }
+        show(&out);
+    }
+
+    fn pass(&mut self, to_monitor: bool, bytes: Vec<u8>) {
+        let mut rest = &bytes[..];
+        while !rest.is_empty() {
+            match &self.guest {
+                Some(queue) if !to_monitor => {
+                    let n = queue.push(rest);
+                    rest = &rest[n..];
+                    self.control.input_arrived();
+                    if n == 0 {
+                        std::thread::sleep(Duration::from_millis(2));
+                    }
+                }
+                _ => {
+                    let mut out = Vec::new();
+                    rest = &rest[self.monitor.input(rest, &mut out)..];
+                    show(&out);
                 }
             }
         }
-        queue.close();
-        control.input_arrived();
-    };
-    // Without the thread the guest just has no input.
-    let _ = std::thread::Builder::new()
-        .name("console".into())
-        .stack_size(128 << 10)
-        .spawn(read);
+    }
+}
+
+/// The monitor's words on standard output; that it is closed the guest's console will notice.
+fn show(text: &[u8]) {
+    let mut out = std::io::stdout();
+    let _ = out.write_all(text).and_then(|()| out.flush());
 }
 
 #[cfg(test)]

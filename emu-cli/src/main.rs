@@ -6,7 +6,6 @@
 
 mod args;
 mod bench;
-#[allow(dead_code, reason = "its first users are being built")]
 mod commands;
 mod console;
 mod devices;
@@ -14,14 +13,16 @@ mod drives;
 mod engines;
 mod firmware;
 mod inspect;
-#[allow(dead_code, reason = "its first users are being built")]
+#[allow(dead_code, reason = "the displays are its users too")]
 mod keys;
 mod lockstep;
+mod monitor;
 mod output;
 mod props;
 mod report;
 mod run;
 mod signals;
+mod state;
 mod stats;
 mod status;
 mod vm;

@@ -7,8 +7,10 @@
 use crate::args::{self, CharDev, Options};
 use crate::commands::Commands;
 use crate::console;
+use crate::monitor;
 use crate::report;
 use crate::signals::{self, Control};
+use crate::state::{Cause, RunState};
 use crate::stats;
 use crate::status::Status;
 use crate::vm::{Error, Vm};
@@ -31,25 +33,36 @@ pub fn run(options: &Options) -> Result<Status, Error> {
     }
     let control = Arc::new(Control::default());
     let input = Arc::new(InputQueue::announced());
-    let stdio = match &options.serial[..] {
-        [] => true,
-        list => list.contains(&CharDev::Stdio),
-    };
-    if !stdio {
+    let serial = options.serials().contains(&CharDev::Stdio);
+    if !serial {
         input.close();
     }
     signals::watch(control.clone()).map_err(Error::Signals)?;
+    let bound = monitor::Bound::new(options)?;
     let mut vm = Vm::new(options, &input)?;
+    if options.paused {
+        vm.hold();
+    }
+    let commands = Commands::new(control.clone());
+    let monitor = bound.serve(options, &commands)?;
+    vm.events = monitor.events.clone();
+    let stdio = options.reads_stdio();
     let raw = if stdio { console::raw() } else { None };
     if stdio {
-        console::read_input(input.clone(), control.clone(), raw.is_some());
+        let reader = console::Reader {
+            guest: serial.then(|| input.clone()),
+            monitor: monitor.on_console(raw.is_some()),
+            terminal: raw.is_some(),
+            control: control.clone(),
+        };
+        reader.start();
     }
 
     let began = Instant::now();
     let start = began - asked;
-    let commands = Commands::new(control.clone());
     let done = drive(&mut vm, options, &control, &commands, &input, began);
     commands.close();
+    drop(monitor);
     let wall = began.elapsed();
     let error = vm.with_pc(|pc| pc.flush()).flatten();
     drop(raw);
@@ -79,9 +92,11 @@ fn drive(
     let mut flushed = Instant::now();
     loop {
         if let Some(status) = control.stop() {
+            vm.shutting_down(control.cause());
             return Ok(status);
         }
         if vm.runner.cpu.retired >= limit {
+            vm.shutting_down(Cause::HostUi);
             return Ok(Status::MaxInsns);
         }
         if control.take_input() {
@@ -90,53 +105,67 @@ fn drive(
         }
         let now = Instant::now();
         if deadline.is_some_and(|d| now - began >= d) {
+            vm.shutting_down(Cause::HostUi);
             return Ok(Status::Timeout);
         }
         if now - flushed >= FLUSH {
             flushed = now;
             if let Some(e) = vm.with_pc(|pc| pc.flush()).flatten() {
+                vm.shutting_down(Cause::HostError);
                 return Err(Error::Output(e));
             }
         }
         commands.serve(vm);
-        if let Some(status) = vm.ended {
-            return Ok(status);
-        }
-        if vm.paused {
-            let left = deadline.map_or(DOZE, |d| d.saturating_sub(now - began));
+        let left = deadline.map_or(DOZE, |d| d.saturating_sub(now - began));
+        let (status, cause) = if std::mem::take(&mut vm.reset_wanted) {
+            (Status::Reset, Cause::MonitorReset)
+        } else if vm.state() != RunState::Running {
             control.sleep(left.min(DOZE));
             continue;
-        }
-        match vm.runner.step(limit) {
-            Step::Ran => {}
-            Step::Idle(next) => {
-                if next.is_none() && !input.is_open() {
-                    return Ok(Status::Halted);
+        } else {
+            match vm.runner.step(limit) {
+                Step::Ran => continue,
+                Step::Idle(None) if !input.is_open() && !vm.events.has_listeners() => {
+                    (Status::Halted, Cause::GuestShutdown)
                 }
-                let guest = vm.runner.cpu.now();
-                let planned = next.map_or(DOZE, |t| Duration::from_nanos(t.saturating_sub(guest)));
-                let left = deadline.map_or(DOZE, |d| d.saturating_sub(now - began));
-                control.sleep(planned.min(left).min(DOZE));
-            }
-            Step::Halted => return Ok(Status::Halted),
-            Step::PowerOff => return Ok(Status::PowerOff),
-            Step::DebugExit(code) => return Ok(Status::DebugExit(code)),
-            Step::GuestPanic(what) if what & 1 != 0 => return Ok(Status::GuestPanic),
-            Step::GuestPanic(_) => {}
-            Step::Reset if options.no_reboot => return Ok(Status::Reset),
-            Step::Reset => vm.reset()?,
-            Step::Init => vm.init()?,
-            Step::TripleFault => {
-                vm.with_pc(|pc| pc.flush());
-                let text = report::crash(&mut vm.runner);
-                // In one piece, and not in the middle of the guest's line.
-                let _ = write!(std::io::stderr(), "\n{text}");
-                if options.no_reboot {
-                    return Ok(Status::TripleFault);
+                Step::Idle(next) => {
+                    let guest = vm.runner.cpu.now();
+                    let planned =
+                        next.map_or(DOZE, |t| Duration::from_nanos(t.saturating_sub(guest)));
+                    control.sleep(planned.min(left).min(DOZE));
+                    continue;
                 }
-                vm.reset()?;
+                Step::Halted => (Status::Halted, Cause::GuestShutdown),
+                Step::PowerOff => (Status::PowerOff, Cause::GuestShutdown),
+                Step::DebugExit(code) => (Status::DebugExit(code), Cause::GuestShutdown),
+                Step::GuestPanic(what) => match vm.panicked(what, options.no_shutdown) {
+                    true => (Status::GuestPanic, Cause::GuestPanic),
+                    false => continue,
+                },
+                Step::Init => {
+                    vm.init()?;
+                    continue;
+                }
+                Step::Reset => (Status::Reset, Cause::GuestReset),
+                Step::TripleFault => {
+                    vm.with_pc(|pc| pc.flush());
+                    let text = report::crash(&mut vm.runner);
+                    // In one piece, and not in the middle of the guest's line.
+                    let _ = write!(std::io::stderr(), "\n{text}");
+                    (Status::TripleFault, Cause::GuestReset)
+                }
             }
+        };
+        if matches!(status, Status::Reset | Status::TripleFault) && !options.no_reboot {
+            vm.reset()?;
+            vm.was_reset(cause);
+            continue;
         }
+        vm.shutting_down(cause);
+        if !options.no_shutdown {
+            return Ok(status);
+        }
+        vm.stop(RunState::Shutdown);
     }
 }
 

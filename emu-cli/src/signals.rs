@@ -4,6 +4,7 @@
 //! (it may be stuck writing to a console that nobody reads), the thread ends the process itself after a moment.
 
 use crate::console;
+use crate::state::Cause;
 use crate::status::Status;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -14,11 +15,12 @@ use std::time::Duration;
 /// How long a run may take to notice a signal.
 const PATIENCE: Duration = Duration::from_millis(500);
 const QUIT: i32 = -1;
+const MONITOR_QUIT: i32 = -2;
 
 /// Shared by the run, the console and the signal thread.
 #[derive(Default)]
 pub struct Control {
-    /// 0, a signal's number, or [`QUIT`].
+    /// 0, a signal's number, [`QUIT`] or [`MONITOR_QUIT`].
     stop: AtomicI32,
     /// The console has put something into its queue.
     input: AtomicBool,
@@ -31,13 +33,26 @@ impl Control {
     pub fn stop(&self) -> Option<Status> {
         match self.stop.load(SeqCst) {
             0 => None,
-            QUIT => Some(Status::Quit),
+            QUIT | MONITOR_QUIT => Some(Status::Quit),
             n => Some(Status::Signal(n)),
+        }
+    }
+
+    /// Who wants the end that [`stop`](Self::stop) tells of.
+    pub fn cause(&self) -> Cause {
+        match self.stop.load(SeqCst) {
+            MONITOR_QUIT => Cause::MonitorQuit,
+            0 | QUIT => Cause::HostUi,
+            _ => Cause::Signal,
         }
     }
 
     pub fn quit(&self) {
         self.request(QUIT);
+    }
+
+    pub fn quit_by_monitor(&self) {
+        self.request(MONITOR_QUIT);
     }
 
     pub fn input_arrived(&self) {

@@ -5,6 +5,8 @@ use crate::devices;
 use crate::drives::{self, DriveError, Interface};
 use crate::engines;
 use crate::firmware::Rom;
+use crate::monitor::events::Events;
+use crate::state::{Cause, RunState};
 use crate::status::Status;
 use emu_core::cpu::cpuid::{CpuModel, ModelError};
 use emu_core::machine::{Clock, Machine};
@@ -17,10 +19,15 @@ use emu_devices::display::vga;
 use emu_devices::loader::{self, Boot, File, Kind, LoadError, Module, RawPlace};
 use emu_devices::pc::{BoardError, Pc, PcConfig};
 use emu_devices::storage::ide::{self, Ide};
+use serde_json::json;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
+
+/// What the guest writes to pvpanic's port.
+const PANICKED: u8 = 1;
+const CRASH_LOADED: u8 = 2;
 
 /// What is wrong with the host or the command line.
 #[derive(Debug, thiserror::Error)]
@@ -81,14 +88,21 @@ pub enum Error {
     Bench(#[from] crate::bench::BenchError),
     #[error("signals cannot be watched: {0}")]
     Signals(std::io::Error),
+    #[error(transparent)]
+    Listen(#[from] crate::monitor::listen::ListenError),
+    #[error("the monitor cannot be started: {0}")]
+    Monitor(std::io::Error),
 }
 
 impl Error {
     pub fn status(&self) -> Status {
         match self {
-            Self::Write { .. } | Self::Ram(_) | Self::Output(_) | Self::Signals(_) => {
-                Status::HostError
-            }
+            Self::Write { .. }
+            | Self::Ram(_)
+            | Self::Output(_)
+            | Self::Signals(_)
+            | Self::Listen(_)
+            | Self::Monitor(_) => Status::HostError,
             Self::Bench(e) => e.status(),
             _ => Status::Usage,
         }
@@ -153,13 +167,13 @@ impl Kernel {
 /// A machine with its guest in memory.
 pub struct Vm {
     pub runner: Runner,
-    /// Stopped by the user; the clock goes on.
-    pub paused: bool,
-    /// The user has ended the run.
-    pub ended: Option<Status>,
     /// Every drive, with or without a medium.
-    #[allow(dead_code, reason = "its first users are being built")]
     pub drives: Vec<drives::Attached>,
+    /// The user wants a reset; done before the guest goes on.
+    pub reset_wanted: bool,
+    /// Who wants to know what happens.
+    pub events: Arc<Events>,
+    state: RunState,
     model: Arc<CpuModel>,
     kernel: Kernel,
     initrd: Option<String>,
@@ -255,9 +269,10 @@ impl Vm {
             None => cpu.reset(),
         }
         Ok(Self {
-            paused: false,
-            ended: None,
             drives,
+            reset_wanted: false,
+            events: Arc::default(),
+            state: RunState::Running,
             runner: Runner::new(cpu, engines::make(options.engine, &options.translator)?),
             model,
             kernel,
@@ -294,6 +309,68 @@ impl Vm {
             return Ok(());
         }
         self.reset()
+    }
+
+    pub fn state(&self) -> RunState {
+        self.state
+    }
+
+    /// Before the guest's first instruction: it waits for [`cont`](Self::cont).
+    pub fn hold(&mut self) {
+        self.runner.machine().clock.stop();
+        self.state = RunState::Prelaunch;
+    }
+
+    /// Stops guest and guest time; nothing if they are stopped.
+    pub fn stop(&mut self, state: RunState) {
+        if self.state == RunState::Running {
+            self.runner.machine().clock.stop();
+            self.state = state;
+            self.events.emit("STOP", None);
+        }
+    }
+
+    /// Lets the guest go on; false: after its end it has to be reset first.
+    pub fn cont(&mut self) -> bool {
+        match self.state {
+            RunState::Running => {}
+            RunState::Shutdown => return false,
+            _ => {
+                self.runner.machine().clock.go();
+                self.state = RunState::Running;
+                self.events.emit("RESUME", None);
+            }
+        }
+        true
+    }
+
+    /// The guest tells pvpanic what has become of it; true: it has crashed, and the run ends, or stays for a look at it (`stay`).
+    pub fn panicked(&mut self, what: u8, stay: bool) -> bool {
+        if what & PANICKED == 0 {
+            if what & CRASH_LOADED != 0 {
+                let data = json!({ "action": "run" });
+                self.events.emit("GUEST_CRASHLOADED", Some(data));
+            }
+            return false;
+        }
+        let action = if stay { "pause" } else { "poweroff" };
+        let data = json!({ "action": action });
+        self.events.emit("GUEST_PANICKED", Some(data));
+        self.stop(RunState::GuestPanicked);
+        !stay
+    }
+
+    /// Tells of the end.
+    pub fn shutting_down(&self, cause: Cause) {
+        self.events.emit("SHUTDOWN", Some(cause.data()));
+    }
+
+    /// Tells of a reset; a machine that is stopped is as before its first instruction then.
+    pub fn was_reset(&mut self, cause: Cause) {
+        self.events.emit("RESET", Some(cause.data()));
+        if self.state != RunState::Running {
+            self.state = RunState::Prelaunch;
+        }
     }
 
     /// Does something with the board as what it is.
@@ -428,8 +505,7 @@ fn config(
             }
         })
     };
-    match &options.serial[..] {
-        [] => config.com[0] = open(&CharDev::Stdio, true)?,
+    match &options.serials()[..] {
         [a] => config.com[0] = open(a, true)?,
         [a, b] => {
             config.com[0] = open(a, true)?;

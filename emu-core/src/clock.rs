@@ -20,11 +20,18 @@ const HORIZON: u64 = 1 << 22;
 /// (a host that slept): it is measured anew.
 const STEADY: u64 = 100;
 
-/// Time since power-on.
+/// [`HostClock::held`] while the clock runs.
+const RUNNING: Nanos = Nanos::MAX;
+
+/// Time since power-on, less the time for which the clock was stopped.
 #[derive(Debug)]
 pub struct HostClock {
     start: Instant,
     counter: Option<Counter>,
+    /// The time that a stopped clock shows.
+    held: AtomicU64,
+    /// How long the clock was stopped in all.
+    lost: AtomicU64,
 }
 
 /// A line through the counter's values, written under `since`'s lock and read without a lock: `version` is odd while it changes.
@@ -44,11 +51,36 @@ impl HostClock {
         Self {
             start: Instant::now(),
             counter: constant_rate().then(|| Counter::new(ticks())),
+            held: AtomicU64::new(RUNNING),
+            lost: AtomicU64::new(0),
         }
     }
 
     #[inline]
     pub fn now(&self) -> Nanos {
+        match self.held.load(Relaxed) {
+            RUNNING => self.elapsed().saturating_sub(self.lost.load(Relaxed)),
+            held => held,
+        }
+    }
+
+    /// Lets time stand still until [`go`](Self::go). Both are for the thread that runs the guest.
+    pub fn stop(&self) {
+        self.held.store(self.now(), Relaxed);
+    }
+
+    /// Lets time go on from where it was stopped.
+    pub fn go(&self) {
+        let held = self.held.load(Relaxed);
+        if held != RUNNING {
+            self.lost
+                .store(self.elapsed().saturating_sub(held), Relaxed);
+            self.held.store(RUNNING, Relaxed);
+        }
+    }
+
+    #[inline]
+    fn elapsed(&self) -> Nanos {
         match &self.counter {
             None => self.start.elapsed().as_nanos() as Nanos,
             Some(c) => c
@@ -200,6 +232,24 @@ mod tests {
         let mut steps = [(HORIZON / 4, HORIZON / 8); 400];
         steps[20] = (HORIZON, 10_000_000_000);
         assert!(walk(&steps) <= 4);
+    }
+
+    #[test]
+    fn a_stopped_clock_loses_no_time() {
+        let c = HostClock::new();
+        let began = Instant::now();
+        for _ in 0..3 {
+            c.stop();
+            let at = c.now();
+            std::thread::sleep(std::time::Duration::from_millis(40));
+            assert_eq!(c.now(), at);
+            c.go();
+            assert!(c.now() >= at && c.now() - at < 30_000_000);
+        }
+        let all = began.elapsed().as_nanos() as Nanos;
+        assert!(c.now() + 115_000_000 < all, "{} of {all}", c.now());
+        c.go();
+        assert!(c.now() + 115_000_000 < all + 30_000_000);
     }
 
     #[test]

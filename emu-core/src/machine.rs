@@ -34,6 +34,18 @@ impl Clock {
             Self::Host(clock) => clock.now(),
         }
     }
+    /// Lets time stand still; virtual time does while nothing is executed.
+    pub fn stop(&self) {
+        if let Self::Host(clock) = self {
+            clock.stop();
+        }
+    }
+    /// Lets time go on from where it stood.
+    pub fn go(&self) {
+        if let Self::Host(clock) = self {
+            clock.go();
+        }
+    }
     /// Lets virtual time jump ahead (an idle CPU waits for `ns`); host time cannot be hurried.
     pub fn skip(&self, ns: u64) {
         if let Self::Virtual { skipped } = self {

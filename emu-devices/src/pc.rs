@@ -33,7 +33,7 @@ use crate::display::Screen;
 use crate::firmware;
 use crate::ibmpc;
 use crate::pci::chipset::{Chipset, DEVFN_HOST, DEVFN_ISA, DEVFN_PM};
-use crate::pci::{PciDevice, PciSlots};
+use crate::pci::{ConfigSpace, PciDevice, PciSlots};
 use crate::port_map::{PortError, PortMap};
 use crate::storage::Drive;
 use emu_core::bus::{Board, Interrupt, Nanos, Request};
@@ -353,6 +353,15 @@ impl Pc {
     /// The first PCI device number of which no function is taken, from 3 on (2 is for the screen).
     pub fn free_slot(&self) -> Option<u8> {
         (3..32).find(|&device| !self.slots.is_taken(device))
+    }
+
+    /// Every PCI function of bus 0, by device and function number.
+    pub fn pci_functions(&self) -> Vec<(u8, ConfigSpace)> {
+        let all = self.s.chipset.functions().into_iter();
+        let all = all.chain(self.slots.functions());
+        let mut list: Vec<_> = all.map(|(devfn, f)| (devfn, f.clone())).collect();
+        list.sort_by_key(|f| f.0);
+        list
     }
 
     /// The wiring: name, first port, last port.

@@ -106,6 +106,15 @@ impl Chipset {
         on_bus_0.then_some(((self.address >> 8) as u8, (self.address & 0xfc) as usize))
     }
 
+    /// The functions.
+    pub fn functions(&self) -> [(u8, &ConfigSpace); 3] {
+        [
+            (DEVFN_HOST, &self.host),
+            (DEVFN_ISA, &self.isa),
+            (DEVFN_PM, &self.pm),
+        ]
+    }
+
     fn function(&mut self, devfn: u8) -> Option<&mut ConfigSpace> {
         match devfn {
             DEVFN_HOST => Some(&mut self.host),

@@ -103,6 +103,11 @@ impl ConfigSpace {
         self
     }
 
+    /// What base address register `n` decodes, if there is one.
+    pub fn bar(&self, n: usize) -> Option<Bar> {
+        self.bars[n]
+    }
+
     /// A byte of the space.
     pub fn byte(&self, at: usize) -> u8 {
         self.bytes[at & 0xff]
@@ -243,6 +248,11 @@ impl PciSlots {
         self.devices.push((devfn, device));
         self.rebuild();
         true
+    }
+
+    /// Every function's configuration space.
+    pub fn functions(&self) -> impl Iterator<Item = (u8, &ConfigSpace)> {
+        self.devices.iter().map(|d| (d.0, d.1.config()))
     }
 
     /// Whether any function of a device number is taken.
