@@ -55,6 +55,9 @@ pub struct Options {
     /// Firmware that boots from drives: seabios (if installed), or an image file
     #[arg(long, value_name = "FIRMWARE")]
     pub firmware: Option<String>,
+    /// A flash chip's file: once for firmware with its variables in one, twice for the code and the variables (OVMF)
+    #[arg(long, value_name = "FILE")]
+    pub pflash: Vec<PathBuf>,
     /// Kernel command line
     #[arg(
         long,

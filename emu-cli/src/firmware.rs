@@ -1,13 +1,18 @@
 //! Firmware for the guest: which image, and how it is put where a CPU starts.
 //!
-//! The image is a ROM that ends at 4 GiB; its last 128 KiB are also at E0000h, where a PC's chipset shadows them. What SeaBIOS
-//! has no chip for (its VGA BIOS) goes to it by fw_cfg.
+//! `--firmware` is a ROM that ends at 4 GiB; its last 128 KiB are also at E0000h, where a PC's chipset shadows them. What SeaBIOS
+//! has no chip for (its VGA BIOS) goes to it by fw_cfg. `--pflash` is one or two flash chips, whose files keep what the guest writes:
+//! UEFI's code and its variables.
 
 use crate::vm::Error;
 use emu_core::addr::PhysAddr;
-use emu_core::mem::phys::Ram;
+use emu_core::mem::phys::{Ram, WindowKind};
 use emu_devices::ibmpc;
-use std::path::Path;
+use emu_devices::pc::Pc;
+use emu_devices::pc::flash::FlashChip;
+use emu_devices::storage::{Medium, image};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Where Linux distributions put SeaBIOS.
 const SEABIOS: [&str; 3] = [
@@ -22,12 +27,12 @@ const SIZES: std::ops::RangeInclusive<u64> = 0x1_0000..=16 << 20;
 pub struct Rom {
     bytes: Vec<u8>,
     /// SeaBIOS's option ROM for the screen.
-    pub vga: Option<Vec<u8>>,
+    vga: Option<Vec<u8>>,
 }
 
 impl Rom {
     /// `seabios`, or a file.
-    pub fn open(name: &str) -> Result<Self, Error> {
+    fn open(name: &str) -> Result<Self, Error> {
         if name != "seabios" {
             return Self::read(Path::new(name));
         }
@@ -41,10 +46,7 @@ impl Rom {
             name: name(),
             source,
         };
-        let size = std::fs::metadata(path).map_err(fail)?.len();
-        if !SIZES.contains(&size) || !size.is_multiple_of(4096) {
-            return Err(Error::FirmwareSize { name: name(), size });
-        }
+        check_size(&name(), std::fs::metadata(path).map_err(fail)?.len())?;
         let bytes = std::fs::read(path).map_err(fail)?;
         let vga = path.with_file_name("vgabios-stdvga.bin");
         Ok(Self {
@@ -53,16 +55,135 @@ impl Rom {
         })
     }
 
-    /// Bytes of the image.
-    pub fn size(&self) -> u64 {
-        self.bytes.len() as u64
-    }
-
     /// Puts the image into window `n` and its end below 1 MiB, as after power-on.
-    pub fn load(&self, ram: &Ram, n: usize) {
+    fn load(&self, ram: &Ram, n: usize) {
         ram.write_window(n, 0, &self.bytes);
-        ram.place(n, Some(PhysAddr(ibmpc::FOUR_GIB - self.size())));
+        ram.place(n, Some(PhysAddr(ibmpc::FOUR_GIB - self.bytes.len() as u64)));
         let shadow = &self.bytes[self.bytes.len().saturating_sub(ibmpc::BIOS.1 as usize)..];
         ram.write(PhysAddr((1 << 20) - shadow.len() as u64), shadow);
+    }
+}
+
+/// A flash chip's file.
+struct FlashFile {
+    size: u64,
+    medium: Box<dyn Medium>,
+    read_only: bool,
+}
+
+impl FlashFile {
+    fn open(path: &Path) -> Result<Self, Error> {
+        let name = || path.display().to_string();
+        let open = |read_only| {
+            let options = image::Options {
+                format: Some(image::Format::Raw),
+                read_only,
+                ..image::Options::default()
+            };
+            image::open(path, &options)
+        };
+        // Firmware that a package installed is not ours to write.
+        let opened = open(false).or_else(|_| open(true));
+        let image = opened.map_err(|source| Error::Flash {
+            name: name(),
+            source,
+        })?;
+        let size = image.medium.size();
+        check_size(&name(), size)?;
+        Ok(Self {
+            size,
+            medium: image.medium,
+            read_only: image.read_only,
+        })
+    }
+
+    /// The content, for the window that the CPU sees.
+    fn load(&mut self, ram: &Ram, n: usize) -> std::io::Result<()> {
+        let mut buf = vec![0; 1 << 16];
+        let mut at = 0;
+        while at < self.size {
+            let part = (self.size - at).min(buf.len() as u64) as usize;
+            self.medium.read(at, &mut buf[..part])?;
+            ram.write_window(n, at, &buf[..part]);
+            at += part as u64;
+        }
+        Ok(())
+    }
+}
+
+fn check_size(name: &str, size: u64) -> Result<(), Error> {
+    if SIZES.contains(&size) && size.is_multiple_of(4096) {
+        return Ok(());
+    }
+    let name = name.into();
+    Err(Error::FirmwareSize { name, size })
+}
+
+/// What a CPU with firmware starts in.
+pub enum Firmware {
+    Rom(Rom),
+    /// The files of `--pflash`; the first ends at 4 GiB, the next below it.
+    Flash(Vec<PathBuf>),
+}
+
+impl Firmware {
+    /// `--firmware` and `--pflash`; `None`: neither is given.
+    pub fn open(name: Option<&str>, pflash: &[PathBuf]) -> Result<Option<Self>, Error> {
+        Ok(match (name, pflash) {
+            (None, []) => None,
+            (Some(name), []) => Some(Self::Rom(Rom::open(name)?)),
+            (None, files @ ([_] | [_, _])) => {
+                for file in files {
+                    FlashFile::open(file)?;
+                }
+                Some(Self::Flash(files.to_vec()))
+            }
+            (None, files) => return Err(Error::Pflashes(files.len())),
+            (Some(_), _) => return Err(Error::RomAndFlash),
+        })
+    }
+
+    /// The windows of memory that it needs.
+    pub fn windows(&self) -> Result<Vec<WindowKind>, Error> {
+        let kind = |size| WindowKind { size, rom: true };
+        match self {
+            Self::Rom(rom) => Ok(vec![kind(rom.bytes.len() as u64)]),
+            Self::Flash(files) => files
+                .iter()
+                .map(|f| FlashFile::open(f).map(|f| kind(f.size)))
+                .collect(),
+        }
+    }
+
+    /// What goes onto the board, once.
+    pub fn install(&self, pc: &mut Pc, ram: &Arc<Ram>, windows: &[usize]) -> Result<(), Error> {
+        match self {
+            Self::Rom(rom) => {
+                if let Some(vga) = &rom.vga {
+                    pc.fw_cfg().add_file("vgaroms/vgabios.bin", vga.clone());
+                }
+            }
+            Self::Flash(files) => {
+                let mut end = ibmpc::FOUR_GIB;
+                for (path, &n) in files.iter().zip(windows) {
+                    let mut file = FlashFile::open(path)?;
+                    file.load(ram, n).map_err(|source| Error::Read {
+                        name: path.display().to_string(),
+                        source,
+                    })?;
+                    end -= file.size;
+                    let medium = (!file.read_only).then_some(file.medium);
+                    pc.add_flash(FlashChip::new(ram.clone(), n, end, medium));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What is put into memory at each reset.
+    pub fn load(&self, ram: &Ram, windows: &[usize]) {
+        if let Self::Rom(rom) = self {
+            rom.load(ram, windows[0]);
+        }
     }
 }

@@ -114,6 +114,11 @@ fn drive(
                 vm.shutting_down(Cause::HostError);
                 return Err(Error::Output(e));
             }
+            if let Some(e) = vm.with_pc(|pc| pc.take_flash_error()).flatten() {
+                console::say(format_args!(
+                    "emu: --pflash: {e}: what the guest writes there is lost from now on"
+                ));
+            }
         }
         commands.serve(vm);
         let left = deadline.map_or(DOZE, |d| d.saturating_sub(now - began));

@@ -4,13 +4,13 @@ use crate::args::{CharDev, Options, Vga};
 use crate::devices;
 use crate::drives::{self, DriveError, Interface};
 use crate::engines;
-use crate::firmware::Rom;
+use crate::firmware::Firmware;
 use crate::monitor::events::Events;
 use crate::state::{Cause, RunState};
 use crate::status::Status;
 use emu_core::cpu::cpuid::{CpuModel, ModelError};
 use emu_core::machine::{Clock, Machine};
-use emu_core::mem::phys::{Ram, RamError, WindowKind};
+use emu_core::mem::phys::{Ram, RamError};
 use emu_core::runner::Runner;
 use emu_core::vcpu::Vcpu;
 use emu_devices::Memory;
@@ -42,6 +42,15 @@ pub enum Error {
         "{name}: {size} bytes are not a firmware image: 64 KiB to 16 MiB in pages of 4 KiB are"
     )]
     FirmwareSize { name: String, size: u64 },
+    #[error("{name}: {source}")]
+    Flash {
+        name: String,
+        source: emu_devices::storage::image::ImageError,
+    },
+    #[error("--pflash is given {0} times: there are two chips")]
+    Pflashes(usize),
+    #[error("--firmware and --pflash both say what the CPU starts in: leave one of them out")]
+    RomAndFlash,
     #[error("--firmware boots from drives: leave it out, or the guest {0}")]
     TwoGuests(String),
     #[error("{name}: {source}")]
@@ -115,22 +124,25 @@ const VGA_SLOT: u8 = 2;
 /// The machine's memory and what is beside it.
 struct Layout {
     vga: Option<usize>,
-    rom: Option<usize>,
+    firmware: Vec<usize>,
 }
 
 impl Layout {
-    /// RAM with a window for the VGA and for the firmware's image.
-    fn build(options: &Options, rom: Option<u64>) -> Result<(Ram, Self), RamError> {
+    /// RAM with a window for the VGA and those of the firmware.
+    fn build(options: &Options, firmware: Option<&Firmware>) -> Result<(Ram, Self), Error> {
         let mut windows = Vec::new();
-        let mut add = |kind| {
-            windows.push(kind);
+        let vga = (options.vga == Vga::Std).then(|| {
+            windows.push(vga::WINDOW);
             windows.len() - 1
-        };
-        let vga = (options.vga == Vga::Std).then(|| add(vga::WINDOW));
-        let rom = rom.map(|size| add(WindowKind { size, rom: true }));
+        });
+        let first = windows.len();
+        if let Some(firmware) = firmware {
+            windows.extend(firmware.windows()?);
+        }
+        let firmware = (first..windows.len()).collect();
         let hole = if vga.is_some() { vga::HOLE } else { 0..0 };
         let ram = Ram::with(options.memory, &windows, hole)?;
-        Ok((ram, Self { vga, rom }))
+        Ok((ram, Self { vga, firmware }))
     }
 }
 
@@ -140,7 +152,7 @@ enum Kernel {
     Ours(&'static str, fn() -> Vec<u8>),
     File(PathBuf),
     /// Firmware, which finds it on a drive.
-    Firmware(Rom),
+    Firmware(Firmware),
 }
 
 impl Kernel {
@@ -195,10 +207,11 @@ impl Vm {
         change: impl FnOnce(&mut PcConfig),
     ) -> Result<Self, Error> {
         let guest = options.guest.as_ref().or(options.kernel.as_ref());
-        let kernel = match (guest, &options.firmware) {
+        let firmware = Firmware::open(options.firmware.as_deref(), &options.pflash)?;
+        let kernel = match (guest, firmware) {
             (Some(g), None) if options.guest.is_some() => Kernel::named(g)?,
             (Some(file), None) => Kernel::File(file.clone()),
-            (None, Some(name)) => Kernel::Firmware(Rom::open(name)?),
+            (None, Some(firmware)) => Kernel::Firmware(firmware),
             (Some(g), Some(_)) => return Err(Error::TwoGuests(g.display().to_string())),
             (None, None) => return Err(Error::NoGuest),
         };
@@ -210,11 +223,11 @@ impl Vm {
             return Err(Error::RawDemo);
         }
         let model = Arc::new(CpuModel::parse(&options.cpu)?);
-        let rom = match &kernel {
-            Kernel::Firmware(rom) => Some(rom),
+        let firmware = match &kernel {
+            Kernel::Firmware(firmware) => Some(firmware),
             _ => None,
         };
-        let (ram, layout) = Layout::build(options, rom.map(Rom::size))?;
+        let (ram, layout) = Layout::build(options, firmware)?;
         let end = ram.phys_of(ram.size() - 1).0 + 1;
         if model.phys_bits < 64 && end > 1 << model.phys_bits {
             let bits = model.phys_bits;
@@ -236,11 +249,11 @@ impl Vm {
         let is_virtual = options.clock == "virtual";
         let ram = Arc::new(ram);
         let mut config = config(options, input, is_virtual, ram.clone())?;
-        config.firmware = rom.is_some();
+        config.firmware = firmware.is_some();
         change(&mut config);
         let mut pc = Pc::new(config)?;
         if let Some(window) = layout.vga {
-            let start = match rom {
+            let start = match firmware {
                 Some(_) => vga::Start::Firmware,
                 None => vga::Start::Text,
             };
@@ -252,8 +265,8 @@ impl Vm {
             memory: ram.clone(),
         };
         devices::plug(&options.device, &mut pc, &mut parts)?;
-        if let Some(vga) = rom.and_then(|rom| rom.vga.as_ref()) {
-            pc.fw_cfg().add_file("vgaroms/vgabios.bin", vga.clone());
+        if let Some(firmware) = firmware {
+            firmware.install(&mut pc, &ram, &layout.firmware)?;
         }
         let clock = match is_virtual {
             true => Clock::new_virtual(),
@@ -396,9 +409,8 @@ impl Guest<'_> {
     /// `None`: the CPU starts as RESET# leaves it.
     fn load(&mut self, ram: &Ram) -> Result<Option<loader::CpuStart>, Error> {
         let (name, bytes) = match self.kernel {
-            Kernel::Firmware(rom) => {
-                let window = self.layout.rom.expect("firmware has a window");
-                rom.load(ram, window);
+            Kernel::Firmware(firmware) => {
+                firmware.load(ram, &self.layout.firmware);
                 return Ok(None);
             }
             Kernel::Ours(name, make) => (name.to_string(), make()),

@@ -11,6 +11,7 @@
 //! are built by [`Pc::new`] from [`PcConfig`]; a snapshot is restored into a board that was built alike.
 
 mod access;
+pub mod flash;
 mod floppy;
 mod interrupts;
 #[cfg(test)]
@@ -28,6 +29,7 @@ use crate::chips::i82077::I82077;
 use crate::chips::ioapic::{IoApic, PINS};
 use crate::chips::lapic::{Lapic, StartUp};
 use crate::chips::mc146818::Mc146818;
+use crate::chips::pflash::Flash;
 use crate::chips::uart16550::Uart16550;
 use crate::display::Screen;
 use crate::firmware;
@@ -41,6 +43,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use flash::FlashChip;
 use floppy::Floppies;
 
 /// How often the host side is looked at, in guest time.
@@ -248,11 +251,13 @@ pub struct PcState {
 pub struct Snapshot {
     state: PcState,
     pci: Vec<(u8, Vec<u8>)>,
+    flash: Vec<Flash>,
 }
 
 /// The board.
 pub struct Pc {
     s: PcState,
+    flash: Vec<FlashChip>,
     ports: PortMap<Dev>,
     slots: PciSlots,
     com: [CharBackend; 2],
@@ -320,6 +325,7 @@ impl Pc {
         let mut pc = Self {
             inputs: vec![Interrupt::default(); config.cpus],
             s,
+            flash: Vec::new(),
             ports,
             slots: PciSlots::default(),
             com: config.com,
@@ -362,6 +368,16 @@ impl Pc {
         let mut list: Vec<_> = all.map(|(devfn, f)| (devfn, f.clone())).collect();
         list.sort_by_key(|f| f.0);
         list
+    }
+
+    /// Solders a flash chip on.
+    pub fn add_flash(&mut self, chip: FlashChip) {
+        self.flash.push(chip);
+    }
+
+    /// What went wrong with a flash chip's file, once.
+    pub fn take_flash_error(&mut self) -> Option<std::io::Error> {
+        self.flash.iter_mut().find_map(|f| f.failed.take())
     }
 
     /// The wiring: name, first port, last port.
@@ -469,16 +485,23 @@ impl Pc {
         Snapshot {
             state: self.s.clone(),
             pci: self.slots.save(),
+            flash: self.flash.iter().map(|f| f.chip.clone()).collect(),
         }
     }
 
     /// Takes a state back; false: it is another board's (the number of vCPUs or the PCI devices differ).
     pub fn restore(&mut self, snapshot: &Snapshot, now: Nanos) -> bool {
-        if snapshot.state.lapics.len() != self.s.lapics.len() || !self.slots.restore(&snapshot.pci)
+        if snapshot.state.lapics.len() != self.s.lapics.len()
+            || snapshot.flash.len() != self.flash.len()
+            || !self.slots.restore(&snapshot.pci)
         {
             return false;
         }
+        for (flash, chip) in self.flash.iter_mut().zip(&snapshot.flash) {
+            flash.restore(chip);
+        }
         self.s = snapshot.state.clone();
+        self.request(Request::MemoryMap);
         self.place_pm();
         self.poll_host(now);
         self.settle();

@@ -16,6 +16,7 @@ pub mod i8259;
 pub mod ioapic;
 pub mod lapic;
 pub mod mc146818;
+pub mod pflash;
 pub mod ps2;
 pub mod uart16550;
 

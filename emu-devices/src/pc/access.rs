@@ -258,6 +258,12 @@ impl Pc {
             .then(|| u64::from_le_bytes(bytes))
     }
 
+    /// The flash chip of an access, and the offset in it.
+    fn flash_at(&self, addr: u64, size: u8) -> Option<(usize, u64)> {
+        let mut chips = self.flash.iter().enumerate();
+        chips.find_map(|(n, f)| Some((n, f.offset(addr, size)?)))
+    }
+
     /// The memory window of the board's own chips at `addr`, with the offset.
     fn window(&self, addr: u64) -> Option<(Mmio, u64)> {
         let inside =
@@ -307,6 +313,9 @@ impl Board for Pc {
                 .read(false, addr.0, size, now)
                 .unwrap_or(ones(size));
         }
+        if let Some((n, at)) = self.flash_at(addr.0, size) {
+            return self.flash[n].read(at, size);
+        }
         self.catch_up(now);
         let value = match self.window(addr.0) {
             // The APICs' registers are 32 bits wide at multiples of 16.
@@ -340,6 +349,12 @@ impl Board for Pc {
     fn mmio_write(&mut self, addr: PhysAddr, size: u8, value: u64, now: Nanos) {
         if self.slots.is_memory(addr.0, size) {
             self.slots.write(false, addr.0, size, value, now);
+            return;
+        }
+        if let Some((n, at)) = self.flash_at(addr.0, size) {
+            if self.flash[n].write(at, size, value) {
+                self.request(Request::MemoryMap);
+            }
             return;
         }
         self.catch_up(now);
@@ -475,6 +490,10 @@ impl Board for Pc {
         self.slots.reset();
         self.place_pm();
         self.set_a20(true);
+        // The runner flushes the TLB with a reset, so that nobody need be told.
+        self.flash.iter_mut().for_each(|f| {
+            f.reset();
+        });
         self.s.requests.clear();
         self.settle();
     }
