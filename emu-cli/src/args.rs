@@ -2,6 +2,7 @@
 
 use crate::bench::BenchOptions;
 use crate::devices::{self, Device};
+use crate::display::{self, Display};
 use crate::drives::DriveOptions;
 use crate::engines::{EngineKind, Translator};
 use crate::inspect;
@@ -86,6 +87,9 @@ pub struct Options {
     /// Where bytes written to port 0xE9 go: stdio, null, file:PATH
     #[arg(long, value_name = "WHERE", value_parser = chardev)]
     pub debugcon: Option<CharDev>,
+    /// Where the screen is shown: none, terminal, vnc=HOST:NUMBER[,password=TEXT], web=HOST:PORT; may be given several times
+    #[arg(long, value_name = "DISPLAY", value_parser = display::parse)]
+    pub display: Vec<Display>,
     /// The graphics adapter
     #[arg(long, value_name = "ADAPTER", value_enum, default_value = "std")]
     pub vga: Vga,
@@ -147,6 +151,8 @@ impl Options {
         match self.serial.is_empty() {
             false => self.serial.clone(),
             true if self.monitor.contains(&Place::Stdio) => vec![CharDev::Null],
+            // A screen in the terminal leaves no place for it there.
+            true if self.display.contains(&Display::Terminal) => vec![CharDev::Null],
             true => vec![CharDev::Stdio],
         }
     }

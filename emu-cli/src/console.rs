@@ -12,11 +12,18 @@ use rustix::termios::{
     tcgetattr, tcsetattr,
 };
 use std::io::{Read, Write};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// What the terminal was like, while it is raw.
 static SAVED: Mutex<Option<Termios>> = Mutex::new(None);
+
+/// The terminal shows the guest's screen.
+static SCREEN: AtomicBool = AtomicBool::new(false);
+/// xterm's second screen, and back, with colours and cursor as they were.
+const ENTER: &str = "\x1b[?1049h\x1b[2J";
+const LEAVE: &str = "\x1b[0m\x1b[?25h\x1b[?1049l";
 
 const ESCAPE: u8 = 0x01;
 const HELP: &str = "\nCtrl-A c  switch between console and monitor\nCtrl-A x  quit emu\nCtrl-A h  this help\nCtrl-A Ctrl-A  send Ctrl-A\n";
@@ -71,6 +78,24 @@ pub fn restore() {
         // A terminal that is gone cannot be restored.
         let _ = tcsetattr(std::io::stdin(), OptionalActions::Now, &was);
     }
+    if SCREEN.swap(false, SeqCst) {
+        let mut out = std::io::stdout();
+        let _ = out.write_all(LEAVE.as_bytes()).and_then(|()| out.flush());
+    }
+}
+
+/// Makes the terminal raw and empties it, until [`restore`]; false: it is none.
+pub fn take_screen() -> bool {
+    let Some(raw) = raw() else {
+        return false;
+    };
+    // It lasts longer than this call.
+    std::mem::forget(raw);
+    SCREEN.store(true, SeqCst);
+    let mut out = std::io::stdout();
+    out.write_all(ENTER.as_bytes())
+        .and_then(|()| out.flush())
+        .is_ok()
 }
 
 /// One of our own lines on standard error; that it is closed is no reason to stop.

@@ -9,6 +9,7 @@ mod bench;
 mod commands;
 mod console;
 mod devices;
+mod display;
 mod drives;
 mod engines;
 mod firmware;

@@ -7,6 +7,7 @@
 use crate::args::{self, CharDev, Options};
 use crate::commands::Commands;
 use crate::console;
+use crate::display;
 use crate::monitor;
 use crate::report;
 use crate::signals::{self, Control};
@@ -33,6 +34,7 @@ pub fn run(options: &Options) -> Result<Status, Error> {
     }
     let control = Arc::new(Control::default());
     let input = Arc::new(InputQueue::announced());
+    let displays = display::bind(options)?;
     let serial = options.serials().contains(&CharDev::Stdio);
     if !serial {
         input.close();
@@ -60,8 +62,10 @@ pub fn run(options: &Options) -> Result<Status, Error> {
 
     let began = Instant::now();
     let start = began - asked;
+    let shown = displays.show(&vm, &commands, &control)?;
     let done = drive(&mut vm, options, &control, &commands, &input, began);
     commands.close();
+    drop(shown);
     drop(monitor);
     let wall = began.elapsed();
     let error = vm.with_pc(|pc| pc.flush()).flatten();

@@ -95,6 +95,20 @@ pub enum Error {
     Output(std::io::Error),
     #[error(transparent)]
     Bench(#[from] crate::bench::BenchError),
+    #[error("--display {what}: {place} cannot be listened on: {source}; choose another")]
+    DisplayPort {
+        what: &'static str,
+        place: String,
+        source: std::io::Error,
+    },
+    #[error(
+        "--display terminal: the terminal is a serial port's or the monitor's too: give --serial null, or another --monitor"
+    )]
+    TerminalTwice,
+    #[error("--display terminal: standard input and output are no terminal: give vnc or web")]
+    NoTerminal,
+    #[error("a thread cannot be started: {0}")]
+    Thread(std::io::Error),
     #[error("signals cannot be watched: {0}")]
     Signals(std::io::Error),
     #[error(transparent)]
@@ -111,6 +125,7 @@ impl Error {
             | Self::Output(_)
             | Self::Signals(_)
             | Self::Listen(_)
+            | Self::Thread(_)
             | Self::Monitor(_) => Status::HostError,
             Self::Bench(e) => e.status(),
             _ => Status::Usage,

@@ -414,6 +414,11 @@ impl Pc {
         self.settle();
     }
 
+    /// Whether the keyboard can take any key without losing it.
+    pub fn keyboard_has_room(&self) -> bool {
+        self.s.kbc.keyboard.has_room()
+    }
+
     /// The keyboard's lights: bit 0 ScrollLock, 1 NumLock, 2 CapsLock.
     pub fn leds(&self) -> u8 {
         self.s.kbc.keyboard.leds()

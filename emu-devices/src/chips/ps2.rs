@@ -202,6 +202,11 @@ impl Keyboard {
         self.keys.extend(&bytes[..n]);
     }
 
+    /// Whether any key's codes fit into the queue.
+    pub fn has_room(&self) -> bool {
+        self.keys.len() + 8 <= QUEUE
+    }
+
     /// Whether a byte waits to be sent.
     pub fn has_data(&self) -> bool {
         !self.replies.is_empty() || !self.keys.is_empty()

@@ -107,10 +107,13 @@ impl Screen {
         mode.is_some()
     }
 
-    /// Whether something on it blinks by itself.
-    pub fn blinks(&self) -> bool {
+    /// Changes when what blinks does: a text screen without other changes looks different only then.
+    pub fn blink_phase(&self) -> u64 {
         let Picture::Vga { regs, mode, .. } = &self.picture;
-        mode.is_none() && is_text(regs)
+        match mode {
+            None if is_text(regs) => text::blink_phase(regs, self.now),
+            _ => 0,
+        }
     }
 }
 

@@ -55,6 +55,11 @@ fn planes(memory: &Vram) -> Vec<u8> {
     bytes
 }
 
+/// Which of the cursor's and the characters' phases a time is in.
+pub fn blink_phase(regs: &Regs, now: u64) -> u64 {
+    regs.frames(now) / CURSOR_FRAMES % (2 * BLINK_FRAMES / CURSOR_FRAMES)
+}
+
 /// The picture.
 pub fn frame(regs: &Regs, palette: &Palette, memory: &Vram, now: u64) -> Frame {
     let (columns, dots, double) = (columns(regs), regs.dots() as usize, doubling(regs));
