@@ -8,12 +8,14 @@
 #   initramfs-amd64-micro.cpio, initramfs-i386-micro.cpio          guestbench as the first process
 #   shell-amd64.cpio, shell-i386.cpio                              busybox sh on the console
 #   guestbench64, guestbench32                                     the same program for the host
+#   grub-rescue.iso, memtest-*.iso, isolinux.iso, ipxe.iso ...     boot media
+#   seabios/, OVMF_CODE_4M.fd, OVMF_VARS_4M.fd                     firmware
 # and with "apps" also initramfs-amd64-apps.cpio (whole programs, 30 MB).
 #
 # What is there already is not made again. Needs Debian 12's apt with the i386 architecture,
-# gcc with -m32, make, dpkg-deb and cpio; as root it adds the architecture itself.
+# gcc with -m32, make, dpkg-deb, cpio and xorriso; as root it adds the architecture itself.
 set -eu
-case ${1:-} in '' | -*) sed -n '2,15s/^# \{0,1\}//p' "$0" >&2; exit 2 ;; esac
+case ${1:-} in '' | -*) sed -n '2,17s/^# \{0,1\}//p' "$0" >&2; exit 2 ;; esac
 out=$1 want_apps=${2:-}
 here=$(cd "$(dirname "$0")" && pwd)
 mkdir -p "$out"
@@ -21,8 +23,8 @@ out=$(cd "$out" && pwd)
 
 missing() { echo "fetch.sh: $1" >&2; exit 1; }
 
-for tool in apt-get apt-cache dpkg dpkg-deb cpio make gcc; do
-	command -v "$tool" >/dev/null || missing "$tool is missing (apt-get install apt dpkg cpio make gcc gcc-multilib)"
+for tool in apt-get apt-cache dpkg dpkg-deb cpio make gcc xorriso; do
+	command -v "$tool" >/dev/null || missing "$tool is missing (apt-get install apt dpkg cpio make gcc gcc-multilib xorriso)"
 done
 printf 'int main(void) { return 0; }\n' > "$out/.probe.c"
 gcc -m32 -static "$out/.probe.c" -o "$out/.probe" 2>/dev/null ||
@@ -39,7 +41,7 @@ if ! apt-cache show busybox-static:i386 linux-image-686:i386 linux-image-cloud-a
 fi
 
 make -s -C "$here/guestbench" OUT="$out"
-"$here/guests/mk-guests.sh" "$out" kernels shell
+"$here/guests/mk-guests.sh" "$out" kernels shell firmware grub memtest ipxe isolinux
 initramfs() { # ARCH KIND
 	[ -e "$out/initramfs-$1-$2.cpio" ] || BENCH_DIR=$out "$here/guestbench/mk-initramfs.sh" "$1" "$2" "$out"
 }

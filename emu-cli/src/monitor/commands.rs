@@ -71,6 +71,9 @@ const TABLE: &[(&str, Run)] = &[
         with(a, |_: None| machine::powerdown(c))
     }),
     ("system_reset", |c, a| with(a, |_: None| machine::reset(c))),
+    ("x-query-screen-text", |c, a| {
+        with(a, |_: None| screen::text(c))
+    }),
 ];
 
 /// A list of objects with names.

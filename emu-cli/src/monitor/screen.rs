@@ -1,8 +1,9 @@
-//! `screendump`: the screen's picture to a file. It is drawn on the monitor's thread, from what the machine hands out.
+//! `screendump`: the screen's picture to a file, or its text. It is drawn on the monitor's thread, from what the machine hands out.
 
 use super::Context;
 use super::human::{Text, Words};
-use super::qmp::Answer;
+use super::qmp::{Answer, Refusal};
+use emu_devices::display::Screen;
 use serde::Deserialize;
 use serde_json::json;
 use std::path::PathBuf;
@@ -24,6 +25,28 @@ pub struct Screendump {
     format: Option<Format>,
 }
 
+/// What the machine shows.
+fn shown(c: &Context) -> Result<Screen, Refusal> {
+    let screen = c.call(|vm| {
+        let now = vm.runner.cpu.now();
+        vm.with_pc(|pc| pc.screen(now)).flatten()
+    })?;
+    screen.ok_or_else(|| "There is no console to take a screendump from".into())
+}
+
+/// `x-query-screen-text`, which QEMU has not: the lines of a text screen, for programs that wait for a prompt.
+pub fn text(c: &Context) -> Answer {
+    match shown(c)?.text() {
+        Some(grid) => Ok(json!({
+            "columns": grid.columns,
+            "rows": grid.rows,
+            "lines": (0..grid.rows).map(|row| grid.line(row)).collect::<Vec<_>>(),
+            "cursor": grid.cursor.map(|(column, row)| json!({ "column": column, "row": row })),
+        })),
+        None => Err("The screen shows graphics: take a screendump".into()),
+    }
+}
+
 pub fn screendump(c: &Context, a: Screendump) -> Answer {
     if let Some(device) = a.device {
         return Err(
@@ -33,13 +56,7 @@ pub fn screendump(c: &Context, a: Screendump) -> Answer {
     if a.head.is_some_and(|head| head != 0) {
         return Err("there is one screen, head 0".into());
     }
-    let screen = c.call(|vm| {
-        let now = vm.runner.cpu.now();
-        vm.with_pc(|pc| pc.screen(now)).flatten()
-    })?;
-    let Some(screen) = screen else {
-        return Err("There is no console to take a screendump from".into());
-    };
+    let screen = shown(c)?;
     let png = a
         .filename
         .extension()
