@@ -173,15 +173,22 @@ impl Flash {
 
     fn command(&mut self, value: u8) {
         let (reads, next) = match value {
-            0x10 | 0x40 => (Reads::Status, Next::Program),
-            0x20 => (Reads::Status, Next::EraseConfirm),
-            0x60 => (Reads::Status, Next::LockConfirm),
-            0xe8 => (Reads::Status, Next::Count),
+            0x10 | 0x20 | 0x40 | 0x60 | 0xe8 => {
+                self.status |= READY;
+                let next = match value {
+                    0x20 => Next::EraseConfirm,
+                    0x60 => Next::LockConfirm,
+                    0xe8 => Next::Count,
+                    _ => Next::Program,
+                };
+                (Reads::Status, next)
+            }
             0x70 => (Reads::Status, Next::Command),
             0x90 => (Reads::Identifier, Next::Command),
             0x98 => (Reads::Query, Next::Command),
+            // The ready bit too, as QEMU's chip has it: OVMF tells flash from ROM by a status of 0.
             0x50 => {
-                self.status = READY;
+                self.status = 0;
                 (self.reads, Next::Command)
             }
             _ => (Reads::Array, Next::Command),
@@ -214,7 +221,8 @@ mod tests {
         assert_eq!(f.write(0, 0xff), Change::None, "not confirmed");
         assert_eq!(f.read(0), 0xb0);
         f.write(0, 0x50);
-        assert_eq!(f.read(0), 0x80);
+        f.write(0, 0x70);
+        assert_eq!(f.read(0), 0);
         f.write(0, 0xff);
         assert!(f.is_array());
     }
