@@ -370,6 +370,11 @@ impl Pc {
         list
     }
 
+    /// What firmware in the guest boots from, in order: `a`, `c`, `d`, `n` as `--boot` has them.
+    pub fn set_boot_order(&mut self, order: &str) {
+        self.s.rtc.set_boot_order(order);
+    }
+
     /// Solders a flash chip on.
     pub fn add_flash(&mut self, chip: FlashChip) {
         self.flash.push(chip);

@@ -124,10 +124,26 @@ impl Mc146818 {
             0 => 0x06,
             types => 0x07 | ((types & 0x0f != 0) as u8) << 6,
         };
-        self.ram[0x3d] = 0x03; // boot: hard disk
+        self.set_boot_order("cda");
         let sum: u16 = self.ram[0x10..0x2e].iter().map(|&b| b as u16).sum();
         self.ram[0x2e] = (sum >> 8) as u8;
         self.ram[0x2f] = sum as u8;
+    }
+
+    /// What firmware boots from, first to third, as SeaBIOS reads it (bytes 3Dh and 38h): `a` diskette, `c` disk, `d` CD-ROM, `n`
+    /// network; other letters are skipped.
+    pub fn set_boot_order(&mut self, order: &str) {
+        let mut codes = order.chars().filter_map(|c| match c {
+            'a' | 'b' => Some(1),
+            'c' => Some(2),
+            'd' => Some(3),
+            'n' => Some(4),
+            _ => None,
+        });
+        let mut next = || codes.next().unwrap_or(0);
+        let (first, second, third) = (next(), next(), next());
+        self.ram[0x3d] = second << 4 | first;
+        self.ram[0x38] = third << 4;
     }
 
     /// A CMOS byte, without side effects (for firmware and tests).
@@ -422,6 +438,15 @@ mod tests {
     fn put(c: &mut Mc146818, reg: u8, value: u8, now: u64) {
         c.write(0, reg, now);
         c.write(1, value, now);
+    }
+
+    #[test]
+    fn boot_order_is_in_nibbles() {
+        let mut c = Mc146818::new(0);
+        c.set_boot_order("dca");
+        assert_eq!((c.cmos(0x3d), c.cmos(0x38)), (0x23, 0x10));
+        c.set_boot_order("x");
+        assert_eq!((c.cmos(0x3d), c.cmos(0x38)), (0, 0));
     }
 
     #[test]

@@ -273,7 +273,7 @@ mod tests {
                 f.row_mut(y)[x] = match (x / 64, y / 64) {
                     (0, 0) => 0x112233,
                     (1, 0) => [0xff0000, 0x00ff00, 0x0000ff][(x + y) % 3],
-                    _ => (x * 70 + y) as u32 * 977 & 0xff_ffff,
+                    _ => ((x * 70 + y) as u32 * 977) & 0xff_ffff,
                 };
             }
         }
