@@ -111,6 +111,11 @@ impl Link {
         }
     }
 
+    /// [`End::set_waker`] for the NIC's end, which is inside the NIC.
+    pub fn set_nic_waker(&self, waker: Waker) {
+        *lock(&self.sides[0].waker) = Some(waker);
+    }
+
     /// What the guest has received, and what it has sent.
     pub fn counters(&self) -> [Counters; 2] {
         [0, 1].map(|side| self.sides[side].queue().counters)
@@ -258,6 +263,11 @@ impl End {
     /// Whether a frame waits.
     pub fn has_frame(&self) -> bool {
         !self.own().queue().frames.is_empty()
+    }
+
+    /// Whether there is nobody at the other end any more.
+    pub fn is_closed(&self) -> bool {
+        self.own().queue().closed
     }
 
     /// Forgets what waits (the NIC was reset).

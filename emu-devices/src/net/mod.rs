@@ -7,8 +7,13 @@
 //! Invariants: a queue never holds more than [`QUEUE_FRAMES`] frames or (but for one) [`QUEUE_BYTES`] bytes; a refused frame
 //! is followed by a call of the sender's [`Waker`] once there is room.
 
+pub mod e1000;
+mod eeprom;
 mod link;
 pub mod offload;
+pub mod rtl8139;
+pub mod user;
+pub mod wire;
 
 pub use link::{Counters, End, Link, QUEUE_BYTES, QUEUE_FRAMES};
 pub use offload::{Accepts, Checksum, Offload, Segment};

@@ -168,6 +168,43 @@ impl Layout {
     }
 }
 
+/// Makes the headers of a TCP frame that is to be cut right for the whole: lengths, the IP checksum, the sum of the pseudo header.
+/// `None`: it is no such frame, or its IP, TCP and data do not begin where `place` says.
+pub fn prepare(
+    frame: &mut [u8],
+    v6: bool,
+    size: u16,
+    place: Option<(usize, usize, usize)>,
+) -> Option<Offload> {
+    let layout = Layout::of(frame, v6)?;
+    let (ip, tcp) = (layout.ip, layout.tcp);
+    let length = frame.len() - if v6 { tcp } else { ip };
+    if place.is_some_and(|p| p != (ip, tcp, layout.data)) || length > 0xffff {
+        return None;
+    }
+    let (at, addresses) = if v6 {
+        (ip + 4, ip + 8..ip + 40)
+    } else {
+        (ip + 2, ip + 12..ip + 20)
+    };
+    frame[at..at + 2].copy_from_slice(&(length as u16).to_be_bytes());
+    if !v6 {
+        frame[ip + 10..ip + 12].fill(0);
+        let header = !fold(sum(&frame[ip..tcp]));
+        frame[ip + 10..ip + 12].copy_from_slice(&header.to_be_bytes());
+    }
+    let start = fold(pseudo(&frame[addresses], 6) + (frame.len() - tcp) as u64);
+    frame[tcp + 16..tcp + 18].copy_from_slice(&start.to_be_bytes());
+    let ecn = frame[tcp + 13] & 0x80 != 0;
+    Some(Offload {
+        checksum: Some(Checksum {
+            start: tcp as u16,
+            offset: 16,
+        }),
+        segment: Some(Segment { v6, size, ecn }),
+    })
+}
+
 /// Cuts a TCP frame into segments of at most `size` bytes of data with right headers and checksums; false: it is no
 /// TCP frame that can be cut.
 pub fn split(
