@@ -8,6 +8,7 @@ use crate::engines::{EngineKind, Translator};
 use crate::inspect;
 use crate::lockstep;
 use crate::monitor::listen::{Address, Place};
+use crate::netdev::{self, Netdev, NicOption};
 use crate::output::Output;
 use crate::status::{Status, TABLE};
 use crate::vm::Error;
@@ -98,9 +99,18 @@ pub struct Options {
     /// The port of --debugcon, if not 0xE9 (SeaBIOS and OVMF write to 0x402)
     #[arg(long, value_name = "PORT", value_parser = port, requires = "debugcon")]
     pub debugcon_port: Option<u16>,
-    /// A device: isa-debug-exit[,iobase=0x501][,iosize=2]
+    /// A device: isa-debug-exit[,iobase=0x501][,iosize=2]; e1000|rtl8139,netdev=ID[,mac=…][,addr=…]
     #[arg(long, value_name = "DEVICE", value_parser = devices::parse)]
     pub device: Vec<Device>,
+    /// A network: user,id=ID[,hostfwd=tcp:127.0.0.1:2222-:22][,guestfwd=…][,restrict=on][,net=10.0.2.0/24]…; socket,id=ID,listen=|connect=HOST:PORT|unix:PATH; tap,id=ID,ifname=NAME
+    #[arg(long, value_name = "NETWORK", value_parser = netdev::parse)]
+    pub netdev: Vec<Netdev>,
+    /// A network with its card: user|socket|tap[,model=e1000|rtl8139][,mac=…] and what --netdev takes; or none
+    #[arg(long, value_name = "NETWORK", value_parser = netdev::parse_nic)]
+    pub nic: Vec<NicOption>,
+    /// No devices but those that are asked for (without it firmware finds a network card)
+    #[arg(long)]
+    pub nodefaults: bool,
     /// End when the guest asks for a reset or triple-faults
     #[arg(long)]
     pub no_reboot: bool,

@@ -3,10 +3,14 @@
 //! A row of [`KINDS`] reads a device's properties; [`plug`] makes the devices of a command line and puts them on the board. To add one:
 //! a variant of [`Kind`], a row, and an arm in [`make`].
 
+use crate::netdev::{self, Networks};
 use crate::props::Props;
 use crate::vm::Error;
 use emu_core::nearest::hint;
 use emu_devices::Memory;
+use emu_devices::net::Mac;
+use emu_devices::net::e1000::E1000;
+use emu_devices::net::rtl8139::Rtl8139;
 use emu_devices::pc::{DebugExit, Pc};
 use emu_devices::pci::PciDevice;
 
@@ -24,12 +28,32 @@ pub struct Device {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
     DebugExit(DebugExit),
+    Nic(Nic),
+}
+
+/// A network card.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Nic {
+    pub model: NicModel,
+    /// `netdev=`: the network that it is plugged into.
+    pub netdev: String,
+    pub mac: Option<Mac>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NicModel {
+    E1000,
+    Rtl8139,
 }
 
 type Read = fn(&mut Props) -> Result<Kind, String>;
 
 /// Name and reader of each.
-const KINDS: &[(&str, Read)] = &[("isa-debug-exit", debug_exit)];
+const KINDS: &[(&str, Read)] = &[
+    ("isa-debug-exit", debug_exit),
+    ("e1000", |props| nic(props, NicModel::E1000)),
+    ("rtl8139", |props| nic(props, NicModel::Rtl8139)),
+];
 
 /// Reads a value of `--device`.
 pub fn parse(text: &str) -> Result<Device, String> {
@@ -48,7 +72,6 @@ pub fn parse(text: &str) -> Result<Device, String> {
     let device = Device {
         addr: match kind {
             Kind::DebugExit(_) => None,
-            #[allow(unreachable_patterns, reason = "the PCI devices are being built")]
             _ => props.read("addr", "a PCI device such as 0x4 or 4.1", pci_addr)?,
         },
         id: props.text("id")?,
@@ -67,16 +90,25 @@ fn pci_addr(text: &str) -> Option<(u8, u8)> {
 }
 
 /// What devices are made of.
-#[allow(dead_code, reason = "the PCI devices are being built")]
-pub struct Parts {
+pub struct Parts<'a> {
     /// Guest RAM, for bus masters.
     pub memory: Memory,
+    pub networks: &'a mut Networks,
 }
 
 /// The PCI device of `device`; `None`: it is none, and [`PcConfig`](emu_devices::pc::PcConfig) has it.
-fn make(device: &Device, _parts: &mut Parts) -> Result<Option<Box<dyn PciDevice>>, Error> {
+fn make(device: &Device, parts: &mut Parts) -> Result<Option<Box<dyn PciDevice>>, Error> {
     Ok(match &device.kind {
         Kind::DebugExit(_) => None,
+        Kind::Nic(nic) => {
+            let end = parts.networks.take(&nic.netdev)?;
+            let mac = parts.networks.mac(nic.mac);
+            let memory = parts.memory.clone();
+            Some(match nic.model {
+                NicModel::E1000 => Box::new(E1000::new(mac, end, memory)),
+                NicModel::Rtl8139 => Box::new(Rtl8139::new(mac, end, memory)),
+            })
+        }
     })
 }
 
@@ -101,10 +133,16 @@ pub fn plug(devices: &[Device], pc: &mut Pc, parts: &mut Parts) -> Result<(), Er
 pub fn debug_exits(devices: &[Device]) -> Vec<DebugExit> {
     let exits = devices.iter().map(|d| match d.kind {
         Kind::DebugExit(exit) => Some(exit),
-        #[allow(unreachable_patterns, reason = "the PCI devices are being built")]
         _ => None,
     });
     exits.flatten().collect()
+}
+
+fn nic(props: &mut Props, model: NicModel) -> Result<Kind, String> {
+    let netdev = props.text("netdev")?;
+    let mac = props.read("mac", "an address such as 52:54:00:12:34:56", netdev::mac)?;
+    let netdev = netdev.ok_or("it has no network: give netdev=ID, and --netdev user,id=ID")?;
+    Ok(Kind::Nic(Nic { model, netdev, mac }))
 }
 
 fn debug_exit(props: &mut Props) -> Result<Kind, String> {
@@ -128,11 +166,16 @@ mod tests {
     fn devices() {
         let exit = |text| match parse(text).unwrap().kind {
             Kind::DebugExit(exit) => (exit.iobase, exit.iosize),
+            other => panic!("{other:?}"),
         };
         assert_eq!(exit("isa-debug-exit"), (0x501, 2));
         assert_eq!(exit("isa-debug-exit,iobase=0xf4,iosize=4"), (0xf4, 4));
+        let nic = parse("e1000,netdev=n0,addr=5.1").unwrap();
+        assert_eq!(nic.addr, Some((5, 1)));
         for bad in [
             "vga",
+            "e1000",
+            "e1000,netdev=n0,mac=x",
             "isa-debug-exit,iobase",
             "isa-debug-exit,iobase=0x10000",
             "isa-debug-exit,iosize=3",

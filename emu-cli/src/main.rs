@@ -18,6 +18,7 @@ mod inspect;
 mod keys;
 mod lockstep;
 mod monitor;
+mod netdev;
 mod output;
 mod props;
 mod report;

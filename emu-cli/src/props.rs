@@ -13,7 +13,6 @@ pub struct Props {
     known: Vec<&'static str>,
 }
 
-#[allow(dead_code, reason = "the options that have switches are being built")]
 impl Props {
     /// Splits a value. [`name`](Self::name) is what comes first, if it is no `key=value`.
     pub fn parse(text: &str) -> Result<Self, String> {
@@ -76,6 +75,7 @@ impl Props {
     }
 
     /// A number in C's notation.
+    #[allow(dead_code, reason = "for the disks' options, which are being built")]
     pub fn number(&mut self, key: &'static str) -> Result<Option<u64>, String> {
         self.read(key, "a number such as 4096 or 0x1000", |v| {
             args::number(v).ok()

@@ -17,7 +17,7 @@ use crate::status::Status;
 use crate::vm::{Error, Vm};
 use emu_core::cpu::segment;
 use emu_core::runner::Step;
-use emu_devices::backend::InputQueue;
+use emu_devices::backend::{InputQueue, Waker};
 use std::io::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -42,6 +42,9 @@ pub fn run(options: &Options) -> Result<Status, Error> {
     signals::watch(control.clone()).map_err(Error::Signals)?;
     let bound = monitor::Bound::new(options)?;
     let mut vm = Vm::new(options, &input)?;
+    let waker = control.clone();
+    vm.networks
+        .set_waker(&(Arc::new(move || waker.input_arrived()) as Waker));
     if options.paused {
         vm.hold();
     }
@@ -134,7 +137,9 @@ fn drive(
         } else {
             match vm.runner.step(limit) {
                 Step::Ran => continue,
-                Step::Idle(None) if !input.is_open() && !vm.events.has_listeners() => {
+                Step::Idle(None)
+                    if !input.is_open() && !vm.events.has_listeners() && vm.networks.is_empty() =>
+                {
                     (Status::Halted, Cause::GuestShutdown)
                 }
                 Step::Idle(next) => {

@@ -6,6 +6,7 @@ use crate::drives::{self, DriveError, Interface};
 use crate::engines;
 use crate::firmware::Firmware;
 use crate::monitor::events::Events;
+use crate::netdev::{self, Networks};
 use crate::state::{Cause, RunState};
 use crate::status::Status;
 use emu_core::cpu::cpuid::{CpuModel, ModelError};
@@ -69,6 +70,12 @@ pub enum Error {
     },
     #[error("--device isa-debug-exit is given twice: one is supported")]
     TwoExits,
+    #[error("{0}")]
+    Network(String),
+    #[error(transparent)]
+    User(#[from] emu_devices::net::user::Error),
+    #[error(transparent)]
+    Wire(#[from] emu_devices::net::wire::Error),
     #[error("no PCI device is free for another --device")]
     NoSlot,
     #[error("--serial is given {0} times: there are two ports")]
@@ -121,6 +128,8 @@ impl Error {
     pub fn status(&self) -> Status {
         match self {
             Self::Write { .. }
+            | Self::User(_)
+            | Self::Wire(_)
             | Self::Ram(_)
             | Self::Output(_)
             | Self::Signals(_)
@@ -207,6 +216,7 @@ pub struct Vm {
     append: String,
     raw: Option<RawPlace>,
     layout: Layout,
+    pub networks: Networks,
 }
 
 impl Vm {
@@ -276,10 +286,14 @@ impl Vm {
             pc.plug(VGA_SLOT, 0, Box::new(vga))?;
         }
         plug_drives(&mut pc, &drives, &(ram.clone() as Memory))?;
+        let mut list = options.device.clone();
+        let nics = netdev::nics(options, firmware.is_some());
+        let mut networks = Networks::new(&options.netdev, &nics, &mut list)?;
         let mut parts = devices::Parts {
             memory: ram.clone(),
+            networks: &mut networks,
         };
-        devices::plug(&options.device, &mut pc, &mut parts)?;
+        devices::plug(&list, &mut pc, &mut parts)?;
         if let Some(firmware) = firmware {
             firmware.install(&mut pc, &ram, &layout.firmware)?;
         }
@@ -297,6 +311,7 @@ impl Vm {
             None => cpu.reset(),
         }
         Ok(Self {
+            networks,
             drives,
             reset_wanted: false,
             events: Arc::default(),

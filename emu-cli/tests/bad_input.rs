@@ -90,6 +90,11 @@ fn option_values() {
         (&["--cpu", "max,sse"], "+ or -"),
         (&["--device", "vga"], "unknown device \"vga\""),
         (&["--device", "isa-debug-exit,iobase=0x60"], "8042"),
+        (&["--device", "e1000,netdev=n0"], "--netdev user,id=n0"),
+        (&["--netdev", "usr,id=n0"], "did you mean user?"),
+        (&["--nic", "user,hostfwd=tcp:2222"], "hostfwd=tcp:2222"),
+        (&["--nic", "user,hostfdw=x"], "did you mean hostfwd?"),
+        (&["--nic", "user,model=ne2000"], "unknown device \"ne2000\""),
         (&["--engine", "magic"], "interp"),
         (&["--clock", "sundial"], "virtual"),
         (&["--serial", "pigeon"], "file:PATH"),
@@ -102,6 +107,15 @@ fn option_values() {
         let line = one_line(&[&["demo"], args].concat(), 2);
         assert!(line.contains(words), "{args:?}: {line}");
     }
+}
+
+#[test]
+fn a_port_that_is_taken() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = listener.local_addr().unwrap().to_string();
+    let nic = format!("user,hostfwd=tcp:{taken}-:22");
+    let line = one_line(&["demo", "--nic", &nic], 4);
+    assert!(line.contains(&taken), "{line}");
 }
 
 #[test]
