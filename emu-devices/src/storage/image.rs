@@ -5,7 +5,12 @@
 //! file look like another format afterwards ([`raw`] refuses that write), since the next run would believe it.
 
 pub mod overlay;
+pub mod qcow2;
 pub mod raw;
+#[cfg(test)]
+mod tests;
+pub mod vhd;
+pub mod vmdk;
 
 use super::Medium;
 use std::fmt;
@@ -19,9 +24,18 @@ use std::str::FromStr;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     Raw,
+    Qcow2,
+    Vmdk,
+    /// VHD, by QEMU's name.
+    Vpc,
 }
 
-const FORMATS: [(&str, Format); 1] = [("raw", Format::Raw)];
+const FORMATS: [(&str, Format); 4] = [
+    ("raw", Format::Raw),
+    ("qcow2", Format::Qcow2),
+    ("vmdk", Format::Vmdk),
+    ("vpc", Format::Vpc),
+];
 
 impl fmt::Display for Format {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -92,10 +106,12 @@ pub enum ImageError {
     #[error("is a folder, not an image")]
     Folder,
     #[error(
-        "looks like {0}, which is not supported (raw is); if it is a disk nevertheless, give format=raw"
+        "looks like {0}, which is not supported (raw, qcow2, vmdk and vpc are); if it is a raw disk, give format=raw"
     )]
     Unsupported(&'static str),
-    #[error("is not {format}: {why}")]
+    #[error("{0}: give readonly=on or snapshot=on, or convert it to qcow2")]
+    ReadFormat(&'static str),
+    #[error("cannot be used as {format}: {why}")]
     Broken { format: Format, why: String },
 }
 
@@ -113,6 +129,13 @@ pub fn open(path: &Path, options: &Options) -> Result<Image, ImageError> {
             options.cache,
             options.format.is_none(),
         )?),
+        Format::Qcow2 => {
+            let backing = options.backing.as_deref();
+            let image = qcow2::Image::new(file, path, !read_only, options.cache, backing)?;
+            Box::new(image)
+        }
+        Format::Vmdk => Box::new(vmdk::Vmdk::new(file, path, !read_only)?),
+        Format::Vpc => Box::new(vhd::Vhd::new(file, !read_only)?),
     };
     let medium = match options.snapshot && !options.read_only {
         true => Box::new(overlay::Overlay::new(medium)?),
@@ -152,41 +175,46 @@ pub fn open_locked(path: &Path, write: bool) -> Result<File, ImageError> {
     }
 }
 
-/// Magics of formats that are none of ours: offset, bytes, name.
-const FOREIGN: [(u64, &[u8], &str); 14] = [
-    (0, b"QFI\xfb", "a qcow2 image"),
-    (0, b"KDMV", "a VMDK image"),
-    (0, b"# Disk DescriptorFile", "a VMDK descriptor"),
-    (0, b"conectix", "a VHD image"),
-    (0, b"vhdxfile", "a VHDX image"),
-    (0x40, b"\x7f\x10\xda\xbe", "a VDI image"),
-    (0, b"QED\0", "a QED image"),
-    (0, b"LUKS\xba\xbe", "a LUKS volume"),
-    (0, b"WithoutFreeSpace", "a Parallels image"),
-    (0, b"WithouFreSpacExt", "a Parallels image"),
-    (0, b"\x1f\x8b\x08", "a gzip file (unpack it first)"),
-    (0, b"\xfd7zXZ\0", "an xz file (unpack it first)"),
-    (0, b"\x28\xb5\x2f\xfd", "a zstd file (unpack it first)"),
-    (0, b"BZh", "a bzip2 file (unpack it first)"),
+/// What a magic says: one of our formats, or the name of another one.
+type Magic = (u64, &'static [u8], Result<Format, &'static str>);
+
+const MAGICS: [Magic; 14] = [
+    (0, b"QFI\xfb", Ok(Format::Qcow2)),
+    (0, b"KDMV", Ok(Format::Vmdk)),
+    (0, b"# Disk DescriptorFile", Ok(Format::Vmdk)),
+    (0, b"conectix", Ok(Format::Vpc)),
+    (0, b"vhdxfile", Err("a VHDX image")),
+    (0x40, b"\x7f\x10\xda\xbe", Err("a VDI image")),
+    (0, b"QED\0", Err("a QED image")),
+    (0, b"LUKS\xba\xbe", Err("a LUKS volume")),
+    (0, b"WithoutFreeSpace", Err("a Parallels image")),
+    (0, b"WithouFreSpacExt", Err("a Parallels image")),
+    (0, b"\x1f\x8b\x08", Err("a gzip file (unpack it first)")),
+    (0, b"\xfd7zXZ\0", Err("an xz file (unpack it first)")),
+    (0, b"\x28\xb5\x2f\xfd", Err("a zstd file (unpack it first)")),
+    (0, b"BZh", Err("a bzip2 file (unpack it first)")),
 ];
 
 /// What a file begins with, as far as formats' magics reach.
 const HEAD: usize = 512;
 
-/// A foreign format that a file of this beginning would be.
-fn foreign(head: &[u8]) -> Option<&'static str> {
-    let is = |(at, magic, _): &(u64, &[u8], &str)| {
+/// What a file of this beginning is, if not raw.
+fn magic(head: &[u8]) -> Option<Result<Format, &'static str>> {
+    let is = |(at, magic, _): &Magic| {
         head.get(*at as usize..)
             .is_some_and(|rest| rest.starts_with(magic))
     };
-    FOREIGN.iter().find(|f| is(f)).map(|f| f.2)
+    MAGICS.iter().find(|f| is(f)).map(|f| f.2)
 }
 
 fn detect(file: &File) -> Result<Format, ImageError> {
     let mut head = [0; HEAD];
     let n = read_some(file, 0, &mut head)?;
-    match foreign(&head[..n]) {
-        Some(name) => Err(ImageError::Unsupported(name)),
+    match magic(&head[..n]) {
+        Some(Ok(format)) => Ok(format),
+        Some(Err(name)) => Err(ImageError::Unsupported(name)),
+        // A fixed VHD is told by its end.
+        None if vhd::has_footer(file)? => Ok(Format::Vpc),
         None => Ok(Format::Raw),
     }
 }

@@ -3,7 +3,7 @@
 //! A file that is no whole number of sectors ends in zeros; a block device works too. Space that the guest discards is given back as
 //! a hole.
 
-use super::{Cache, HEAD, foreign, read_some};
+use super::{Cache, HEAD, magic, read_some, vhd};
 use crate::storage::{Medium, SECTOR};
 use rustix::fs::{Advice, FallocateFlags, fadvise, fallocate};
 use std::fs::File;
@@ -32,7 +32,18 @@ impl Raw {
 
     /// Whether a write would make another format of the file.
     fn disguises(&self, offset: u64, data: &[u8]) -> io::Result<bool> {
-        if !self.guarded || offset >= HEAD as u64 {
+        if !self.guarded {
+            return Ok(false);
+        }
+        // The last sector, too, could make a VHD of it.
+        let last = self.size.saturating_sub(SECTOR);
+        if offset + data.len() as u64 == self.size && offset <= last {
+            let footer = &data[(last - offset) as usize..];
+            if vhd::is_fixed_footer(footer) {
+                return Ok(true);
+            }
+        }
+        if offset >= HEAD as u64 {
             return Ok(false);
         }
         let mut head = [0; HEAD];
@@ -40,7 +51,7 @@ impl Raw {
         let at = offset as usize;
         let n = data.len().min(HEAD - at);
         head[at..at + n].copy_from_slice(&data[..n]);
-        Ok(foreign(&head).is_some())
+        Ok(magic(&head).is_some())
     }
 
     fn written(&self) -> io::Result<()> {
