@@ -12,6 +12,7 @@
 use clap::Args;
 use emu_core::nearest::hint;
 use emu_devices::storage::Drive;
+use emu_devices::storage::ide;
 use emu_devices::storage::image::{self, Cache, Format, ImageError};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -286,6 +287,16 @@ pub struct Attached {
     pub index: usize,
     pub cdrom: bool,
     pub spec: Spec,
+}
+
+impl Attached {
+    /// The drive as an IDE or SATA cable's end has it.
+    pub fn on_cable(&self) -> ide::Attached {
+        ide::Attached {
+            drive: self.drive.clone(),
+            cdrom: self.cdrom,
+        }
+    }
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -19,7 +19,9 @@ use emu_devices::backend::{CharBackend, InputQueue};
 use emu_devices::display::vga;
 use emu_devices::loader::{self, Boot, File, Kind, LoadError, Module, RawPlace};
 use emu_devices::pc::{BoardError, Pc, PcConfig};
+use emu_devices::storage::ahci::Ahci;
 use emu_devices::storage::ide::{self, Ide};
+use emu_devices::storage::nvme::Nvme;
 use serde_json::json;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -294,6 +296,7 @@ impl Vm {
             networks: &mut networks,
         };
         devices::plug(&list, &mut pc, &mut parts)?;
+        plug_more_drives(&mut pc, &drives, &(ram.clone() as Memory))?;
         if let Some(firmware) = firmware {
             firmware.install(&mut pc, &ram, &layout.firmware)?;
         }
@@ -512,15 +515,28 @@ fn read(path: &Path, ram: &Ram) -> Result<Vec<u8>, Error> {
 
 /// Plugs the controllers in, with their drives.
 fn plug_drives(pc: &mut Pc, all: &[drives::Attached], memory: &Memory) -> Result<(), Error> {
-    let ide = drives::of(all, Interface::Ide).map(|d| {
-        d.map(|d| ide::Attached {
-            drive: d.drive.clone(),
-            cdrom: d.cdrom,
-        })
-    });
+    let ide = drives::of(all, Interface::Ide).map(|d| d.map(|d| d.on_cable()));
     let (device, function) = ide::SLOT;
     let ide = Ide::new(ide, Some(memory.clone()));
     pc.plug(device, function, Box::new(ide))?;
+    Ok(())
+}
+
+/// The controllers that are there only if a drive is: wherever there is room.
+fn plug_more_drives(pc: &mut Pc, all: &[drives::Attached], memory: &Memory) -> Result<(), Error> {
+    let sata = drives::of(all, Interface::Ahci).map(|d| d.map(|d| d.on_cable()));
+    if sata.iter().any(Option::is_some) {
+        let slot = pc.free_slot().ok_or(Error::NoSlot)?;
+        pc.plug(slot, 0, Box::new(Ahci::new(sata, memory.clone())))?;
+    }
+    for d in all.iter().filter(|d| d.interface == Interface::Nvme) {
+        let slot = pc.free_slot().ok_or(Error::NoSlot)?;
+        pc.plug(
+            slot,
+            0,
+            Box::new(Nvme::new(d.drive.clone(), memory.clone())),
+        )?;
+    }
     Ok(())
 }
 

@@ -140,6 +140,8 @@ pub struct AtaDisk {
     bits: u8,
     /// Whether its parameters are ranges to trim.
     trimming: bool,
+    /// The queued command that has failed: its tag and registers, for READ LOG EXT.
+    queue_error: Option<(u8, TaskFile)>,
 }
 
 impl AtaDisk {
@@ -156,12 +158,43 @@ impl AtaDisk {
             sata,
             bits: 28,
             trimming: false,
+            queue_error: None,
         }
     }
 
     /// A reset of the software kind: what SET FEATURES chose stays, translation and multiple mode do not.
     pub fn reset(&mut self) {
         (self.heads, self.sectors, self.multiple) = (16, 63, 0);
+        self.queue_error = None;
+    }
+
+    /// A queued command has failed with these registers.
+    pub fn queue_failed(&mut self, tag: u8, tf: &TaskFile) {
+        self.queue_error = Some((tag, tf.clone()));
+    }
+
+    /// READ LOG EXT: the directory, and the queued error log (Serial ATA 3.0, 13.7.4).
+    fn read_log(&mut self, tf: &TaskFile) -> Result<Vec<u8>, u8> {
+        let mut page = vec![0; 512];
+        let one_page = (tf.count, tf.previous_count, tf.lba[1]) == (1, 0, 0);
+        match tf.lba[0] {
+            _ if !self.sata || !one_page => return Err(ABRT),
+            0 => (page[0], page[0x20]) = (1, 1),
+            0x10 => {
+                page[0] = 0x80;
+                if let Some((tag, at)) = self.queue_error.take() {
+                    (page[0], page[2], page[3]) = (tag & 31, at.status, at.error);
+                    page[4..7].copy_from_slice(&at.lba);
+                    page[7] = at.device;
+                    page[8..11].copy_from_slice(&at.previous_lba);
+                    (page[12], page[13]) = (at.count, at.previous_count);
+                }
+            }
+            _ => return Err(ABRT),
+        }
+        let sum = page.iter().fold(0u8, |s, b| s.wrapping_add(*b));
+        page[511] = sum.wrapping_neg();
+        Ok(page)
     }
 
     /// Executes a command that moves no data, or says what is to be moved. `Err`: the error register.
@@ -216,6 +249,7 @@ impl AtaDisk {
                 Job::parameters_of(blocks * SECTOR as usize).by_dma()
             }
             IDENTIFY => Job::page(self.identify(drive)),
+            0x2f => Job::page(self.read_log(tf)?),
             0xb0 => match self.smart(tf)? {
                 Some(page) => Job::page(page),
                 None => return Ok(None),
@@ -476,7 +510,9 @@ impl AtaDisk {
         // SMART, power management, write cache, look-ahead, DEVICE RESET not; NOP.
         page.word(82, 0x4069);
         page.word(83, 0x7400); // FLUSH CACHE and EXT, 48-bit
-        page.word(84, 0x4040); // WRITE DMA FUA EXT
+        // WRITE DMA FUA EXT; logs.
+        let extended = 0x4040 | u16::from(self.sata) << 5;
+        page.word(84, extended);
         page.word(
             85,
             0x4008
@@ -484,7 +520,7 @@ impl AtaDisk {
                 | u16::from(self.write_cache) << 5
                 | u16::from(self.look_ahead) << 6,
         );
-        page.word(86, 0x3400).word(87, 0x4040);
+        page.word(86, 0x3400).word(87, extended);
         page.word(88, 0x3f | chosen(self.ultra));
         page.word(93, if self.sata { 0 } else { 0x604b }); // 80 conductors
         page.long(100, total as u32).long(102, (total >> 32) as u32);

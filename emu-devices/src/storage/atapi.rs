@@ -7,6 +7,7 @@
 //! by the drive's count of changes, and told once as a unit attention and once as a media event.
 
 use super::Drive;
+use super::ata::{self, TaskFile};
 use super::job::{CD_SECTOR, Job};
 use serde::{Deserialize, Serialize};
 
@@ -273,6 +274,67 @@ impl Cdrom {
         }
         Ok(page(data, limit))
     }
+}
+
+/// What an ATA command does to a packet device.
+pub enum Reply {
+    /// It is done, with data for the host, or has failed with an error register.
+    Done(Result<Option<Job>, u8>),
+    /// DEVICE RESET: done without an interrupt.
+    Reset,
+    /// It waits for a command packet.
+    Packet,
+}
+
+/// Executes an ATA command (ATA/ATAPI-7 Vol. 1, 4.3: those of packet devices).
+pub fn command(command: u8, tf: &mut TaskFile) -> Reply {
+    Reply::Done(match command {
+        ata::DEVICE_RESET => {
+            // The device bit stays (6.9).
+            let device = tf.device & ata::DEV;
+            tf.signature(true);
+            tf.device = device;
+            return Reply::Reset;
+        }
+        ata::PACKET => return Reply::Packet,
+        ata::IDENTIFY_PACKET => Ok(Some(Job::page(identify_packet()))),
+        // These tell what kind of device this is (Vol. 2, 9.12).
+        ata::IDENTIFY | 0x20 => {
+            tf.signature(true);
+            Err(ata::ABRT)
+        }
+        ata::SET_FEATURES => match tf.features {
+            0x02 | 0x82 | 0x55 | 0xaa | 0x66 | 0xcc => Ok(None),
+            0x03 if matches!(tf.count >> 3, 0 | 1 | 4 | 8) => Ok(None),
+            _ => Err(ata::ABRT),
+        },
+        // Power management, FLUSH CACHE.
+        0xe0..=0xe3 | 0xe6 | 0xe7 => Ok(None),
+        0xe5 => {
+            tf.count = 0xff;
+            Ok(None)
+        }
+        _ => Err(ata::ABRT),
+    })
+}
+
+/// IDENTIFY PACKET DEVICE data (ATA/ATAPI-7 Vol. 1, 6.18).
+fn identify_packet() -> Vec<u8> {
+    let mut page = ata::IdentifyPage::new();
+    page.word(0, 0x85c0); // CD-ROM, removable, accelerated DRQ, 12-byte packets
+    page.text(10, 10, "EMU00003");
+    page.text(23, 4, env!("CARGO_PKG_VERSION"));
+    page.text(27, 20, "EMU CD-ROM DRIVE");
+    page.word(49, 0x0f00).word(50, 0x4000).word(51, 0x0200);
+    page.word(53, 7).word(63, 0x0407).word(64, 3);
+    (65..=68).for_each(|n| {
+        page.word(n, 120);
+    });
+    page.word(80, 0xf0);
+    page.word(82, 0x4210).word(83, 0x4000).word(84, 0x4000); // NOP, DEVICE RESET, PACKET
+    page.word(85, 0x4210).word(86, 0).word(87, 0x4000);
+    page.word(88, 0x3f).word(93, 0x604b);
+    page.finish()
 }
 
 /// Data cut to the allocation length.

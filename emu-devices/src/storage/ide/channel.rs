@@ -312,54 +312,24 @@ impl Unit {
         self.tf.error = 0;
         let done = match &mut self.model {
             Model::Disk(disk) => disk.command(command, &mut self.tf, drive),
-            Model::Cdrom(_) => match self.packet_device(command) {
-                Some(done) => done,
-                None => return,
+            Model::Cdrom(_) => match atapi::command(command, &mut self.tf) {
+                atapi::Reply::Done(done) => done,
+                atapi::Reply::Reset => return,
+                atapi::Reply::Packet => {
+                    self.tf.count = COMMAND;
+                    self.tf.status = DRDY | DSC | DRQ;
+                    self.phase = Phase::Packet {
+                        bytes: Vec::with_capacity(12),
+                        dma: self.tf.features & 1 != 0,
+                    };
+                    return;
+                }
             },
         };
         match done {
             Ok(Some(job)) => self.start(job, drive),
             Ok(None) => self.pending = true,
             Err(error) => self.abort(error),
-        }
-    }
-
-    /// Commands of a packet device; `None`: done, without an interrupt.
-    fn packet_device(&mut self, command: u8) -> Option<Result<Option<Job>, u8>> {
-        match command {
-            ata::DEVICE_RESET => {
-                // The device bit stays (ATA/ATAPI-7 Vol. 1, 6.9).
-                let device = self.tf.device & ata::DEV;
-                self.tf.signature(true);
-                self.tf.device = device;
-                None
-            }
-            ata::PACKET => {
-                let dma = self.tf.features & 1 != 0;
-                self.tf.count = COMMAND;
-                self.tf.status = DRDY | DSC | DRQ;
-                let bytes = Vec::with_capacity(12);
-                self.phase = Phase::Packet { bytes, dma };
-                None
-            }
-            ata::IDENTIFY_PACKET => Some(Ok(Some(Job::page(identify_packet())))),
-            // These tell what kind of device this is (9.12).
-            ata::IDENTIFY | 0x20 => {
-                self.tf.signature(true);
-                Some(Err(ata::ABRT))
-            }
-            ata::SET_FEATURES => Some(match self.tf.features {
-                0x02 | 0x82 | 0x55 | 0xaa | 0x66 | 0xcc => Ok(None),
-                0x03 if matches!(self.tf.count >> 3, 0 | 1 | 4 | 8) => Ok(None),
-                _ => Err(ata::ABRT),
-            }),
-            // Power management, FLUSH CACHE.
-            0xe0..=0xe3 | 0xe6 | 0xe7 => Some(Ok(None)),
-            0xe5 => {
-                self.tf.count = 0xff;
-                Some(Ok(None))
-            }
-            _ => Some(Err(ata::ABRT)),
         }
     }
 
@@ -544,23 +514,4 @@ impl Unit {
         }
         self.start(job, drive);
     }
-}
-
-/// IDENTIFY PACKET DEVICE data (ATA/ATAPI-7 Vol. 1, 6.18).
-pub fn identify_packet() -> Vec<u8> {
-    let mut page = ata::IdentifyPage::new();
-    page.word(0, 0x85c0); // CD-ROM, removable, accelerated DRQ, 12-byte packets
-    page.text(10, 10, "EMU00003");
-    page.text(23, 4, env!("CARGO_PKG_VERSION"));
-    page.text(27, 20, "EMU CD-ROM DRIVE");
-    page.word(49, 0x0f00).word(50, 0x4000).word(51, 0x0200);
-    page.word(53, 7).word(63, 0x0407).word(64, 3);
-    (65..=68).for_each(|n| {
-        page.word(n, 120);
-    });
-    page.word(80, 0xf0);
-    page.word(82, 0x4210).word(83, 0x4000).word(84, 0x4000); // NOP, DEVICE RESET, PACKET
-    page.word(85, 0x4210).word(86, 0).word(87, 0x4000);
-    page.word(88, 0x3f).word(93, 0x604b);
-    page.finish()
 }

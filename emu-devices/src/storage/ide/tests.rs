@@ -1,23 +1,8 @@
 use super::*;
 use crate::chips::fw_cfg::GuestMemory;
 use crate::storage::Drive;
-use std::sync::{Arc, Mutex};
-
-/// 1 MiB of memory.
-struct Ram(Mutex<Vec<u8>>);
-
-impl GuestMemory for Ram {
-    fn read(&self, addr: u64, buf: &mut [u8]) -> bool {
-        let ram = self.0.lock().unwrap();
-        let range = addr as usize..addr as usize + buf.len();
-        ram.get(range).map(|r| buf.copy_from_slice(r)).is_some()
-    }
-    fn write(&self, addr: u64, buf: &[u8]) -> bool {
-        let mut ram = self.0.lock().unwrap();
-        let range = addr as usize..addr as usize + buf.len();
-        ram.get_mut(range).map(|r| r.copy_from_slice(buf)).is_some()
-    }
-}
+use crate::storage::testing::{Ram, Random};
+use std::sync::Arc;
 
 struct Rig {
     ide: Ide,
@@ -31,7 +16,7 @@ fn rig() -> Rig {
     let medium: Vec<u8> = (0..4096u32 * 512).map(|i| (i / 512) as u8).collect();
     let disk = Drive::new("disk", Box::new(medium), false);
     let cd = Drive::new("cd", Box::new(vec![0xcd; 100 * 2048]), true);
-    let ram = Arc::new(Ram(Mutex::new(vec![0; 1 << 20])));
+    let ram = Ram::new(1 << 20);
     let on = |drive: &Arc<Drive>, cdrom| {
         Some(Attached {
             drive: drive.clone(),
@@ -252,7 +237,7 @@ fn dma_through_a_table() {
     assert_eq!(r.run(0, false) & 7, 1, "the wrong direction moves nothing");
     assert_eq!(r.run(0, true) & 7, 4);
     assert!(r.irq(0) && r.inb(0, 7) == 0x50);
-    let ram = r.ram.0.lock().unwrap().clone();
+    let ram = r.ram.bytes(0, 1 << 20);
     assert_eq!(
         (ram[0x8000], ram[0x81ff], ram[0x8200], ram[0x8202]),
         (1, 1, 2, 0)
@@ -310,6 +295,43 @@ fn trim_and_read_only() {
     assert_eq!((r.inb(0, 7), r.inb(0, 1)), (0x51, 4));
 }
 
+/// A medium on a host whose disk is full.
+struct Full;
+
+impl crate::storage::Medium for Full {
+    fn size(&self) -> u64 {
+        1 << 20
+    }
+    fn read(&mut self, _: u64, buf: &mut [u8]) -> std::io::Result<()> {
+        buf.fill(1);
+        Ok(())
+    }
+    fn write(&mut self, _: u64, _: &[u8]) -> std::io::Result<()> {
+        Err(std::io::ErrorKind::StorageFull.into())
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Err(std::io::ErrorKind::StorageFull.into())
+    }
+}
+
+#[test]
+fn a_full_disk_is_a_device_fault() {
+    let mut r = rig();
+    r.disk.change(Some(Box::new(Full)), false);
+    r.command(0, [0, 1, 5, 0, 0, 0xe0], 0x30);
+    r.send(0, &[0; 512]);
+    assert_eq!((r.inb(0, 7), r.inb(0, 1), r.inb(0, 3)), (0x71, 4, 5));
+    r.table(0, &[(0x8000, 1024)]);
+    r.command(0, [0, 2, 7, 0, 0, 0xe0], 0xca);
+    assert_eq!(r.run(0, false) & 4, 4);
+    assert_eq!((r.inb(0, 7), r.inb(0, 1)), (0x71, 4));
+    r.outb(0, 7, 0xe7);
+    assert_eq!(r.inb(0, 7), 0x71, "flush");
+    r.command(0, [0, 1, 5, 0, 0, 0xe0], 0x20);
+    assert_eq!(r.words(0, 256), [1; 512]);
+    assert_eq!(r.inb(0, 7), 0x50);
+}
+
 #[test]
 fn packets_by_pio() {
     let mut r = rig();
@@ -349,7 +371,7 @@ fn packets_by_dma_and_reset() {
     r.packet(&[0xa8, 0, 0, 0, 0, 0, 0, 0, 0, 2], 0, true);
     assert_eq!(r.run(1, true) & 7, 4);
     assert_eq!((r.inb(1, 7), r.inb(1, 2)), (0x50, 3));
-    assert_eq!(r.ram.0.lock().unwrap()[0x8000..0x9000], [0xcd; 4096]);
+    assert_eq!(r.ram.bytes(0x8000, 4096), [0xcd; 4096]);
     r.outb(1, 7, 0x08);
     assert_eq!((r.inb(1, 7), r.inb(1, 5), r.irq(1)), (0, 0xeb, false));
     r.outb(1, 7, 0x90);
@@ -409,4 +431,54 @@ fn ports_follow_the_timing_registers() {
     assert_eq!(sizes(&r), [0, 8, 0, 1]);
     r.ide.config_mut().write(COMMAND, 1, 0);
     assert_eq!(sizes(&r), [0; 4]);
+}
+
+#[test]
+fn random_accesses() {
+    let mut random = Random(0x9e37_79b9_7f4a_7c15);
+    for _ in 0..30 {
+        let mut r = rig();
+        for _ in 0..3000 {
+            let n = random.below(2) as usize;
+            let value = random.next() as u8 & [0xff, 0x0f, 0xe1][random.below(3) as usize];
+            let size = [1, 2, 4][random.below(3) as usize];
+            match random.below(8) {
+                0 => {
+                    let bar = [4, FIXED, FIXED + 1, FIXED + 2, FIXED + 3][random.below(5) as usize];
+                    r.ide.bar_read(bar, random.below(16), size, 0);
+                }
+                1 => {
+                    let bar = [4, FIXED, FIXED + 1, FIXED + 2, FIXED + 3][random.below(5) as usize];
+                    r.ide
+                        .bar_write(bar, random.below(16), size, random.next(), 0);
+                }
+                2 => {
+                    r.ram.put(
+                        0x1000 + random.below(64) as usize,
+                        &random.next().to_le_bytes(),
+                    );
+                }
+                3 => {
+                    r.table(
+                        n,
+                        &[(random.below(2 << 20) as u32, random.next() as u16); 3],
+                    );
+                    r.run(n, value & 1 != 0);
+                }
+                4 => {
+                    let registers: [u8; 6] = std::array::from_fn(|_| random.below(5) as u8 * 0x38);
+                    r.command(n, registers, value);
+                }
+                5 => {
+                    r.command(1, [value & 1, 0, 0, value, 1, 0xa0], 0xa0);
+                    let packet: Vec<u8> = (0..12).map(|_| random.next() as u8 & value).collect();
+                    r.send(1, &packet);
+                }
+                _ => {
+                    r.words(n, random.below(64) as usize);
+                    r.send(n, &[value; 64]);
+                }
+            }
+        }
+    }
 }
