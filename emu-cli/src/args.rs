@@ -99,9 +99,15 @@ pub struct Options {
     /// The port of --debugcon, if not 0xE9 (SeaBIOS and OVMF write to 0x402)
     #[arg(long, value_name = "PORT", value_parser = port, requires = "debugcon")]
     pub debugcon_port: Option<u16>,
-    /// A device: isa-debug-exit[,iobase=0x501][,iosize=2]; e1000|rtl8139,netdev=ID[,mac=…][,addr=…]
+    /// A device: isa-debug-exit[,iobase=0x501][,iosize=2]; e1000|rtl8139|virtio-net-pci,netdev=ID[,mac=...]; virtio-blk-pci,drive=ID[,serial=TEXT]; virtio-scsi-pci with
+    /// scsi-hd,drive=ID and scsi-cd,drive=ID; virtio-9p-pci,path=FOLDER,mount_tag=TAG[,readonly=on]; virtio-balloon-pci;
+    /// virtio-rng-pci; virtio-keyboard-pci, virtio-mouse-pci, virtio-tablet-pci; virtconsole,chardev=WHERE. A PCI
+    /// device also takes addr=
     #[arg(long, value_name = "DEVICE", value_parser = devices::parse)]
     pub device: Vec<Device>,
+    /// Share a folder with the guest: local,path=FOLDER,mount_tag=TAG[,readonly=on]
+    #[arg(long, value_name = "local,...", value_parser = devices::parse_virtfs)]
+    pub virtfs: Vec<Device>,
     /// A network: user,id=ID[,hostfwd=tcp:127.0.0.1:2222-:22][,guestfwd=…][,restrict=on][,net=10.0.2.0/24]…; socket,id=ID,listen=|connect=HOST:PORT|unix:PATH; tap,id=ID,ifname=NAME
     #[arg(long, value_name = "NETWORK", value_parser = netdev::parse)]
     pub netdev: Vec<Netdev>,
@@ -167,9 +173,14 @@ impl Options {
         }
     }
 
-    /// Whether standard input is a serial port's or the monitor's.
+    /// Whether a serial port or another console of the guest is on standard input.
+    pub fn guest_has_stdio(&self) -> bool {
+        self.serials().contains(&CharDev::Stdio) || devices::want_stdio(&self.device)
+    }
+
+    /// Whether standard input is the guest's or the monitor's.
     pub fn reads_stdio(&self) -> bool {
-        self.monitor.contains(&Place::Stdio) || self.serials().contains(&CharDev::Stdio)
+        self.monitor.contains(&Place::Stdio) || self.guest_has_stdio()
     }
 }
 
@@ -274,7 +285,7 @@ fn seconds(s: &str) -> Result<f64, String> {
     }
 }
 
-fn chardev(s: &str) -> Result<CharDev, String> {
+pub fn chardev(s: &str) -> Result<CharDev, String> {
     match s {
         "stdio" | "mon:stdio" => Ok(CharDev::Stdio),
         "null" | "none" => Ok(CharDev::Null),

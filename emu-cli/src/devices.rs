@@ -3,16 +3,25 @@
 //! A row of [`KINDS`] reads a device's properties; [`plug`] makes the devices of a command line and puts them on the board. To add one:
 //! a variant of [`Kind`], a row, and an arm in [`make`].
 
+use crate::args::CharDev;
+use crate::drives::{Attached, Interface};
 use crate::netdev::{self, Networks};
 use crate::props::Props;
+use crate::virtio::{self, Unit, Virtio};
 use crate::vm::Error;
 use emu_core::nearest::hint;
 use emu_devices::Memory;
+use emu_devices::backend::CharBackend;
 use emu_devices::net::Mac;
 use emu_devices::net::e1000::E1000;
 use emu_devices::net::rtl8139::Rtl8139;
 use emu_devices::pc::{DebugExit, Pc};
 use emu_devices::pci::PciDevice;
+use emu_devices::storage::Drive;
+use emu_devices::virtio::balloon::BalloonTarget;
+use emu_devices::virtio::input::{InputEvents, Model};
+use emu_devices::virtio::scsi::{MAX_TARGETS, Target};
+use std::sync::Arc;
 
 /// A device that was asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,11 +33,19 @@ pub struct Device {
     pub id: Option<String>,
 }
 
+impl Device {
+    pub fn is_balloon(&self) -> bool {
+        self.kind == Kind::Virtio(Virtio::Balloon)
+    }
+}
+
 /// What it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
     DebugExit(DebugExit),
     Nic(Nic),
+    Virtio(Virtio),
+    ScsiUnit(Unit),
 }
 
 /// A network card.
@@ -44,6 +61,7 @@ pub struct Nic {
 pub enum NicModel {
     E1000,
     Rtl8139,
+    Virtio,
 }
 
 type Read = fn(&mut Props) -> Result<Kind, String>;
@@ -53,6 +71,24 @@ const KINDS: &[(&str, Read)] = &[
     ("isa-debug-exit", debug_exit),
     ("e1000", |props| nic(props, NicModel::E1000)),
     ("rtl8139", |props| nic(props, NicModel::Rtl8139)),
+    ("virtio-net-pci", |props| nic(props, NicModel::Virtio)),
+    ("virtio-balloon-pci", |_| Ok(Kind::Virtio(Virtio::Balloon))),
+    ("virtio-blk-pci", |p| virtio::blk(p).map(Kind::Virtio)),
+    ("virtio-scsi-pci", |_| Ok(Kind::Virtio(Virtio::Scsi))),
+    ("scsi-hd", |p| virtio::unit(p, false).map(Kind::ScsiUnit)),
+    ("scsi-cd", |p| virtio::unit(p, true).map(Kind::ScsiUnit)),
+    ("virtio-9p-pci", |p| virtio::p9(p).map(Kind::Virtio)),
+    ("virtio-keyboard-pci", |_| {
+        Ok(Kind::Virtio(Virtio::Input(Model::Keyboard)))
+    }),
+    ("virtio-mouse-pci", |_| {
+        Ok(Kind::Virtio(Virtio::Input(Model::Mouse)))
+    }),
+    ("virtio-tablet-pci", |_| {
+        Ok(Kind::Virtio(Virtio::Input(Model::Tablet)))
+    }),
+    ("virtio-rng-pci", |_| Ok(Kind::Virtio(Virtio::Rng))),
+    ("virtconsole", |p| virtio::console(p).map(Kind::Virtio)),
 ];
 
 /// Reads a value of `--device`.
@@ -71,11 +107,26 @@ pub fn parse(text: &str) -> Result<Device, String> {
     let kind = read(&mut props)?;
     let device = Device {
         addr: match kind {
-            Kind::DebugExit(_) => None,
+            Kind::DebugExit(_) | Kind::ScsiUnit(_) => None,
             _ => props.read("addr", "a PCI device such as 0x4 or 4.1", pci_addr)?,
         },
         id: props.text("id")?,
         kind,
+    };
+    props.finish()?;
+    Ok(device)
+}
+
+/// Reads a value of `--virtfs`.
+pub fn parse_virtfs(text: &str) -> Result<Device, String> {
+    let mut props = Props::parse(text)?;
+    if props.name() != "local" {
+        return Err("give local,path=FOLDER,mount_tag=TAG".into());
+    }
+    let device = Device {
+        kind: Kind::Virtio(virtio::p9(&mut props)?),
+        addr: None,
+        id: props.text("id")?,
     };
     props.finish()?;
     Ok(device)
@@ -94,12 +145,46 @@ pub struct Parts<'a> {
     /// Guest RAM, for bus masters.
     pub memory: Memory,
     pub networks: &'a mut Networks,
+    /// Every drive; a device takes one of `if=none` by its id.
+    pub drives: &'a [Attached],
+    /// Opens the host side of a character device.
+    pub open: &'a dyn Fn(&CharDev) -> Result<CharBackend, Error>,
+    /// Whether runs must be alike.
+    pub is_virtual: bool,
+    /// What the monitor sets.
+    pub balloon: Arc<BalloonTarget>,
+    /// Drives that have a device.
+    pub taken: Vec<String>,
+    /// Units that wait for a SCSI host.
+    pub units: Vec<Target>,
+    /// Keyboards and pointers that were made.
+    pub inputs: Vec<(Model, Arc<InputEvents>)>,
+}
+
+impl Parts<'_> {
+    /// Takes a drive by its id.
+    pub fn drive(&mut self, id: &str) -> Result<Arc<Drive>, Error> {
+        let found = self.drives.iter().find(|d| d.drive.id() == id);
+        let free = found.filter(|d| d.interface == Interface::None);
+        match (free, found) {
+            (Some(d), _) if !self.taken.iter().any(|t| t == id) => {
+                self.taken.push(id.into());
+                Ok(d.drive.clone())
+            }
+            (None, None) => {
+                let ids = self.drives.iter().map(|d| d.drive.id());
+                Err(Error::NoDrive(id.into(), hint(id, ids)))
+            }
+            _ => Err(Error::DriveTaken(id.into())),
+        }
+    }
 }
 
 /// The PCI device of `device`; `None`: it is none, and [`PcConfig`](emu_devices::pc::PcConfig) has it.
 fn make(device: &Device, parts: &mut Parts) -> Result<Option<Box<dyn PciDevice>>, Error> {
     Ok(match &device.kind {
-        Kind::DebugExit(_) => None,
+        Kind::DebugExit(_) | Kind::ScsiUnit(_) => None,
+        Kind::Virtio(what) => Some(virtio::make(what, parts)?),
         Kind::Nic(nic) => {
             let end = parts.networks.take(&nic.netdev)?;
             let mac = parts.networks.mac(nic.mac);
@@ -107,6 +192,7 @@ fn make(device: &Device, parts: &mut Parts) -> Result<Option<Box<dyn PciDevice>>
             Some(match nic.model {
                 NicModel::E1000 => Box::new(E1000::new(mac, end, memory)),
                 NicModel::Rtl8139 => Box::new(Rtl8139::new(mac, end, memory)),
+                NicModel::Virtio => virtio::nic(mac, end, memory),
             })
         }
     })
@@ -114,6 +200,25 @@ fn make(device: &Device, parts: &mut Parts) -> Result<Option<Box<dyn PciDevice>>
 
 /// Puts the PCI devices of the command line on the board: those with `addr=` first, the others where there is room.
 pub fn plug(devices: &[Device], pc: &mut Pc, parts: &mut Parts) -> Result<(), Error> {
+    for d in parts
+        .drives
+        .iter()
+        .filter(|d| d.interface == Interface::Scsi)
+    {
+        parts.units.push(Target {
+            drive: d.drive.clone(),
+            cdrom: d.cdrom,
+        });
+    }
+    for device in devices {
+        if let Kind::ScsiUnit(unit) = &device.kind {
+            let (drive, cdrom) = (parts.drive(&unit.drive)?, unit.cdrom);
+            parts.units.push(Target { drive, cdrom });
+        }
+    }
+    if parts.units.len() > MAX_TARGETS {
+        return Err(Error::ScsiUnits(parts.units.len()));
+    }
     let (placed, free): (Vec<&Device>, Vec<&Device>) =
         devices.iter().partition(|d| d.addr.is_some());
     for device in placed.into_iter().chain(free) {
@@ -126,7 +231,22 @@ pub fn plug(devices: &[Device], pc: &mut Pc, parts: &mut Parts) -> Result<(), Er
         };
         pc.plug(slot, function, made)?;
     }
+    if !parts.units.is_empty() {
+        // Nobody has asked for the host that they need.
+        let host = virtio::make(&Virtio::Scsi, parts)?;
+        pc.plug(pc.free_slot().ok_or(Error::NoSlot)?, 0, host)?;
+    }
+    for (model, events) in std::mem::take(&mut parts.inputs) {
+        pc.attach_input(model, events);
+    }
     Ok(())
+}
+
+/// Whether one of them is on standard input and output.
+pub fn want_stdio(devices: &[Device]) -> bool {
+    let to = CharDev::Stdio;
+    let console = Kind::Virtio(Virtio::Console { to });
+    devices.iter().any(|d| d.kind == console)
 }
 
 /// The places that `isa-debug-exit` was given.
@@ -172,6 +292,10 @@ mod tests {
         assert_eq!(exit("isa-debug-exit,iobase=0xf4,iosize=4"), (0xf4, 4));
         let nic = parse("e1000,netdev=n0,addr=5.1").unwrap();
         assert_eq!(nic.addr, Some((5, 1)));
+        let disk = parse("virtio-blk-pci,drive=d,serial=s,addr=5.1").unwrap();
+        let (drive, serial) = ("d".to_string(), Some("s".to_string()));
+        assert_eq!(disk.kind, Kind::Virtio(Virtio::Blk { drive, serial }));
+        assert_eq!(disk.addr, Some((5, 1)));
         for bad in [
             "vga",
             "e1000",
@@ -180,6 +304,12 @@ mod tests {
             "isa-debug-exit,iobase=0x10000",
             "isa-debug-exit,iosize=3",
             "isa-debug-exit,addr=4",
+            "virtio-blk-pci",
+            "virtio-blk-pci,drive=d,addr=20",
+            "virtio-rng-pci,drive=d",
+            "virtio-9p-pci,path=/tmp",
+            "scsi-hd,drive=d,addr=5",
+            "virtconsole,chardev=nowhere",
         ] {
             assert!(parse(bad).is_err(), "{bad}");
         }

@@ -27,6 +27,7 @@ mod signals;
 mod state;
 mod stats;
 mod status;
+mod virtio;
 mod vm;
 
 use args::{Cli, Command};

@@ -35,7 +35,7 @@ pub fn run(options: &Options) -> Result<Status, Error> {
     let control = Arc::new(Control::default());
     let input = Arc::new(InputQueue::announced());
     let displays = display::bind(options)?;
-    let serial = options.serials().contains(&CharDev::Stdio);
+    let serial = options.guest_has_stdio();
     if !serial {
         input.close();
     }

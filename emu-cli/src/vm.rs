@@ -9,6 +9,7 @@ use crate::monitor::events::Events;
 use crate::netdev::{self, Networks};
 use crate::state::{Cause, RunState};
 use crate::status::Status;
+use crate::virtio;
 use emu_core::cpu::cpuid::{CpuModel, ModelError};
 use emu_core::machine::{Clock, Machine};
 use emu_core::mem::phys::{Ram, RamError};
@@ -22,6 +23,7 @@ use emu_devices::pc::{BoardError, Pc, PcConfig};
 use emu_devices::storage::ahci::Ahci;
 use emu_devices::storage::ide::{self, Ide};
 use emu_devices::storage::nvme::Nvme;
+use emu_devices::virtio::balloon::BalloonTarget;
 use serde_json::json;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -80,6 +82,12 @@ pub enum Error {
     Wire(#[from] emu_devices::net::wire::Error),
     #[error("no PCI device is free for another --device")]
     NoSlot,
+    #[error("there is no drive \"{0}\"{1}: give --drive if=none,id={0},file=FILE")]
+    NoDrive(String, String),
+    #[error("{0} SCSI drives: at most 16 are supported")]
+    ScsiUnits(usize),
+    #[error("drive {0} is plugged in already: give it if=none, and one device")]
+    DriveTaken(String),
     #[error("--serial is given {0} times: there are two ports")]
     Serials(usize),
     #[error(
@@ -212,6 +220,8 @@ pub struct Vm {
     /// Who wants to know what happens.
     pub events: Arc<Events>,
     state: RunState,
+    /// The balloon's target, if there is a balloon.
+    pub balloon: Option<Arc<BalloonTarget>>,
     model: Arc<CpuModel>,
     kernel: Kernel,
     initrd: Option<String>,
@@ -288,13 +298,25 @@ impl Vm {
             pc.plug(VGA_SLOT, 0, Box::new(vga))?;
         }
         plug_drives(&mut pc, &drives, &(ram.clone() as Memory))?;
-        let mut list = options.device.clone();
+        let mut list = [&options.device[..], &options.virtfs[..]].concat();
         let nics = netdev::nics(options, firmware.is_some());
         let mut networks = Networks::new(&options.netdev, &nics, &mut list)?;
+        let balloon = Arc::<BalloonTarget>::default();
         let mut parts = devices::Parts {
             memory: ram.clone(),
             networks: &mut networks,
+            drives: &drives,
+            open: &|dev| char_backend(options, input, dev, true),
+            is_virtual,
+            balloon: balloon.clone(),
+            taken: Vec::new(),
+            units: Vec::new(),
+            inputs: Vec::new(),
         };
+        for d in drives.iter().filter(|d| d.interface == Interface::Virtio) {
+            let slot = pc.free_slot().ok_or(Error::NoSlot)?;
+            pc.plug(slot, 0, virtio::drive(d, &parts))?;
+        }
         devices::plug(&list, &mut pc, &mut parts)?;
         plug_more_drives(&mut pc, &drives, &(ram.clone() as Memory))?;
         if let Some(firmware) = firmware {
@@ -313,8 +335,10 @@ impl Vm {
             Some(start) => start.apply(&mut cpu),
             None => cpu.reset(),
         }
+        let with_balloon = options.device.iter().any(devices::Device::is_balloon);
         Ok(Self {
             networks,
+            balloon: with_balloon.then_some(balloon),
             drives,
             reset_wanted: false,
             events: Arc::default(),
@@ -540,6 +564,29 @@ fn plug_more_drives(pc: &mut Pc, all: &[drives::Attached], memory: &Memory) -> R
     Ok(())
 }
 
+/// Opens the host side of a character device; `read`: it takes the input if it is standard input.
+fn char_backend(
+    options: &Options,
+    input: &Arc<InputQueue>,
+    dev: &CharDev,
+    read: bool,
+) -> Result<CharBackend, Error> {
+    let out = |w| CharBackend::new(options.output.wrap(w));
+    Ok(match dev {
+        CharDev::Stdio if read => out(Box::new(std::io::stdout())).with_input(input.clone()),
+        CharDev::Stdio => out(Box::new(std::io::stdout())),
+        CharDev::Null => CharBackend::null(),
+        CharDev::File(_) if options.output.is_dropped() => out(Box::new(std::io::sink())),
+        CharDev::File(path) => {
+            let file = std::fs::File::create(path).map_err(|source| Error::Write {
+                name: path.display().to_string(),
+                source,
+            })?;
+            out(Box::new(file))
+        }
+    })
+}
+
 fn config(
     options: &Options,
     input: &Arc<InputQueue>,
@@ -547,22 +594,7 @@ fn config(
     memory: Memory,
 ) -> Result<PcConfig, Error> {
     let mut config = PcConfig::new(options.memory);
-    let open = |dev: &CharDev, read: bool| -> Result<CharBackend, Error> {
-        let out = |w| CharBackend::new(options.output.wrap(w));
-        Ok(match dev {
-            CharDev::Stdio if read => out(Box::new(std::io::stdout())).with_input(input.clone()),
-            CharDev::Stdio => out(Box::new(std::io::stdout())),
-            CharDev::Null => CharBackend::null(),
-            CharDev::File(_) if options.output.is_dropped() => out(Box::new(std::io::sink())),
-            CharDev::File(path) => {
-                let file = std::fs::File::create(path).map_err(|source| Error::Write {
-                    name: path.display().to_string(),
-                    source,
-                })?;
-                out(Box::new(file))
-            }
-        })
-    };
+    let open = |dev: &CharDev, read: bool| char_backend(options, input, dev, read);
     match &options.serials()[..] {
         [a] => config.com[0] = open(a, true)?,
         [a, b] => {

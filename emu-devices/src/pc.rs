@@ -38,6 +38,7 @@ use crate::pci::chipset::{Chipset, DEVFN_HOST, DEVFN_ISA, DEVFN_PM};
 use crate::pci::{ConfigSpace, PciDevice, PciSlots};
 use crate::port_map::{PortError, PortMap};
 use crate::storage::Drive;
+use crate::virtio::input::{InputEvents, Model};
 use emu_core::bus::{Board, Interrupt, Nanos, Request};
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
@@ -264,6 +265,8 @@ pub struct Pc {
     debugcon: Option<CharBackend>,
     floppies: Floppies,
     memory: Option<Memory>,
+    /// virtio's keyboards and pointers.
+    virtio_inputs: Vec<(Model, Arc<InputEvents>)>,
     /// Worked out by `settle`: each vCPU's inputs, and when `advance` is due.
     inputs: Vec<Interrupt>,
     next: Nanos,
@@ -332,6 +335,7 @@ impl Pc {
             debugcon: config.debugcon,
             floppies,
             memory: config.memory,
+            virtio_inputs: Vec::new(),
             next: 0,
             poll_at: Nanos::MAX,
         };
@@ -415,13 +419,41 @@ impl Pc {
 
     /// A key goes down or up (codes: [`ps2`](crate::chips::ps2)).
     pub fn key(&mut self, key: u16, down: bool, now: Nanos) {
-        self.s.kbc.key(key, down, now);
+        match Self::used(&self.virtio_inputs, Model::Keyboard) {
+            Some(keyboard) => {
+                keyboard.key(key, down);
+                self.slots.poll(now);
+            }
+            None => self.s.kbc.key(key, down, now),
+        }
         self.settle();
     }
 
     /// Whether the keyboard can take any key without losing it.
     pub fn keyboard_has_room(&self) -> bool {
         self.s.kbc.keyboard.has_room()
+    }
+
+    /// A virtio keyboard, mouse or tablet that takes what the PS/2 devices would get, once a driver uses it.
+    pub fn attach_input(&mut self, model: Model, events: Arc<InputEvents>) {
+        self.virtio_inputs.push((model, events));
+    }
+
+    fn used(inputs: &[(Model, Arc<InputEvents>)], model: Model) -> Option<&Arc<InputEvents>> {
+        let found = inputs.iter().find(|i| i.0 == model && i.1.is_used());
+        found.map(|i| &i.1)
+    }
+
+    /// The pointer is at a place, each coordinate from 0 to [`TABLET_MAX`](crate::virtio::input::TABLET_MAX); false: no tablet
+    /// is in use.
+    pub fn pointer(&mut self, x: u32, y: u32, dz: i32, buttons: u8, now: Nanos) -> bool {
+        let Some(tablet) = Self::used(&self.virtio_inputs, Model::Tablet) else {
+            return false;
+        };
+        tablet.placed(x, y, dz.saturating_neg(), buttons);
+        self.slots.poll(now);
+        self.settle();
+        true
     }
 
     /// The keyboard's lights: bit 0 ScrollLock, 1 NumLock, 2 CapsLock.
@@ -431,7 +463,14 @@ impl Pc {
 
     /// The mouse moves (right and up positive) or its buttons change.
     pub fn mouse(&mut self, dx: i32, dy: i32, dz: i32, buttons: u8, now: Nanos) {
-        self.s.kbc.mouse_event(dx, dy, dz, buttons, now);
+        match Self::used(&self.virtio_inputs, Model::Mouse) {
+            Some(mouse) => {
+                // Linux counts down and away from the user.
+                mouse.moved(dx, dy.saturating_neg(), dz.saturating_neg(), buttons);
+                self.slots.poll(now);
+            }
+            None => self.s.kbc.mouse_event(dx, dy, dz, buttons, now),
+        }
         self.settle();
     }
 

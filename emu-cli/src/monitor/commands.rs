@@ -16,6 +16,7 @@ struct None {}
 
 /// All commands.
 const TABLE: &[(&str, Run)] = &[
+    ("balloon", |c, a| with(a, |a| machine::balloon(c, a))),
     ("blockdev-change-medium", |c, a| {
         with(a, |a| block::change_medium(c, a))
     }),
@@ -36,6 +37,9 @@ const TABLE: &[(&str, Run)] = &[
     }),
     ("memsave", |c, a| with(a, |a| machine::memsave(c, a))),
     ("pmemsave", |c, a| with(a, |a| machine::pmemsave(c, a))),
+    ("query-balloon", |c, a| {
+        with(a, |_: None| machine::query_balloon(c))
+    }),
     ("query-block", |c, a| with(a, |_: None| block::query(c))),
     ("query-chardev", |c, a| {
         with(a, |_: None| machine::chardevs(c))

@@ -58,6 +58,16 @@ impl<'a> Words<'a> {
     }
 }
 
+fn balloon(c: &Context, w: &Words) -> Text {
+    w.most(1)?;
+    let size = w.need(0, "the size in MB")?;
+    let size: u64 = size
+        .parse()
+        .map_err(|_| format!("\"{size}\" is no size in MB"))?;
+    let value = size.saturating_mul(1 << 20);
+    quiet(machine::balloon(c, machine::Balloon { value }))
+}
+
 /// What QMP answers, for one who reads: nothing if it worked.
 fn quiet(answer: Answer) -> Text {
     answer.map(|_| String::new())
@@ -79,6 +89,12 @@ const fn row(
 
 /// All commands.
 pub const TABLE: &[Row] = &[
+    row(
+        &["balloon"],
+        "target",
+        "request VM to change its memory allocation (in MB)",
+        balloon,
+    ),
     row(
         &["change"],
         "device filename [format]",

@@ -71,6 +71,41 @@ pub fn nmi(c: &Context) -> Answer {
     })
 }
 
+/// `balloon`: how much memory the guest is to have.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Balloon {
+    pub value: u64,
+}
+
+const NO_BALLOON: &str = "No balloon device has been activated";
+
+pub fn balloon(c: &Context, a: Balloon) -> Answer {
+    let done = c.call(move |vm| {
+        let target = vm.balloon.clone()?;
+        let size = vm.runner.machine().ram.size();
+        let pages = size.saturating_sub(a.value) >> 12;
+        target.set(u32::try_from(pages).unwrap_or(u32::MAX));
+        let now = vm.runner.cpu.now();
+        vm.with_pc(|pc| pc.input_arrived(now))
+    })?;
+    match done {
+        Some(()) => Ok(json!({})),
+        None => Err(NO_BALLOON.into()),
+    }
+}
+
+pub fn query_balloon(c: &Context) -> Answer {
+    let actual = c.call(|vm| {
+        let given_up = (vm.balloon.as_ref()?.actual() as u64) << 12;
+        Some(vm.runner.machine().ram.size().saturating_sub(given_up))
+    })?;
+    match actual {
+        Some(actual) => Ok(json!({ "actual": actual })),
+        None => Err(NO_BALLOON.into()),
+    }
+}
+
 pub fn memory(c: &Context) -> Answer {
     Ok(json!({ "base-memory": c.facts.memory, "plugged-memory": 0 }))
 }

@@ -360,7 +360,12 @@ impl Ram {
         unsafe {
             std::ptr::copy_nonoverlapping(data.as_ptr(), self.base().add(off as usize), data.len())
         };
-        let end = off + data.len() as u64;
+        self.written(off, data.len() as u64);
+    }
+
+    /// A device has written a range of the mapping.
+    fn written(&self, off: u64, length: u64) {
+        let end = off + length;
         for page in off >> 12..end.div_ceil(4096) {
             self.mark_dirty(page << 12);
             let first = off.max(page << 12);
@@ -370,6 +375,38 @@ impl Ram {
                 self.device_hit.store(true, SeqCst);
             }
         }
+    }
+
+    /// Gives the host's memory behind the whole pages of a range of RAM back; they read as zeros then. False, and nothing done, when
+    /// a byte of the range is not RAM or the host cannot.
+    pub fn discard(&self, at: PhysAddr, length: u64) -> bool {
+        let Some((off, left)) = self.offset_of(at) else {
+            return false;
+        };
+        let inside = off < self.size && length <= left.min(self.size - off);
+        let (first, end) = (
+            off.next_multiple_of(4096),
+            off.saturating_add(length) & !0xfff,
+        );
+        inside && (first >= end || self.punch(first, end - first))
+    }
+
+    #[cfg(target_os = "linux")]
+    fn punch(&self, off: u64, length: u64) -> bool {
+        // SAFETY: whole pages within the mapping, which stays; what is behind them is shared memory, and no reference to it exists.
+        let done = unsafe {
+            let at = self.base().add(off as usize);
+            libc::madvise(at.cast(), length as usize, libc::MADV_REMOVE)
+        };
+        if done == 0 {
+            self.written(off, length);
+        }
+        done == 0
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn punch(&self, _off: u64, _length: u64) -> bool {
+        false
     }
 
     fn lock_hits(&self) -> std::sync::MutexGuard<'_, Vec<(u64, u32)>> {
@@ -568,6 +605,43 @@ mod tests {
         assert!(ram.write(PhysAddr(0xc_0000), b"x") && !ram.write(PhysAddr(0xb_ffff), b"x"));
         ram.place(0, None);
         assert!(!ram.read(screen, &mut b));
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn discarded_pages_are_zero_and_the_host_has_them_back() {
+        let ram = Ram::new(4 << 20).unwrap();
+        let resident = || {
+            let mut pages = vec![0u8; 1024];
+            // SAFETY: one byte for each page of the mapping.
+            unsafe { libc::mincore(ram.base().cast(), 4 << 20, pages.as_mut_ptr()) };
+            pages.iter().filter(|&&p| p & 1 != 0).count()
+        };
+        ram.write(PhysAddr(0), &vec![7; 2 << 20]);
+        assert_eq!(resident(), 512);
+        ram.add_code(0x3010, 8);
+        assert!(ram.discard(PhysAddr(0x1800), 0x3000));
+        let mut bytes = [0; 0x5000];
+        ram.read(PhysAddr(0), &mut bytes);
+        let zeros = bytes.iter().position(|&b| b == 0).unwrap();
+        assert_eq!(
+            (zeros, bytes.iter().filter(|&&b| b == 0).count()),
+            (0x2000, 0x2000)
+        );
+        assert_eq!(
+            ram.take_device_hits(),
+            [(0x3000, 0x1000)],
+            "code is gone too"
+        );
+        assert!(ram.discard(PhysAddr(0), 2 << 20) && resident() == 0);
+        for (at, length) in [
+            (4 << 20, 1),
+            (0, (4 << 20) + 1),
+            (u64::MAX, 4096),
+            (0x1000, u64::MAX),
+        ] {
+            assert!(!ram.discard(PhysAddr(at), length), "{at:#x}");
+        }
     }
 
     #[test]

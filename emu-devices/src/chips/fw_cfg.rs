@@ -14,6 +14,8 @@ use std::sync::Arc;
 pub trait GuestMemory {
     fn read(&self, addr: u64, buf: &mut [u8]) -> bool;
     fn write(&self, addr: u64, buf: &[u8]) -> bool;
+    /// The contents are not needed any more: whole pages of RAM in the range may be given back to the host, and read as zeros then.
+    fn discard(&self, _addr: u64, _length: u64) {}
 }
 
 /// Guest RAM as devices hold it.
@@ -25,6 +27,9 @@ impl GuestMemory for Ram {
     }
     fn write(&self, addr: u64, buf: &[u8]) -> bool {
         Ram::write(self, PhysAddr(addr), buf)
+    }
+    fn discard(&self, addr: u64, length: u64) {
+        Ram::discard(self, PhysAddr(addr), length);
     }
 }
 

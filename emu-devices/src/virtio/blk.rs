@@ -167,21 +167,13 @@ impl Blk {
                 T_DISCARD => self.drive.discard(at, bytes),
                 _ => {
                     x.spend(bytes);
-                    write_zeroes(&self.drive, at, bytes)
+                    self.drive.write_zeroes(at, bytes)
                 }
             };
             done.map_err(|_| IOERR)?;
         }
         self.written(x)
     }
-}
-
-fn write_zeroes(drive: &Drive, at: u64, bytes: u64) -> std::io::Result<()> {
-    const ZEROS: &[u8] = &[0; 64 << 10];
-    (0..bytes).step_by(ZEROS.len()).try_for_each(|done| {
-        let n = (bytes - done).min(ZEROS.len() as u64);
-        drive.write(at + done, &ZEROS[..n as usize])
-    })
 }
 
 fn u64_at(bytes: &[u8; 16], at: usize) -> u64 {

@@ -10,9 +10,18 @@
 //! Invariants: a device has at most [`Context::BUDGET`] bytes of data moved in a call and goes on in the next, so that the machine
 //! remains responsive; it keeps no chain between calls; a driver that breaks a queue's rules gets DEVICE_NEEDS_RESET.
 
+pub mod balloon;
 pub mod blk;
+pub mod console;
+#[cfg(test)]
+mod fuzz;
+pub mod input;
+pub mod net;
+pub mod p9;
 pub mod pci;
 pub mod queue;
+pub mod rng;
+pub mod scsi;
 #[cfg(test)]
 pub(crate) mod testing;
 
@@ -45,7 +54,8 @@ pub struct Context<'a> {
     pub features: u64,
     pub now: u64,
     budget: u64,
-    again: bool,
+    /// Queues with something left to do: a bit each.
+    again: u64,
     config_changed: bool,
 }
 
@@ -55,13 +65,18 @@ impl Context<'_> {
 
     /// The next request of a queue, as long as the budget lasts.
     pub fn pop(&mut self, queue: usize) -> Result<Option<Chain>, Broken> {
-        if self.budget == 0 {
-            self.again |= self.queues[queue].is_enabled();
+        if self.is_over(queue) {
             return Ok(None);
         }
         // A request without data costs something too.
         self.spend(512);
         self.queues[queue].pop(self.memory)
+    }
+
+    /// Whether the budget is used up; if so the queue is notified again.
+    pub fn is_over(&mut self, queue: usize) -> bool {
+        self.again |= ((self.budget == 0) as u64) << queue;
+        self.budget == 0
     }
 
     /// Takes data that have been moved off the budget.

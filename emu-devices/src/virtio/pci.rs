@@ -205,12 +205,9 @@ impl VirtioPci {
     }
 
     /// Lets the device work, if it may, and tells the driver of the results.
-    fn call(
-        &mut self,
-        f: impl FnOnce(&mut dyn VirtioDevice, &mut Context) -> Result<(), Broken>,
-    ) -> bool {
+    fn call(&mut self, f: impl FnOnce(&mut dyn VirtioDevice, &mut Context) -> Result<(), Broken>) {
         if !self.s.is_running() {
-            return false;
+            return;
         }
         let mut x = Context {
             memory: &*self.memory,
@@ -218,11 +215,12 @@ impl VirtioPci {
             features: self.s.features,
             now: self.s.now,
             budget: Context::BUDGET,
-            again: false,
+            again: 0,
             config_changed: false,
         };
         let done = f(&mut *self.device, &mut x);
-        let (again, config_changed) = (x.again, x.config_changed);
+        let config_changed = x.config_changed;
+        self.s.resume |= x.again;
         if config_changed {
             self.s.generation = self.s.generation.wrapping_add(1);
             self.s.config_interrupt();
@@ -231,7 +229,6 @@ impl VirtioPci {
             self.s.status |= NEEDS_RESET;
             self.s.config_interrupt();
         }
-        again
     }
 
     /// Works on the queues that ask for it.
@@ -240,9 +237,7 @@ impl VirtioPci {
             let bit = 1 << n;
             if self.s.resume & bit != 0 && self.s.is_running() {
                 self.s.resume &= !bit;
-                if self.call(|device, x| device.notify(n, x)) {
-                    self.s.resume |= bit;
-                }
+                self.call(|device, x| device.notify(n, x));
             }
         }
     }

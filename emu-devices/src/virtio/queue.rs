@@ -275,6 +275,11 @@ impl Buffers {
         self.left += length as u64;
     }
 
+    /// The buffers as the driver gave them: address and length.
+    pub fn iter(&self) -> impl Iterator<Item = (u64, u32)> + '_ {
+        self.list.iter().copied()
+    }
+
     /// Bytes that have not been used.
     pub fn left(&self) -> u64 {
         self.left
