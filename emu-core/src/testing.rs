@@ -100,7 +100,14 @@ impl Board for Pins {
 /// # Panics
 /// When the model is unknown or the host has no memory: this is for tests.
 pub fn vcpu(model: &str, bytes: u64) -> Vcpu {
-    let ram = Ram::new(bytes).expect("RAM for a test");
+    vcpu_with(model, Ram::new(bytes).expect("RAM for a test"))
+}
+
+/// The same with memory of its own kind.
+///
+/// # Panics
+/// When the model is unknown.
+pub fn vcpu_with(model: &str, ram: Ram) -> Vcpu {
     let machine = Machine::new(ram, Clock::new_virtual(), Box::<Pins>::default());
     let model = CpuModel::parse(model).expect("a known CPU model");
     Vcpu::new(Arc::new(machine), Arc::new(model), 0)

@@ -150,6 +150,8 @@ pub struct Vcpu {
 pub struct Stats {
     pub page_walks: u64,
     pub mmio_accesses: u64,
+    /// Accesses to the hole in RAM (a VGA's memory), which need no exact time.
+    pub screen_accesses: u64,
     pub port_accesses: u64,
     pub instructions_retried_alone: u64,
     pub writes_to_code_pages: u64,

@@ -318,7 +318,8 @@ impl Vcpu {
     ) -> R<[(Place, u64, u64); 2]> {
         let places = self.places(lin, size, access, who)?;
         self.watch(lin, size, access == Access::Write)?;
-        let device = |p: &(Place, u64, u64)| matches!(p.0, Place::Mmio(_)) && p.2 > 0;
+        let hole = |at: PhysAddr| self.machine.ram.is_hole(at);
+        let device = |p: &(Place, u64, u64)| matches!(p.0, Place::Mmio(at) if !hole(at)) && p.2 > 0;
         if places.iter().any(device) {
             self.need_exact()?;
         }
@@ -484,8 +485,7 @@ impl Vcpu {
         let mut rest = buf;
         while !rest.is_empty() {
             let n = natural(at.0, rest.len());
-            self.stats.mmio_accesses += 1;
-            let v = self.with_board(|b, now| b.mmio_read(at, n as u8, now));
+            let v = self.with_device(at, |b, now| b.mmio_read(at, n as u8, now));
             let (part, after) = rest.split_at_mut(n);
             part.copy_from_slice(&v.to_le_bytes()[..n]);
             (at, rest) = (at.add(n as u64), after);
@@ -497,12 +497,27 @@ impl Vcpu {
         let mut rest = data;
         while !rest.is_empty() {
             let n = natural(at.0, rest.len());
-            self.stats.mmio_accesses += 1;
             let mut b = [0; 8];
             b[..n].copy_from_slice(&rest[..n]);
-            self.with_board(|bus, now| bus.mmio_write(at, n as u8, u64::from_le_bytes(b), now));
+            let v = u64::from_le_bytes(b);
+            self.with_device(at, |bus, now| bus.mmio_write(at, n as u8, v, now));
             (at, rest) = (at.add(n as u64), &rest[n..]);
         }
+    }
+
+    /// Calls the board for an access to memory. The hole is a screen's: slow memory, that is, without time and interrupts.
+    fn with_device<T>(
+        &mut self,
+        at: PhysAddr,
+        f: impl FnOnce(&mut dyn crate::bus::Board, Nanos) -> T,
+    ) -> T {
+        if !self.machine.ram.is_hole(at) {
+            self.stats.mmio_accesses += 1;
+            return self.with_board(f);
+        }
+        self.stats.screen_accesses += 1;
+        let now = self.now();
+        f(&mut **self.machine.board(), now)
     }
 
     /// Canonical: bits 63 down to the top one of the linear address all equal (SDM Vol. 1, 3.3.7.1).

@@ -6,7 +6,8 @@
 //! *Windows* are memory beside RAM that the CPU reaches directly too: a screen's frame buffer, a firmware's ROM. They lie behind
 //! RAM in the mapping; a device places them in the physical address space (and then asks for
 //! [`Request::MemoryMap`](crate::bus::Request), since TLBs remember where things were). A ROM is read and executed like RAM; writes
-//! to it go to the board. The *hole* (A0000h..BFFFFh on a PC) hides RAM behind the board's registers.
+//! to it go to the board. The *hole* (A0000h..BFFFFh on a PC) hides RAM behind
+//! the board's memory-like registers: an access there neither depends on time nor causes an interrupt.
 //!
 //! *Dirty bitmap*: one bit a page, set when a TLB entry is filled for writing or when a device writes.
 //! *Code map*: four words a page, a bit for every 16 bytes (a grain) that some decoded block covers, and a heat count that keeps a
@@ -195,6 +196,12 @@ impl Ram {
                 (at < w.kind.size).then(|| (w.off + at, w.kind.size - at))
             })
         }
+    }
+
+    /// Whether an address is in the hole.
+    #[inline]
+    pub fn is_hole(&self, at: PhysAddr) -> bool {
+        self.hole.contains(&at.0)
     }
 
     /// The physical address of an offset into the mapping; that of a window which is nowhere is an address without memory.

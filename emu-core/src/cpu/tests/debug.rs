@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::cpu::flags;
+use crate::mem::phys::Ram;
 
 /// DR7 that watches DR0 for writes of four bytes.
 const WRITES: u64 = 0xd_0402;
@@ -197,4 +198,21 @@ fn an_iteration_that_reaches_a_device_is_a_chunk_of_its_own() {
     }
     assert_eq!(counts, [0xf0, 0xef, 0xee, 0xed]);
     assert_eq!((cpu.retired, cpu.stats.mmio_accesses), (4, 3));
+}
+
+#[test]
+fn iterations_in_the_hole_are_one_chunk_like_those_in_ram() {
+    let ram = Ram::with(0x20_0000, &[], 0xa_0000..0xc_0000).unwrap();
+    let mut cpu = vcpu_with("max", ram);
+    flat32(&mut cpu, 0);
+    poke(&cpu, CODE, &COPY);
+    copying(&mut cpu, 0x1010);
+    cpu.gpr[7] = 0xb_8000;
+    assert_eq!(run(&mut cpu, 1), Exit::Fuel);
+    assert_eq!((cpu.gpr[1], cpu.retired), (0x10, 1));
+    assert_eq!(
+        (cpu.stats.mmio_accesses, cpu.stats.screen_accesses),
+        (0, 0x1000)
+    );
+    assert_eq!(cpu.stats.instructions_retried_alone, 0);
 }

@@ -9,7 +9,7 @@ use crate::addr::PhysAddr;
 use crate::cpu::segment::{Descriptor, TableReg};
 use crate::engine::{Engine, Exit};
 use crate::interp::Interp;
-pub use crate::testing::{RAISE_NMI, vcpu};
+pub use crate::testing::{RAISE_NMI, vcpu, vcpu_with};
 use crate::vcpu::{Vcpu, reg};
 use iced_x86::code_asm::CodeAssembler;
 
