@@ -14,7 +14,6 @@ mod drives;
 mod engines;
 mod firmware;
 mod inspect;
-#[allow(dead_code, reason = "the displays are its users too")]
 mod keys;
 mod lockstep;
 mod monitor;
