@@ -508,7 +508,8 @@ fn terminal_shows_the_screen_and_types() {
     master.write_all(b"a").unwrap();
     until(&mut master, "\x1b[38;2;255;255;85;48;2;0;0;0m█");
     master.write_all(b"\r").unwrap();
-    until(&mut master, "\x1b[38;2;255;128;0;");
+    // Nine lines to a half block, four of them orange: the mean.
+    until(&mut master, "\x1b[38;2;113;56;0;");
     master.write_all(b"\x01x").unwrap();
     until(&mut master, "\x1b[?1049l");
     let out = child.wait().unwrap();

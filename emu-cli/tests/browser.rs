@@ -1,0 +1,251 @@
+//! The web display in headless Chromium, driven by the DevTools protocol: the canvas shows what `screendump` writes, and keys typed into
+//! the page reach the guest. Without Chromium on the host there is nothing to test.
+
+mod common;
+
+use common::*;
+use iced_x86::code_asm::*;
+use serde_json::{Value, json};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use tungstenite::{Message, WebSocket};
+
+const LONG: Duration = Duration::from_secs(120);
+
+/// Ended with the test, however that ends.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Fills the first line with all characters in all colours; each key's scan code becomes a character of the second line.
+fn guest() -> Temp {
+    sector(|a| {
+        let (mut fill, mut key) = (a.create_label(), a.create_label());
+        a.cld()?;
+        a.mov(ax, 0xb800)?;
+        a.mov(es, ax)?;
+        a.xor(di, di)?;
+        a.mov(ax, 0x0121)?;
+        a.mov(cx, 80)?;
+        a.set_label(&mut fill)?;
+        a.stosw()?;
+        a.add(ax, 0x0101)?;
+        a.and(ah, 0x7f)?;
+        a.loop_(fill)?;
+        // Translation on, interrupts off.
+        a.mov(al, 0x60)?;
+        a.out(0x64, al)?;
+        a.mov(al, 0x40)?;
+        a.out(0x60, al)?;
+        a.set_label(&mut key)?;
+        a.in_(al, 0x64)?;
+        a.test(al, 1)?;
+        a.jz(key)?;
+        a.in_(al, 0x60)?;
+        a.test(al, 0x80)?;
+        a.jnz(key)?;
+        a.mov(ah, 0x1f)?;
+        a.stosw()?;
+        a.jmp(key)
+    })
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+fn connect(port: u16) -> TcpStream {
+    let began = Instant::now();
+    loop {
+        match TcpStream::connect(("127.0.0.1", port)) {
+            Ok(stream) => {
+                stream.set_read_timeout(Some(LONG)).unwrap();
+                return stream;
+            }
+            Err(e) => assert!(began.elapsed() < LONG, "port {port}: {e}"),
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// A page in the browser.
+struct Page {
+    socket: WebSocket<TcpStream>,
+    id: u64,
+}
+
+impl Page {
+    /// The page that shows `url`, once it is there.
+    fn find(port: u16, url: &str) -> Self {
+        let began = Instant::now();
+        let address = loop {
+            assert!(began.elapsed() < LONG, "the browser shows no {url}");
+            let mut stream = connect(port);
+            write!(
+                stream,
+                "GET /json HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n"
+            )
+            .unwrap();
+            let mut stream = BufReader::new(stream);
+            let mut length = 0;
+            loop {
+                let mut line = String::new();
+                stream.read_line(&mut line).unwrap();
+                if let Some((name, n)) = line.split_once(':')
+                    && name.eq_ignore_ascii_case("content-length")
+                {
+                    length = n.trim().parse().unwrap();
+                }
+                if line.trim().is_empty() {
+                    break;
+                }
+            }
+            let mut body = vec![0; length];
+            stream.read_exact(&mut body).unwrap();
+            let pages: Value = serde_json::from_slice(&body).unwrap();
+            let pages = pages.as_array().unwrap();
+            let page = pages.iter().find(|p| p["url"].as_str() == Some(url));
+            if let Some(address) = page.and_then(|p| p["webSocketDebuggerUrl"].as_str()) {
+                break address.to_string();
+            }
+            std::thread::sleep(Duration::from_millis(200));
+        };
+        let (socket, _) = tungstenite::client(address, connect(port)).unwrap();
+        Self { socket, id: 0 }
+    }
+
+    fn call(&mut self, method: &str, params: Value) -> Value {
+        self.id += 1;
+        let text = json!({"id": self.id, "method": method, "params": params}).to_string();
+        self.socket.send(Message::text(text)).unwrap();
+        loop {
+            let answer = self.socket.read().unwrap();
+            if let Ok(answer) = serde_json::from_slice::<Value>(&answer.into_data())
+                && answer["id"] == self.id
+            {
+                return answer["result"].clone();
+            }
+        }
+    }
+
+    fn evaluate(&mut self, expression: &str) -> String {
+        let answer = self.call("Runtime.evaluate", json!({ "expression": expression }));
+        answer["result"]["value"]
+            .as_str()
+            .unwrap_or_default()
+            .into()
+    }
+
+    /// The canvas as a PPM file.
+    fn canvas(&mut self) -> Vec<u8> {
+        let text = self.evaluate(
+            "(() => { const c = document.getElementById('screen'); \
+             const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data; \
+             let s = `${c.width} ${c.height} `; \
+             for (let i = 0; i < d.length; i += 4) \
+               s += (d[i] << 16 | d[i + 1] << 8 | d[i + 2]).toString(16).padStart(6, '0'); \
+             return s; })()",
+        );
+        let mut words = text.split(' ');
+        let mut word = || words.next().unwrap_or_default();
+        let mut ppm = format!("P6\n{} {}\n255\n", word(), word()).into_bytes();
+        let digits = word().as_bytes();
+        ppm.extend(digits.chunks_exact(2).map(|pair| {
+            let pair = std::str::from_utf8(pair).unwrap();
+            u8::from_str_radix(pair, 16).unwrap()
+        }));
+        ppm
+    }
+}
+
+/// What `screendump` writes.
+fn screendump(qmp: u16) -> Vec<u8> {
+    let file = Temp::new(b"");
+    let mut stream = BufReader::new(connect(qmp));
+    let mut line = String::new();
+    stream.read_line(&mut line).unwrap();
+    let dump = json!({"execute": "screendump", "arguments": {"filename": file.path()}});
+    for command in [json!({"execute": "qmp_capabilities"}), dump] {
+        writeln!(stream.get_mut(), "{command}").unwrap();
+        line.clear();
+        stream.read_line(&mut line).unwrap();
+        assert!(line.contains("return"), "{line}");
+    }
+    std::fs::read(&file.0).unwrap()
+}
+
+#[test]
+fn chromium_shows_the_screen_and_types() {
+    let found = Command::new("chromium").arg("--version").output();
+    if !found.is_ok_and(|o| o.status.success()) {
+        eprintln!("no chromium here: nothing was tested");
+        return;
+    }
+    let (web, qmp, devtools) = (free_port(), free_port(), free_port());
+    let image = guest();
+    let display = format!("web=:{web}");
+    let monitor = format!("tcp:127.0.0.1:{qmp}");
+    let args = [
+        "--kernel",
+        image.path(),
+        "--serial",
+        "null",
+        "--timeout",
+        "200",
+    ];
+    let _emu = Ended(
+        emu(&[&args[..], &["--display", &display, "--qmp", &monitor]].concat())
+            .spawn()
+            .unwrap(),
+    );
+    drop(connect(web));
+    let url = format!("http://127.0.0.1:{web}/");
+    let profile = std::env::temp_dir().join(format!("emu-test-chromium-{}", std::process::id()));
+    let _browser = Ended(
+        Command::new("chromium")
+            .args(["--headless", "--no-sandbox", "--remote-allow-origins=*"])
+            .arg(format!("--remote-debugging-port={devtools}"))
+            .arg(format!("--user-data-dir={}", profile.display()))
+            .arg(&url)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap(),
+    );
+    let mut page = Page::find(devtools, &url);
+    let mut agree = |page: &mut Page, what: &str| {
+        let began = Instant::now();
+        loop {
+            let (canvas, dump) = (page.canvas(), screendump(qmp));
+            // An empty screen would be no proof.
+            if canvas == dump && dump[20..].iter().any(|b| *b != 0) {
+                return dump;
+            }
+            assert!(
+                began.elapsed() < LONG,
+                "{what}: the canvas is not what screendump writes"
+            );
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    };
+    let before = agree(&mut page, "at first");
+    for kind in ["rawKeyDown", "keyUp"] {
+        page.call(
+            "Input.dispatchKeyEvent",
+            json!({"type": kind, "code": "KeyA", "key": "a"}),
+        );
+    }
+    let began = Instant::now();
+    while agree(&mut page, "after a key") == before {
+        assert!(began.elapsed() < LONG, "the key changed nothing");
+    }
+    let _ = std::fs::remove_dir_all(&profile);
+}
