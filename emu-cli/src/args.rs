@@ -45,7 +45,7 @@ pub enum Command {
 #[derive(Args, Clone)]
 #[command(after_help = TABLE)]
 pub struct Options {
-    /// `demo` or `bench:NAME` (guests of our own), or a kernel or image file
+    /// `demo` or `bench:NAME` (guests of our own), a kernel or image file, or a machine file (*.toml) with options
     #[arg(value_name = "GUEST")]
     pub guest: Option<PathBuf>,
     /// Kernel: Linux bzImage, Multiboot 1, ELF with a PVH entry, or boot sector; told by its content
@@ -147,6 +147,9 @@ pub struct Options {
     /// Where a raw image starts, if not at its first byte
     #[arg(long, value_name = "ADDR", value_parser = number, requires = "load_addr")]
     pub entry: Option<u64>,
+    /// Write the options to a machine file (- is standard output), which `emu run FILE.toml` takes, and end
+    #[arg(long, value_name = "FILE")]
+    pub write_config: Option<PathBuf>,
     /// What becomes of the guest's output, for a program that runs several machines
     #[arg(skip)]
     pub output: Output,
@@ -207,6 +210,22 @@ impl fmt::Display for CharDev {
 pub enum Stats {
     Text,
     Json(Option<PathBuf>),
+}
+
+/// A mistake on the command line, in clap's words but one line.
+pub fn one_line(e: &clap::Error) -> String {
+    let text = e.render().to_string();
+    let lines: Vec<&str> = text
+        .lines()
+        .map(str::trim)
+        .take_while(|l| {
+            !["Usage", "For more", "tip:"]
+                .iter()
+                .any(|p| l.starts_with(p))
+        })
+        .filter(|l| !l.is_empty())
+        .collect();
+    lines.join(" ").trim_start_matches("error: ").into()
 }
 
 /// A number in C's notation.

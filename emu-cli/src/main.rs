@@ -16,6 +16,7 @@ mod firmware;
 mod inspect;
 mod keys;
 mod lockstep;
+mod machine_file;
 mod monitor;
 mod netdev;
 mod output;
@@ -30,16 +31,24 @@ mod virtio;
 mod vm;
 
 use args::{Cli, Command};
-use clap::Parser;
 use clap::error::ErrorKind;
+use machine_file::Mistake;
 use status::Status;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     console::restore_on_panic();
-    let command = match Cli::try_parse() {
+    let command = match machine_file::parse::<Cli>(std::env::args_os()) {
         Ok(cli) => cli.command,
-        Err(e) => return usage(&e),
+        Err(Mistake::Usage(e)) => return usage(&e),
+        Err(Mistake::File(line)) => {
+            console::say(format_args!("emu: {line}"));
+            return ExitCode::from(Status::Usage.code());
+        }
+        Err(Mistake::Write(line)) => {
+            console::say(format_args!("emu: {line}"));
+            return ExitCode::from(Status::HostError.code());
+        }
     };
     let done = match command {
         Command::Run(options) => run::run(&options),
@@ -74,26 +83,12 @@ fn usage(e: &clap::Error) -> ExitCode {
             0
         });
     }
-    let text = e.render().to_string();
-    let lines: Vec<&str> = text
-        .lines()
-        .map(str::trim)
-        .take_while(|l| {
-            !["Usage", "For more", "tip:"]
-                .iter()
-                .any(|p| l.starts_with(p))
-        })
-        .filter(|l| !l.is_empty())
-        .collect();
-    let line = lines.join(" ");
+    let line = args::one_line(e);
     let command = match std::env::args().nth(1).as_deref() {
         Some("bench") => "bench",
         Some("inspect") => "inspect",
         _ => "run",
     };
-    console::say(format_args!(
-        "emu: {} (see emu {command} --help)",
-        line.trim_start_matches("error: ")
-    ));
+    console::say(format_args!("emu: {} (see emu {command} --help)", line));
     ExitCode::from(Status::Usage.code())
 }

@@ -4,7 +4,7 @@
 //! quit key and the limits between slices, and writes out what the serial ports have sent at least every few
 //! milliseconds.
 
-use crate::args::{self, CharDev, Options};
+use crate::args::{self, Options};
 use crate::commands::Commands;
 use crate::console;
 use crate::display;
@@ -29,6 +29,10 @@ const DOZE: Duration = Duration::from_millis(100);
 
 pub fn run(options: &Options) -> Result<Status, Error> {
     let asked = Instant::now();
+    if options.write_config.is_some() {
+        // Done when the options were read.
+        return Ok(Status::Listed);
+    }
     if options.cpu == "help" {
         return args::list_cpus();
     }

@@ -83,6 +83,37 @@ fn ctrl_a_x_quits_and_other_keys_reach_the_guest() {
 }
 
 #[test]
+fn ctrl_a_c_switches_to_the_monitor_and_back() {
+    let (guest, mut t) = (echo(), Terminal::new());
+    let child = t.start(&[guest.path(), "--timeout", "30"]);
+    t.wait_raw();
+    let mut heard = String::new();
+    let mut until = |t: &mut Terminal, end: &str| {
+        heard.clear();
+        while !heard.ends_with(end) {
+            let mut byte = [0];
+            t.master.read_exact(&mut byte).unwrap();
+            heard.push(byte[0] as char);
+        }
+        heard.replace('\r', "")
+    };
+    t.master.write_all(b"a\x01c").unwrap();
+    let hello = until(&mut t, "(qemu) ");
+    assert!(
+        hello.contains('a') && hello.contains("type 'help'"),
+        "{hello}"
+    );
+    t.master.write_all(b"info statuss\x7f\r").unwrap();
+    assert!(until(&mut t, "(qemu) ").contains("\nVM status: running\n"));
+    t.master.write_all(b"\x01cz").unwrap();
+    assert_eq!(until(&mut t, "z"), "\nz");
+    t.master.write_all(b"\x01cquit\r").unwrap();
+    let (code, err) = end(child);
+    assert_eq!((code, err.as_str()), (0, ""));
+    assert!(!t.is_raw());
+}
+
+#[test]
 fn every_way_out_restores_the_terminal() {
     let spin = spinning();
     let ways: [(&[&str], Option<Signal>, i32); 5] = [

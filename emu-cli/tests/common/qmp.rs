@@ -1,4 +1,5 @@
 //! A small QMP client, and the program with a monitor.
+#![allow(dead_code)] // each test program uses its own part
 
 use super::common::{Temp, emu};
 use serde_json::{Value, json};
