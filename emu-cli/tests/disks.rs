@@ -5,7 +5,6 @@
 
 mod common;
 #[path = "common/qmp.rs"]
-#[allow(dead_code, reason = "each test program uses its own part")]
 mod qmp;
 
 use qmp::{Client, Machine};
