@@ -221,7 +221,7 @@ fn chromium_shows_the_screen_and_types() {
             .unwrap(),
     );
     let mut page = Page::find(devtools, &url);
-    let mut agree = |page: &mut Page, what: &str| {
+    let agree = |page: &mut Page, what: &str| {
         let began = Instant::now();
         loop {
             let (canvas, dump) = (page.canvas(), screendump(qmp));
