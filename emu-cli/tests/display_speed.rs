@@ -125,7 +125,7 @@ fn watch(port: u16) -> usize {
     };
     let mut count = 0;
     let mut talk = || -> std::io::Result<()> {
-        let mut skip = |stream: &mut TcpStream, n: usize| stream.read_exact(&mut vec![0; n]);
+        let skip = |stream: &mut TcpStream, n: usize| stream.read_exact(&mut vec![0; n]);
         skip(&mut stream, 12)?;
         stream.write_all(b"RFB 003.008\n")?;
         skip(&mut stream, 2)?;

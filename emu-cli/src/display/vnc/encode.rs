@@ -292,11 +292,8 @@ mod tests {
             for x in (0..width).step_by(64) {
                 let (w, h) = (64.min(width - x), 64.min(height - y));
                 let kind = next(1)[0] as usize;
-                let mut pixel = || {
-                    let b = next(3);
-                    u32::from_le_bytes([b[0], b[1], b[2], 0])
-                };
-                let palette: Vec<u32> = (0..kind).map(|_| pixel()).collect();
+                let pixel = |b: &[u8]| u32::from_le_bytes([b[0], b[1], b[2], 0]);
+                let palette: Vec<u32> = (0..kind).map(|_| pixel(next(3))).collect();
                 let bits = match kind {
                     0 | 1 => 0,
                     2 => 1,
@@ -307,7 +304,7 @@ mod tests {
                     if kind == 0 {
                         f.row_mut(row)[x..x + w]
                             .iter_mut()
-                            .for_each(|p| *p = pixel());
+                            .for_each(|p| *p = pixel(next(3)));
                         continue;
                     }
                     let packed: Vec<u8> = match bits {
