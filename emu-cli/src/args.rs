@@ -45,7 +45,8 @@ pub enum Command {
 #[derive(Args, Clone)]
 #[command(after_help = TABLE)]
 pub struct Options {
-    /// `demo` or `bench:NAME` (guests of our own), a kernel or image file, or a machine file (*.toml) with options
+    /// `demo` or `bench:NAME` (guests of our own), a machine file (*.toml) with options, or a file told by its content: kernel,
+    /// disk, diskette or CD-ROM image
     #[arg(value_name = "GUEST")]
     pub guest: Option<PathBuf>,
     /// Kernel: Linux bzImage, Multiboot 1, ELF with a PVH entry, or boot sector; told by its content
@@ -54,7 +55,7 @@ pub struct Options {
     /// Initial RAM disk; for Multiboot and PVH a list "FILE ARGS,FILE ARGS" of modules
     #[arg(long, value_name = "FILE")]
     pub initrd: Option<String>,
-    /// Firmware that boots from drives: seabios (if installed), or an image file
+    /// Firmware that boots from drives: builtin, seabios, or an image file; by default SeaBIOS if it is installed
     #[arg(long, value_name = "FIRMWARE")]
     pub firmware: Option<String>,
     /// A flash chip's file: once for firmware with its variables in one, twice for the code and the variables (OVMF)

@@ -11,6 +11,7 @@
 
 use clap::Args;
 use emu_core::nearest::hint;
+use emu_devices::chips::i82077::{Geometry, media::MAX_SIZE};
 use emu_devices::storage::Drive;
 use emu_devices::storage::ide;
 use emu_devices::storage::image::{self, Cache, Format, ImageError};
@@ -26,6 +27,11 @@ pub struct DriveOptions {
     /// A CD-ROM image in the second IDE channel's drive
     #[arg(long, value_name = "FILE")]
     pub cdrom: Option<PathBuf>,
+    /// A diskette image in drive A:; --fdb in drive B:
+    #[arg(long, value_name = "FILE")]
+    pub fda: Option<PathBuf>,
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub fdb: Option<PathBuf>,
     /// A disk image as the first IDE disk; --hdb, --hdc and --hdd the others
     #[arg(long, value_name = "FILE")]
     pub hda: Option<PathBuf>,
@@ -313,6 +319,8 @@ pub enum DriveError {
     },
     #[error("drive {0}: another drive has this id: give another id=")]
     Id(String),
+    #[error("drive {name}: {size} bytes are no diskette (160 KiB to {max} are): give another if=")]
+    NoDiskette { name: String, size: u64, max: u64 },
     #[error("drive {name}: {size} bytes are no disk: at least one sector of 512 bytes is needed")]
     Empty { name: String, size: u64 },
 }
@@ -324,6 +332,11 @@ pub fn open(options: &DriveOptions) -> Result<Vec<Attached>, DriveError> {
     for (index, file) in hds.into_iter().enumerate() {
         if file.is_some() {
             specs.push(Spec::new(file.clone(), Interface::Ide).at(index));
+        }
+    }
+    for (index, file) in [&options.fda, &options.fdb].into_iter().enumerate() {
+        if file.is_some() {
+            specs.push(Spec::new(file.clone(), Interface::Floppy).at(index));
         }
     }
     if options.cdrom.is_some() {
@@ -415,6 +428,13 @@ fn open_one(id: &str, spec: &Spec) -> Result<Arc<Drive>, DriveError> {
     let (medium, read_only) = open_medium(spec)?;
     let name = || file.display().to_string();
     let size = medium.size();
+    if spec.interface == Interface::Floppy && Geometry::of(size).is_none() {
+        return Err(DriveError::NoDiskette {
+            name: name(),
+            size,
+            max: MAX_SIZE,
+        });
+    }
     if size < 512 {
         return Err(DriveError::Empty { name: name(), size });
     }

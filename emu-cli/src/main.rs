@@ -6,6 +6,7 @@
 
 mod args;
 mod bench;
+mod boot;
 mod commands;
 mod console;
 mod devices;

@@ -1,8 +1,9 @@
 //! From options to a machine ready to run: RAM, board, vCPU, guest in memory.
 
 use crate::args::{CharDev, Options, Vga};
+use crate::boot::{self, Image};
 use crate::devices;
-use crate::drives::{self, DriveError, Interface};
+use crate::drives::{self, DriveError, DriveOptions, Interface};
 use crate::engines;
 use crate::firmware::Firmware;
 use crate::monitor::events::Events;
@@ -17,6 +18,7 @@ use emu_core::runner::Runner;
 use emu_core::vcpu::Vcpu;
 use emu_devices::Memory;
 use emu_devices::backend::{CharBackend, InputQueue};
+use emu_devices::bios::Bios;
 use emu_devices::display::vga;
 use emu_devices::loader::{self, Boot, File, Kind, LoadError, Module, RawPlace};
 use emu_devices::pc::{BoardError, Pc, PcConfig};
@@ -39,7 +41,7 @@ const CRASH_LOADED: u8 = 2;
 pub enum Error {
     #[error(transparent)]
     Engine(#[from] engines::EngineError),
-    #[error("nothing to boot: give --kernel FILE, a disk with --firmware, or `emu run demo`")]
+    #[error("nothing to boot: give an image or a kernel, --drive, or `emu run demo`")]
     NoGuest,
     #[error("SeaBIOS is not installed: install the package seabios, or give --firmware FILE")]
     NoSeaBios,
@@ -187,6 +189,8 @@ enum Kernel {
     File(PathBuf),
     /// Firmware, which finds it on a drive.
     Firmware(Firmware),
+    /// Our own.
+    Builtin,
 }
 
 impl Kernel {
@@ -210,6 +214,51 @@ impl Kernel {
     }
 }
 
+/// What is booted, and the drives with a bare image among them.
+fn choose(options: &Options) -> Result<(Kernel, DriveOptions), Error> {
+    let mut drives = options.drives.clone();
+    let kernel = match (&options.guest, &options.kernel) {
+        (Some(guest), _) => match Kernel::named(guest)? {
+            Kernel::File(path) if options.load_addr.is_none() => match Image::of(&path)? {
+                Image::Kernel => Kernel::File(path),
+                image => {
+                    image.plug(&path, &mut drives);
+                    return Ok((firmware(options)?, drives));
+                }
+            },
+            kernel => kernel,
+        },
+        (None, Some(file)) => Kernel::File(file.clone()),
+        (None, None)
+            if options.firmware.is_some()
+                || !options.pflash.is_empty()
+                || boot::has_drives(&drives) =>
+        {
+            return Ok((firmware(options)?, drives));
+        }
+        (None, None) => return Err(Error::NoGuest),
+    };
+    let asked = options.firmware.is_some() || !options.pflash.is_empty();
+    match options.guest.as_ref().or(options.kernel.as_ref()) {
+        Some(guest) if asked => Err(Error::TwoGuests(guest.display().to_string())),
+        _ => Ok((kernel, drives)),
+    }
+}
+
+/// `builtin`, or the user's; if none is named, SeaBIOS where it is installed.
+fn firmware(options: &Options) -> Result<Kernel, Error> {
+    let name = match options.firmware.as_deref() {
+        Some("builtin") => return Ok(Kernel::Builtin),
+        None if options.pflash.is_empty() => match Firmware::open(Some("seabios"), &[]) {
+            Ok(Some(seabios)) => return Ok(Kernel::Firmware(seabios)),
+            _ => return Ok(Kernel::Builtin),
+        },
+        name => name,
+    };
+    let opened = Firmware::open(name, &options.pflash)?;
+    Ok(opened.map_or(Kernel::Builtin, Kernel::Firmware))
+}
+
 /// A machine with its guest in memory.
 pub struct Vm {
     pub runner: Runner,
@@ -223,6 +272,7 @@ pub struct Vm {
     /// The balloon's target, if there is a balloon.
     pub balloon: Option<Arc<BalloonTarget>>,
     model: Arc<CpuModel>,
+    bios: Option<Arc<Bios>>,
     kernel: Kernel,
     initrd: Option<String>,
     append: String,
@@ -243,15 +293,7 @@ impl Vm {
         input: &Arc<InputQueue>,
         change: impl FnOnce(&mut PcConfig),
     ) -> Result<Self, Error> {
-        let guest = options.guest.as_ref().or(options.kernel.as_ref());
-        let firmware = Firmware::open(options.firmware.as_deref(), &options.pflash)?;
-        let kernel = match (guest, firmware) {
-            (Some(g), None) if options.guest.is_some() => Kernel::named(g)?,
-            (Some(file), None) => Kernel::File(file.clone()),
-            (None, Some(firmware)) => Kernel::Firmware(firmware),
-            (Some(g), Some(_)) => return Err(Error::TwoGuests(g.display().to_string())),
-            (None, None) => return Err(Error::NoGuest),
-        };
+        let (kernel, drive_options) = choose(options)?;
         let raw = options.load_addr.map(|addr| RawPlace {
             addr,
             entry: options.entry.unwrap_or(addr),
@@ -271,6 +313,14 @@ impl Vm {
             return Err(Error::AddressBits { end, bits });
         }
 
+        let drives = drives::open(&drive_options)?;
+        let bios = match kernel {
+            Kernel::Builtin => {
+                let bios = boot::builtin(options.memory, &drives, &drive_options)?;
+                Some(Arc::new(bios))
+            }
+            _ => None,
+        };
         // The guest first: a mistake there should not leave emptied output files behind.
         let mut guest = Guest {
             model: &model,
@@ -279,14 +329,16 @@ impl Vm {
             append: &options.append,
             raw,
             layout: &layout,
+            bios: bios.as_deref(),
         };
         let start = guest.load(&ram)?;
-        let drives = drives::open(&options.drives)?;
 
         let is_virtual = options.clock == "virtual";
         let ram = Arc::new(ram);
         let mut config = config(options, input, is_virtual, ram.clone())?;
         config.firmware = firmware.is_some();
+        config.bios = bios.is_some();
+        config.floppies = boot::floppies(&drives);
         change(&mut config);
         let mut pc = Pc::new(config)?;
         if let Some(window) = layout.vga {
@@ -299,7 +351,7 @@ impl Vm {
         }
         plug_drives(&mut pc, &drives, &(ram.clone() as Memory))?;
         let mut list = [&options.device[..], &options.virtfs[..]].concat();
-        let nics = netdev::nics(options, firmware.is_some());
+        let nics = netdev::nics(options, firmware.is_some() || bios.is_some());
         let mut networks = Networks::new(&options.netdev, &nics, &mut list)?;
         let balloon = Arc::<BalloonTarget>::default();
         let mut parts = devices::Parts {
@@ -321,6 +373,11 @@ impl Vm {
         plug_more_drives(&mut pc, &drives, &(ram.clone() as Memory))?;
         if let Some(firmware) = firmware {
             firmware.install(&mut pc, &ram, &layout.firmware)?;
+            let boot = drive_options.boot.clone().unwrap_or_default();
+            let order = boot.once.unwrap_or(boot.order);
+            if !order.is_empty() {
+                pc.set_boot_order(&order);
+            }
         }
         let clock = match is_virtual {
             true => Clock::new_virtual(),
@@ -336,6 +393,10 @@ impl Vm {
             None => cpu.reset(),
         }
         let with_balloon = options.device.iter().any(devices::Device::is_balloon);
+        let mut runner = Runner::new(cpu, engines::make(options.engine, &options.translator)?);
+        runner.firmware = bios
+            .clone()
+            .map(|bios| bios as Arc<dyn emu_core::runner::Firmware>);
         Ok(Self {
             networks,
             balloon: with_balloon.then_some(balloon),
@@ -343,7 +404,8 @@ impl Vm {
             reset_wanted: false,
             events: Arc::default(),
             state: RunState::Running,
-            runner: Runner::new(cpu, engines::make(options.engine, &options.translator)?),
+            runner,
+            bios,
             model,
             kernel,
             initrd: options.initrd.clone(),
@@ -363,6 +425,7 @@ impl Vm {
             append: &self.append,
             raw: self.raw,
             layout: &self.layout,
+            bios: self.bios.as_deref(),
         };
         let start = guest.load(&self.runner.machine().ram)?;
         if let Some(start) = start {
@@ -374,11 +437,16 @@ impl Vm {
 
     /// INIT. Without firmware to take a CPU that begins anew where its last program wanted it, the machine does.
     pub fn init(&mut self) -> Result<(), Error> {
-        if matches!(self.kernel, Kernel::Firmware(_)) {
-            self.runner.init();
-            return Ok(());
+        match self.kernel {
+            Kernel::Firmware(_) => self.runner.init(),
+            Kernel::Builtin => {
+                self.runner.init();
+                loader::CpuStart::bios().apply(&mut self.runner.cpu);
+                self.runner.cpu.poll_lines();
+            }
+            _ => self.reset()?,
         }
-        self.reset()
+        Ok(())
     }
 
     pub fn state(&self) -> RunState {
@@ -460,12 +528,18 @@ struct Guest<'a> {
     raw: Option<RawPlace>,
     /// There is a VGA, in text mode.
     layout: &'a Layout,
+    bios: Option<&'a Bios>,
 }
 
 impl Guest<'_> {
     /// `None`: the CPU starts as RESET# leaves it.
     fn load(&mut self, ram: &Ram) -> Result<Option<loader::CpuStart>, Error> {
+        if let Some(bios) = self.bios {
+            bios.load(ram);
+            return Ok(Some(loader::CpuStart::bios()));
+        }
         let (name, bytes) = match self.kernel {
+            Kernel::Builtin => return Ok(None),
             Kernel::Firmware(firmware) => {
                 firmware.load(ram, &self.layout.firmware);
                 return Ok(None);

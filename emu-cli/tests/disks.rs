@@ -115,6 +115,22 @@ fn grub_from_a_cd_by_seabios() {
 }
 
 #[test]
+fn grub_from_a_cd_by_the_built_in_bios() {
+    let iso = format!("file={},media=cdrom", guest("grub-rescue.iso"));
+    grub("builtin", &iso, "(cd)");
+}
+
+#[test]
+fn grub_from_a_diskette_by_both() {
+    let image = format!(
+        "file={},if=floppy,readonly=on",
+        guest("grub-rescue-floppy.img")
+    );
+    grub("seabios", &image, "(fd0)");
+    grub("builtin", &image, "(fd0)");
+}
+
+#[test]
 fn memtest_passes_a_small_memory() {
     let iso = format!("file={},media=cdrom", guest("memtest-x64.iso"));
     let (machine, mut c) = boot("seabios", &["--drive", &iso, "-m", "16M"]);

@@ -42,10 +42,17 @@ pub enum Step {
     TripleFault,
 }
 
+/// Firmware whose services are the host's. All that it remembers is in the guest's memory, or it could not be restored with it.
+pub trait Firmware: Send + Sync {
+    /// Serves a [`Request::Firmware`]: the vCPU is behind the instruction that asked.
+    fn call(&self, cpu: &mut Vcpu);
+}
+
 /// One vCPU and its engine.
 pub struct Runner {
     pub cpu: Vcpu,
     pub engine: Box<dyn Engine>,
+    pub firmware: Option<Arc<dyn Firmware>>,
     machine: Arc<Machine>,
     /// Instructions per microsecond of the slices so far (host clock).
     rate: u64,
@@ -62,6 +69,7 @@ impl Runner {
             machine: cpu.machine.clone(),
             cpu,
             engine,
+            firmware: None,
             rate: 50,
             dead_since: None,
             idle_skips: 0,
@@ -170,6 +178,11 @@ impl Runner {
                     self.cpu.tlb.flush_all(false);
                 }
                 Request::MemoryMap => self.cpu.tlb.flush_all(false),
+                Request::Firmware => {
+                    if let Some(firmware) = self.firmware.clone() {
+                        firmware.call(&mut self.cpu);
+                    }
+                }
                 Request::PowerOff => return Some(Step::PowerOff),
                 Request::Reset => return Some(Step::Reset),
                 Request::Init => return Some(Step::Init),

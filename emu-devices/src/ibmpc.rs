@@ -20,6 +20,8 @@ pub const PORT_61: Ports = (0x61, 1);
 pub const KBC_STATUS: Ports = (0x64, 1);
 pub const RTC: Ports = (0x70, 2);
 pub const PORT_92: Ports = (0x92, 1);
+/// Where the built-in BIOS asks for its services.
+pub const BIOS_TRAP: Ports = (0xb5, 1);
 pub const SMI: Ports = (0xb2, 2);
 /// The coprocessor's: a write clears its interrupt (and asserts IGNNE#).
 pub const FPU: Ports = (0xf0, 1);

@@ -4,6 +4,7 @@
 //! emu-core sees as a [`Board`](emu_core::bus::Board).
 
 pub mod backend;
+pub mod bios;
 pub mod chips;
 pub mod display;
 pub mod firmware;

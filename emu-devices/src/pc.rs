@@ -67,6 +67,7 @@ enum Dev {
     Smi,
     Fpu,
     Floppy(u8),
+    BiosTrap,
     DebugCon,
     Com(u8),
     Pvpanic,
@@ -108,6 +109,9 @@ fn wire(ports: &mut PortMap<Dev>, config: &PcConfig) -> Result<(), PortError> {
         Dev::PciAddress,
     )?;
     ports.attach("PCI configuration data", ibmpc::PCI_DATA, Dev::PciData)?;
+    if config.bios {
+        ports.attach("BIOS services", ibmpc::BIOS_TRAP, Dev::BiosTrap)?;
+    }
     if config.debugcon.is_some() {
         ports.attach("debug console", (config.debugcon_port, 1), Dev::DebugCon)?;
     }
@@ -149,6 +153,8 @@ pub struct PcConfig {
     pub debug_exit: Option<DebugExit>,
     /// The diskette drives A: and B:.
     pub floppies: [Option<Arc<Drive>>; 2],
+    /// The guest's BIOS is ours ([`bios`](crate::bios)).
+    pub bios: bool,
     /// The clock's Unix time at power-on.
     pub rtc_base: i64,
     /// Guest RAM for devices that master the bus; without it fw_cfg has no DMA.
@@ -168,6 +174,7 @@ impl PcConfig {
             debugcon_port: ibmpc::DEBUGCON.0,
             debug_exit: None,
             floppies: [None, None],
+            bios: false,
             rtc_base: 946_684_800,
             memory: None,
             firmware: false,

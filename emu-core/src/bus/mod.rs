@@ -28,6 +28,8 @@ pub enum Request {
     MemoryMap,
     /// pvpanic: the guest says that it has crashed (bit 0: panicked, bit 1: crash loaded).
     GuestPanic(u8),
+    /// A stub of firmware whose services are the host's asks for one ([`Firmware`](crate::runner::Firmware)).
+    Firmware,
     /// Fast INIT of the boot CPU (port 92h bit 0): reset the CPU but not the board.
     Init,
 }

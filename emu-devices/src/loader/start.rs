@@ -69,6 +69,11 @@ impl CpuStart {
         }
     }
 
+    /// At the entry of a BIOS that is in memory below 1 MiB, where RESET# leads by the chipset's shadow.
+    pub fn bios() -> Self {
+        Self::real(0xf000, 0xfff0)
+    }
+
     /// Real mode at CS:IP, other segments 0.
     pub(super) fn real(cs: u16, ip: u16) -> Self {
         let mut seg = [Segment::reset(0, 0, false); 6];

@@ -37,7 +37,7 @@ impl Pc {
             Dev::Rtc => s.rtc.read(offset as u8, now),
             Dev::Port92 => s.fast_init as u8 | (s.a20 as u8) << 1,
             Dev::Smi => s.smi[offset as usize & 1],
-            Dev::Fpu => 0xff,
+            Dev::Fpu | Dev::BiosTrap => 0xff,
             Dev::Floppy(first) => s.floppy.read(first + offset as u8, now, &self.floppies),
             Dev::DebugCon => 0xe9,
             Dev::Com(n) => s.com[n as usize].read(offset as u8, now),
@@ -112,6 +112,7 @@ impl Pc {
             }
             // 82371SB, coprocessor error register: IGNNE# is not asserted unless FERR# was.
             Dev::Fpu => s.ignne |= std::mem::take(&mut s.fpu_error),
+            Dev::BiosTrap => self.request(Request::Firmware),
             Dev::Floppy(first) => {
                 let reg = first + offset as u8;
                 s.floppy.write(reg, byte, now, &self.floppies);
