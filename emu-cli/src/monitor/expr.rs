@@ -119,7 +119,7 @@ impl<'a> Reader<'a, '_> {
         let named = self.rest.strip_prefix('$');
         let text = named.unwrap_or(self.rest);
         let end = text
-            .find(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+            .find(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == '.' && named.is_some()))
             .unwrap_or(text.len());
         let (word, rest) = text.split_at(end);
         if named.is_some() {

@@ -205,7 +205,11 @@ impl Server {
                 }
                 // What a command has made happen is told before its answer.
                 self.deliver();
-                self.clients[n].out.extend(said);
+                let c = &mut self.clients[n];
+                c.out.extend(said);
+                // At once: who asks a lot in one go need not wait for the last answer. A connection that is gone is noticed
+                // by the next write.
+                c.write();
             }
         }
         any
