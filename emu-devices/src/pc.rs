@@ -553,11 +553,14 @@ impl Pc {
         {
             return false;
         }
+        let mut moved = false;
         for (flash, chip) in self.flash.iter_mut().zip(&snapshot.flash) {
-            flash.restore(chip);
+            moved |= flash.restore(chip);
         }
         self.s = snapshot.state.clone();
-        self.request(Request::MemoryMap);
+        if moved {
+            self.request(Request::MemoryMap);
+        }
         self.place_pm();
         self.poll_host(now);
         self.settle();

@@ -212,7 +212,14 @@ fn the_order_is_followed_and_nothing_is_said_to_be_nothing() {
             "No bootable device."
         ]
     );
-    assert_eq!(rig.cpu().rip & !3, rom::rom().idle as u64 & !3, "it idles");
+    // Perhaps it serves the timer right now.
+    let idle = u64::from(rom::rom().idle);
+    let idles = (0..1000).any(|_| {
+        let limit = rig.cpu().retired + 1;
+        rig.runner.step(limit);
+        (idle..idle + 4).contains(&rig.cpu().rip)
+    });
+    assert!(idles, "it waits for good");
 }
 
 #[test]
