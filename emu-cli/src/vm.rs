@@ -41,7 +41,7 @@ const CRASH_LOADED: u8 = 2;
 pub enum Error {
     #[error(transparent)]
     Engine(#[from] engines::EngineError),
-    #[error("nothing to boot: give an image or a kernel, --drive, or `emu run demo`")]
+    #[error("nothing to boot: give an image, --kernel FILE, --drive, or `emu run demo`")]
     NoGuest,
     #[error("SeaBIOS is not installed: install the package seabios, or give --firmware FILE")]
     NoSeaBios,

@@ -173,7 +173,7 @@ mod tests {
         assert!(value(&"(".repeat(1000), &reg).is_err());
         assert_eq!(
             read("0x70 /b", &reg).map(|r| r.1),
-            Err("a number is missing".into())
+            Err("\"b\" is no number".into())
         );
         assert_eq!(read("1 2", &reg), Ok((1, "2")));
     }

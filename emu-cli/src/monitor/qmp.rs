@@ -227,9 +227,9 @@ mod tests {
         say(&mut qmp, "{'execute':'qmp_capabilities'}");
         for (text, class, desc) in [
             (
-                "{'execute':'stpo'}",
+                "{'execute':'stopp'}",
                 "CommandNotFound",
-                "The command stpo has not been found: did you mean stop?",
+                "The command stopp has not been found: did you mean stop?",
             ),
             (
                 "{'execute':'xyzzy'}",

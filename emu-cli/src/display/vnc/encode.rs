@@ -60,10 +60,12 @@ impl PixelFormat {
                 [b[10], b[11], b[12]]
             },
         };
-        let fits =
-            format.max.iter().zip(format.shift).all(|(max, shift)| {
-                shift < format.bits && u64::from(*max) << shift < 1 << format.bits
-            });
+        let fits = format.max.iter().zip(format.shift).all(|(max, shift)| {
+            // RFC 6143, 7.4: a maximum is a power of two less one.
+            (u32::from(*max) + 1).is_power_of_two()
+                && shift < format.bits
+                && u64::from(*max) << shift < 1 << format.bits
+        });
         if !matches!(format.bits, 8 | 16 | 32) || !fits || mapped && format.bits != 8 {
             return Err(invalid("a pixel format that cannot be"));
         }
@@ -390,7 +392,7 @@ mod tests {
         assert_eq!(map.len(), 6 + 6 * 256);
         assert_eq!(map[map.len() - 6..], [0xff; 6]);
         assert_eq!(format.take_map(&mut encoder), None);
-        for (at, bad) in [(0, 24), (0, 0), (10, 32), (10, 25), (4, 0xff)] {
+        for (at, bad) in [(0, 24), (0, 0), (10, 32), (10, 25), (4, 0x80)] {
             let was = std::mem::replace(&mut b[at], bad);
             assert!(PixelFormat::read(&b).is_err(), "{at} {bad}");
             b[at] = was;
