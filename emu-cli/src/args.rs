@@ -177,6 +177,17 @@ impl Options {
         }
     }
 
+    /// Whether the screen is shown anywhere.
+    pub fn shows_screen(&self) -> bool {
+        self.display.iter().any(|d| *d != Display::None)
+    }
+
+    /// Whether nothing has been said about the terminal.
+    pub fn leaves_the_terminal(&self) -> bool {
+        let nothing = self.display.is_empty() && self.serial.is_empty();
+        nothing && !self.monitor.contains(&Place::Stdio) && !devices::want_stdio(&self.device)
+    }
+
     /// Whether a serial port or another console of the guest is on standard input.
     pub fn guest_has_stdio(&self) -> bool {
         self.serials().contains(&CharDev::Stdio) || devices::want_stdio(&self.device)

@@ -7,14 +7,14 @@
 use crate::args::{self, Options};
 use crate::commands::Commands;
 use crate::console;
-use crate::display;
+use crate::display::{self, Display};
 use crate::monitor;
 use crate::report;
 use crate::signals::{self, Control};
 use crate::state::{Cause, RunState};
 use crate::stats;
 use crate::status::Status;
-use crate::vm::{Error, Vm};
+use crate::vm::{self, Error, Vm};
 use emu_core::cpu::segment;
 use emu_core::runner::Step;
 use emu_devices::backend::{InputQueue, Waker};
@@ -36,6 +36,7 @@ pub fn run(options: &Options) -> Result<Status, Error> {
     if options.cpu == "help" {
         return args::list_cpus();
     }
+    let options = &with_a_screen(options)?;
     let control = Arc::new(Control::default());
     let input = Arc::new(InputQueue::announced());
     let displays = display::bind(options)?;
@@ -88,6 +89,15 @@ pub fn run(options: &Options) -> Result<Status, Error> {
         (Ok(Status::PowerOff | Status::Reset), Some(e)) => Err(Error::Output(e)),
         (done, _) => done,
     }
+}
+
+/// What boots from a drive shows itself on the screen: on a terminal that nobody else wants, that is where it is.
+fn with_a_screen(options: &Options) -> Result<Options, Error> {
+    let mut options = options.clone();
+    if options.leaves_the_terminal() && display::on_a_terminal() && vm::boots_drives(&options)? {
+        options.display.push(Display::Terminal);
+    }
+    Ok(options)
 }
 
 fn drive(

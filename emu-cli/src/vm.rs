@@ -20,6 +20,7 @@ use emu_devices::Memory;
 use emu_devices::backend::{CharBackend, InputQueue};
 use emu_devices::bios::Bios;
 use emu_devices::display::vga;
+use emu_devices::ibmpc;
 use emu_devices::loader::{self, Boot, File, Kind, LoadError, Module, RawPlace};
 use emu_devices::pc::{BoardError, Pc, PcConfig};
 use emu_devices::storage::ahci::Ahci;
@@ -245,6 +246,12 @@ fn choose(options: &Options) -> Result<(Kernel, DriveOptions), Error> {
     }
 }
 
+/// Whether firmware starts the guest, from drives.
+pub fn boots_drives(options: &Options) -> Result<bool, Error> {
+    let (kernel, _) = choose(options)?;
+    Ok(matches!(kernel, Kernel::Firmware(_) | Kernel::Builtin))
+}
+
 /// `builtin`, or the user's; if none is named, SeaBIOS where it is installed.
 fn firmware(options: &Options) -> Result<Kernel, Error> {
     let name = match options.firmware.as_deref() {
@@ -373,6 +380,11 @@ impl Vm {
         plug_more_drives(&mut pc, &drives, &(ram.clone() as Memory))?;
         if let Some(firmware) = firmware {
             firmware.install(&mut pc, &ram, &layout.firmware)?;
+            // As QEMU's -nographic: SeaBIOS shows its text screen on the serial port too.
+            if !options.shows_screen() && options.serials().first() == Some(&CharDev::Stdio) {
+                let port = u64::from(ibmpc::COM1.0).to_le_bytes();
+                pc.fw_cfg().add_file("etc/sercon-port", port.to_vec());
+            }
             let boot = drive_options.boot.clone().unwrap_or_default();
             let order = boot.once.unwrap_or(boot.order);
             if !order.is_empty() {

@@ -9,7 +9,9 @@ mod qmp;
 
 use qmp::{Client, Machine};
 use serde_json::json;
+use std::io::Read;
 use std::path::PathBuf;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 /// How long a guest may take to show something, on a machine that does other things too.
@@ -106,6 +108,26 @@ fn grub(firmware: &str, drive: &str, device: &str) {
     let lines = wait_for(&mut c, device);
     assert!(lines.iter().any(|l| l.contains("grub> ls")), "{lines:?}");
     quit(machine, c);
+}
+
+/// No option but the file: without a terminal, SeaBIOS shows its screen on the serial port too.
+#[test]
+fn a_bare_image_is_told_and_shown() {
+    let firmware = guest("seabios/bios-256k.bin");
+    let args = [guest("grub-rescue.iso"), "--firmware".into(), firmware];
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let mut child = common::emu(&args).stdout(Stdio::piped()).spawn().unwrap();
+    let mut seen = Vec::new();
+    let mut out = child.stdout.take().unwrap();
+    while !String::from_utf8_lossy(&seen).contains("GNU/Linux") {
+        let mut part = [0; 1024];
+        let n = out.read(&mut part).unwrap();
+        let text = String::from_utf8_lossy(&seen);
+        assert!(n > 0, "it ended, and showed only: {text}");
+        seen.extend(&part[..n]);
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
 }
 
 #[test]

@@ -39,6 +39,8 @@ pub enum Display {
     },
 }
 
+pub use terminal::there as on_a_terminal;
+
 /// Port 5900 is display 0.
 const VNC_PORT: u16 = 5900;
 const LOOPBACK: &str = "127.0.0.1";

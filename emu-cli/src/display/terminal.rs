@@ -145,13 +145,18 @@ fn sequence(bytes: &[u8]) -> (Option<Press>, usize) {
     (Some(Press { code: *code, with }), n)
 }
 
+/// Whether standard input and output are a terminal.
+pub fn there() -> bool {
+    isatty(std::io::stdin()) && isatty(std::io::stdout())
+}
+
 /// Takes the terminal and starts drawing.
 pub fn start(
     hub: &Arc<Hub>,
     commands: &Arc<Commands>,
     control: &Arc<Control>,
 ) -> Result<JoinHandle<()>, Error> {
-    if !isatty(std::io::stdin()) || !isatty(std::io::stdout()) || !console::take_screen() {
+    if !there() || !console::take_screen() {
         return Err(Error::NoTerminal);
     }
     let mut input = Input::new(hub.clone(), commands.clone());
