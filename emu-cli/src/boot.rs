@@ -3,13 +3,15 @@
 //! A bare `emu run FILE` boots anything: what the loader knows as a kernel is loaded as one; an ISO 9660 file system is a CD-ROM
 //! (hybrid images too), a raw image with a diskette's size is a diskette, and the rest is the first disk.
 
+use crate::args::Options;
 use crate::drives::{Attached, DriveOptions, Interface, Spec};
-use crate::vm::Error;
+use crate::error::Error;
+use crate::firmware::Firmware;
 use emu_devices::bios::{Bios, BiosConfig, BootDevice};
 use emu_devices::chips::i82077::Geometry;
 use emu_devices::loader::{self, File};
 use std::io::{Read, Seek, SeekFrom};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What an image file is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,8 +89,99 @@ impl Image {
     }
 }
 
+/// Where the guest comes from; asked again after a reset.
+pub enum Kernel {
+    /// A guest of our own, by name.
+    Ours(&'static str, fn() -> Vec<u8>),
+    File(PathBuf),
+    /// Firmware, which finds it on a drive.
+    Firmware(Firmware),
+    /// Our own.
+    Builtin,
+}
+
+impl Kernel {
+    /// `demo`, `bench:NAME` or a file.
+    fn named(guest: &Path) -> Result<Self, Error> {
+        let Some(name) = guest.to_str() else {
+            return Ok(Self::File(guest.into()));
+        };
+        if name == "demo" {
+            return Ok(Self::Ours("demo", emu_images::demo));
+        }
+        match name.strip_prefix("bench:") {
+            None => Ok(Self::File(guest.into())),
+            Some(name) => emu_workloads::find(name)
+                .map(|w| Self::Ours(w.name, w.image))
+                .ok_or_else(|| Error::Workload {
+                    name: name.into(),
+                    known: emu_workloads::ALL.map(|w| w.name).join(", "),
+                }),
+        }
+    }
+}
+
+/// What a command line boots.
+pub enum Choice {
+    /// What a loader puts into memory.
+    Kernel(Kernel),
+    /// What firmware finds on these drives.
+    Drives(Box<DriveOptions>),
+}
+
+impl Choice {
+    /// Looks at the options and at what kind of file the guest is; opens nothing for good.
+    pub fn of(options: &Options) -> Result<Self, Error> {
+        let asked = options.firmware.is_some() || !options.pflash.is_empty();
+        let mut drives = options.drives.clone();
+        let kernel = match (&options.guest, &options.kernel) {
+            (Some(guest), _) => match Kernel::named(guest)? {
+                Kernel::File(path) if options.load_addr.is_none() => match Image::of(&path)? {
+                    Image::Kernel => Kernel::File(path),
+                    image => {
+                        image.plug(&path, &mut drives);
+                        return Ok(Self::Drives(Box::new(drives)));
+                    }
+                },
+                kernel => kernel,
+            },
+            (None, Some(file)) => Kernel::File(file.clone()),
+            (None, None) if asked || has_drives(&drives) => {
+                return Ok(Self::Drives(Box::new(drives)));
+            }
+            (None, None) => return Err(Error::NoGuest),
+        };
+        match options.guest.as_ref().or(options.kernel.as_ref()) {
+            Some(guest) if asked => Err(Error::TwoGuests(guest.display().to_string())),
+            _ => Ok(Self::Kernel(kernel)),
+        }
+    }
+
+    /// With the firmware opened, and the drives with a bare image among them.
+    pub fn open(self, options: &Options) -> Result<(Kernel, DriveOptions), Error> {
+        match self {
+            Self::Kernel(kernel) => Ok((kernel, options.drives.clone())),
+            Self::Drives(drives) => Ok((firmware(options)?, *drives)),
+        }
+    }
+}
+
+/// `builtin`, or the user's; if none is named, SeaBIOS where it is installed.
+fn firmware(options: &Options) -> Result<Kernel, Error> {
+    let name = match options.firmware.as_deref() {
+        Some("builtin") => return Ok(Kernel::Builtin),
+        None if options.pflash.is_empty() => match Firmware::open(Some("seabios"), &[]) {
+            Ok(Some(seabios)) => return Ok(Kernel::Firmware(seabios)),
+            _ => return Ok(Kernel::Builtin),
+        },
+        name => name,
+    };
+    let opened = Firmware::open(name, &options.pflash)?;
+    Ok(opened.map_or(Kernel::Builtin, Kernel::Firmware))
+}
+
 /// Whether any drive was asked for, so that firmware may find something on one.
-pub fn has_drives(o: &DriveOptions) -> bool {
+fn has_drives(o: &DriveOptions) -> bool {
     let files = [&o.hda, &o.hdb, &o.hdc, &o.hdd, &o.fda, &o.fdb, &o.cdrom];
     !o.drive.is_empty() || files.iter().any(|f| f.is_some())
 }

@@ -5,10 +5,10 @@
 
 use crate::args::CharDev;
 use crate::drives::{Attached, Interface};
+use crate::error::Error;
 use crate::netdev::{self, Networks};
 use crate::props::Props;
 use crate::virtio::{self, Unit, Virtio};
-use crate::vm::Error;
 use emu_core::nearest::hint;
 use emu_devices::Memory;
 use emu_devices::backend::CharBackend;

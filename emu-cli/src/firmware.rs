@@ -4,7 +4,7 @@
 //! has no chip for (its VGA BIOS) goes to it by fw_cfg. `--pflash` is one or two flash chips, whose files keep what the guest writes:
 //! UEFI's code and its variables.
 
-use crate::vm::Error;
+use crate::error::Error;
 use emu_core::addr::PhysAddr;
 use emu_core::mem::phys::{Ram, WindowKind};
 use emu_devices::ibmpc;

@@ -6,9 +6,10 @@
 use crate::args::{self, number};
 use crate::console;
 use crate::engines::{self, EngineKind};
+use crate::error::Error;
 use crate::signals::{self, Control};
 use crate::status::Status;
-use crate::vm::{Error, Vm};
+use crate::vm::Vm;
 use clap::Args;
 use emu_core::runner::Step;
 use emu_devices::backend::InputQueue;

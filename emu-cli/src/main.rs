@@ -13,6 +13,7 @@ mod devices;
 mod display;
 mod drives;
 mod engines;
+mod error;
 mod firmware;
 mod inspect;
 mod keys;
@@ -55,7 +56,7 @@ fn main() -> ExitCode {
         Command::Run(options) => run::run(&options),
         Command::Lockstep(options) => lockstep::run(&options),
         Command::Inspect(options) => inspect::run(&options),
-        Command::Bench(options) => bench::run(&options).map_err(vm::Error::from),
+        Command::Bench(options) => bench::run(&options).map_err(crate::error::Error::from),
         Command::Cpus => args::list_cpus(),
     };
     match done {

@@ -5,8 +5,8 @@
 
 use crate::args::Options;
 use crate::devices;
+use crate::error::Error;
 use crate::props::Props;
-use crate::vm::Error;
 use emu_core::nearest::hint;
 use emu_devices::backend::Waker;
 use emu_devices::net::user::{self, Config, Forward, GuestForward};

@@ -5,16 +5,18 @@
 //! milliseconds.
 
 use crate::args::{self, Options};
+use crate::boot::Choice;
 use crate::commands::Commands;
 use crate::console;
 use crate::display::{self, Display};
+use crate::error::Error;
 use crate::monitor;
 use crate::report;
 use crate::signals::{self, Control};
 use crate::state::{Cause, RunState};
 use crate::stats;
 use crate::status::Status;
-use crate::vm::{self, Error, Vm};
+use crate::vm::Vm;
 use emu_core::cpu::segment;
 use emu_core::runner::Step;
 use emu_devices::backend::{InputQueue, Waker};
@@ -94,7 +96,10 @@ pub fn run(options: &Options) -> Result<Status, Error> {
 /// What boots from a drive shows itself on the screen: on a terminal that nobody else wants, that is where it is.
 fn with_a_screen(options: &Options) -> Result<Options, Error> {
     let mut options = options.clone();
-    if options.leaves_the_terminal() && display::on_a_terminal() && vm::boots_drives(&options)? {
+    if options.leaves_the_terminal()
+        && display::on_a_terminal()
+        && matches!(Choice::of(&options)?, Choice::Drives(_))
+    {
         options.display.push(Display::Terminal);
     }
     Ok(options)

@@ -2,8 +2,9 @@
 
 use crate::args::Stats;
 use crate::console;
+use crate::error::Error;
 use crate::status::Status;
-use crate::vm::{Error, Vm};
+use crate::vm::Vm;
 use emu_core::runner::Runner;
 use emu_core::state::CpuState;
 use serde_json::{Map, Value, json};

@@ -3,8 +3,8 @@
 use crate::args::CharDev;
 use crate::devices::Parts;
 use crate::drives::Attached;
+use crate::error::Error;
 use crate::props::Props;
-use crate::vm::Error;
 use emu_devices::Memory;
 use emu_devices::net::{End, Mac};
 use emu_devices::pci::PciDevice;

@@ -1,19 +1,19 @@
 //! From options to a machine ready to run: RAM, board, vCPU, guest in memory.
 
 use crate::args::{CharDev, Options, Vga};
-use crate::boot::{self, Image};
+use crate::boot::{self, Choice, Kernel};
 use crate::devices;
-use crate::drives::{self, DriveError, DriveOptions, Interface};
+use crate::drives::{self, Interface};
 use crate::engines;
+use crate::error::Error;
 use crate::firmware::Firmware;
 use crate::monitor::events::Events;
 use crate::netdev::{self, Networks};
 use crate::state::{Cause, RunState};
-use crate::status::Status;
 use crate::virtio;
-use emu_core::cpu::cpuid::{CpuModel, ModelError};
+use emu_core::cpu::cpuid::CpuModel;
 use emu_core::machine::{Clock, Machine};
-use emu_core::mem::phys::{Ram, RamError};
+use emu_core::mem::phys::Ram;
 use emu_core::runner::Runner;
 use emu_core::vcpu::Vcpu;
 use emu_devices::Memory;
@@ -21,139 +21,21 @@ use emu_devices::backend::{CharBackend, InputQueue};
 use emu_devices::bios::Bios;
 use emu_devices::display::vga;
 use emu_devices::ibmpc;
-use emu_devices::loader::{self, Boot, File, Kind, LoadError, Module, RawPlace};
-use emu_devices::pc::{BoardError, Pc, PcConfig};
+use emu_devices::loader::{self, Boot, File, Kind, Module, RawPlace};
+use emu_devices::pc::{Pc, PcConfig};
 use emu_devices::storage::ahci::Ahci;
 use emu_devices::storage::ide::{self, Ide};
 use emu_devices::storage::nvme::Nvme;
 use emu_devices::virtio::balloon::BalloonTarget;
 use serde_json::json;
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// What the guest writes to pvpanic's port.
 const PANICKED: u8 = 1;
 const CRASH_LOADED: u8 = 2;
-
-/// What is wrong with the host or the command line.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    #[error(transparent)]
-    Engine(#[from] engines::EngineError),
-    #[error("nothing to boot: give an image, --kernel FILE, --drive, or `emu run demo`")]
-    NoGuest,
-    #[error("SeaBIOS is not installed: install the package seabios, or give --firmware FILE")]
-    NoSeaBios,
-    #[error(
-        "{name}: {size} bytes are not a firmware image: 64 KiB to 16 MiB in pages of 4 KiB are"
-    )]
-    FirmwareSize { name: String, size: u64 },
-    #[error("{name}: {source}")]
-    Flash {
-        name: String,
-        source: emu_devices::storage::image::ImageError,
-    },
-    #[error("--pflash is given {0} times: there are two chips")]
-    Pflashes(usize),
-    #[error("--firmware and --pflash both say what the CPU starts in: leave one of them out")]
-    RomAndFlash,
-    #[error("--firmware boots from drives: leave it out, or the guest {0}")]
-    TwoGuests(String),
-    #[error("{name}: {source}")]
-    Read {
-        name: String,
-        source: std::io::Error,
-    },
-    #[error(
-        "{name}: the file is larger than the guest's memory ({size} bytes): give more --memory"
-    )]
-    LargerThanRam { name: String, size: u64 },
-    #[error("{name}: cannot be written: {source}")]
-    Write {
-        name: String,
-        source: std::io::Error,
-    },
-    #[error("--device isa-debug-exit is given twice: one is supported")]
-    TwoExits,
-    #[error("{0}")]
-    Network(String),
-    #[error(transparent)]
-    User(#[from] emu_devices::net::user::Error),
-    #[error(transparent)]
-    Wire(#[from] emu_devices::net::wire::Error),
-    #[error("no PCI device is free for another --device")]
-    NoSlot,
-    #[error("there is no drive \"{0}\"{1}: give --drive if=none,id={0},file=FILE")]
-    NoDrive(String, String),
-    #[error("{0} SCSI drives: at most 16 are supported")]
-    ScsiUnits(usize),
-    #[error("drive {0} is plugged in already: give it if=none, and one device")]
-    DriveTaken(String),
-    #[error("--serial is given {0} times: there are two ports")]
-    Serials(usize),
-    #[error(
-        "--memory reaches to {end:#x}, and the CPU has {bits} address bits: give less, or another --cpu"
-    )]
-    AddressBits { end: u64, bits: u32 },
-    #[error("--load-addr is for an image file, not for a guest of our own")]
-    RawDemo,
-    #[error("unknown workload \"{name}\" (known: {known})")]
-    Workload { name: String, known: String },
-    #[error(transparent)]
-    Model(#[from] ModelError),
-    #[error(transparent)]
-    Load(#[from] LoadError),
-    #[error(transparent)]
-    Board(#[from] BoardError),
-    #[error(transparent)]
-    Ram(#[from] RamError),
-    #[error(transparent)]
-    Drive(#[from] DriveError),
-    #[error("standard output is closed or fails: {0}")]
-    Output(std::io::Error),
-    #[error(transparent)]
-    Bench(#[from] crate::bench::BenchError),
-    #[error("--display {what}: {place} cannot be listened on: {source}; choose another")]
-    DisplayPort {
-        what: &'static str,
-        place: String,
-        source: std::io::Error,
-    },
-    #[error(
-        "--display terminal: the terminal is a serial port's or the monitor's too: give --serial null, or another --monitor"
-    )]
-    TerminalTwice,
-    #[error("--display terminal: standard input and output are no terminal: give vnc or web")]
-    NoTerminal,
-    #[error("a thread cannot be started: {0}")]
-    Thread(std::io::Error),
-    #[error("signals cannot be watched: {0}")]
-    Signals(std::io::Error),
-    #[error(transparent)]
-    Listen(#[from] crate::monitor::listen::ListenError),
-    #[error("the monitor cannot be started: {0}")]
-    Monitor(std::io::Error),
-}
-
-impl Error {
-    pub fn status(&self) -> Status {
-        match self {
-            Self::Write { .. }
-            | Self::User(_)
-            | Self::Wire(_)
-            | Self::Ram(_)
-            | Self::Output(_)
-            | Self::Signals(_)
-            | Self::Listen(_)
-            | Self::Thread(_)
-            | Self::Monitor(_) => Status::HostError,
-            Self::Bench(e) => e.status(),
-            _ => Status::Usage,
-        }
-    }
-}
 
 /// The PCI device that the VGA is.
 const VGA_SLOT: u8 = 2;
@@ -181,89 +63,6 @@ impl Layout {
         let ram = Ram::with(options.memory, &windows, hole)?;
         Ok((ram, Self { vga, firmware }))
     }
-}
-
-/// Where the guest comes from; asked again after a reset.
-enum Kernel {
-    /// A guest of our own, by name.
-    Ours(&'static str, fn() -> Vec<u8>),
-    File(PathBuf),
-    /// Firmware, which finds it on a drive.
-    Firmware(Firmware),
-    /// Our own.
-    Builtin,
-}
-
-impl Kernel {
-    /// `demo`, `bench:NAME` or a file.
-    fn named(guest: &Path) -> Result<Self, Error> {
-        let Some(name) = guest.to_str() else {
-            return Ok(Self::File(guest.into()));
-        };
-        if name == "demo" {
-            return Ok(Self::Ours("demo", emu_images::demo));
-        }
-        match name.strip_prefix("bench:") {
-            None => Ok(Self::File(guest.into())),
-            Some(name) => emu_workloads::find(name)
-                .map(|w| Self::Ours(w.name, w.image))
-                .ok_or_else(|| Error::Workload {
-                    name: name.into(),
-                    known: emu_workloads::ALL.map(|w| w.name).join(", "),
-                }),
-        }
-    }
-}
-
-/// What is booted, and the drives with a bare image among them.
-fn choose(options: &Options) -> Result<(Kernel, DriveOptions), Error> {
-    let mut drives = options.drives.clone();
-    let kernel = match (&options.guest, &options.kernel) {
-        (Some(guest), _) => match Kernel::named(guest)? {
-            Kernel::File(path) if options.load_addr.is_none() => match Image::of(&path)? {
-                Image::Kernel => Kernel::File(path),
-                image => {
-                    image.plug(&path, &mut drives);
-                    return Ok((firmware(options)?, drives));
-                }
-            },
-            kernel => kernel,
-        },
-        (None, Some(file)) => Kernel::File(file.clone()),
-        (None, None)
-            if options.firmware.is_some()
-                || !options.pflash.is_empty()
-                || boot::has_drives(&drives) =>
-        {
-            return Ok((firmware(options)?, drives));
-        }
-        (None, None) => return Err(Error::NoGuest),
-    };
-    let asked = options.firmware.is_some() || !options.pflash.is_empty();
-    match options.guest.as_ref().or(options.kernel.as_ref()) {
-        Some(guest) if asked => Err(Error::TwoGuests(guest.display().to_string())),
-        _ => Ok((kernel, drives)),
-    }
-}
-
-/// Whether firmware starts the guest, from drives.
-pub fn boots_drives(options: &Options) -> Result<bool, Error> {
-    let (kernel, _) = choose(options)?;
-    Ok(matches!(kernel, Kernel::Firmware(_) | Kernel::Builtin))
-}
-
-/// `builtin`, or the user's; if none is named, SeaBIOS where it is installed.
-fn firmware(options: &Options) -> Result<Kernel, Error> {
-    let name = match options.firmware.as_deref() {
-        Some("builtin") => return Ok(Kernel::Builtin),
-        None if options.pflash.is_empty() => match Firmware::open(Some("seabios"), &[]) {
-            Ok(Some(seabios)) => return Ok(Kernel::Firmware(seabios)),
-            _ => return Ok(Kernel::Builtin),
-        },
-        name => name,
-    };
-    let opened = Firmware::open(name, &options.pflash)?;
-    Ok(opened.map_or(Kernel::Builtin, Kernel::Firmware))
 }
 
 /// A machine with its guest in memory.
@@ -300,7 +99,7 @@ impl Vm {
         input: &Arc<InputQueue>,
         change: impl FnOnce(&mut PcConfig),
     ) -> Result<Self, Error> {
-        let (kernel, drive_options) = choose(options)?;
+        let (kernel, drive_options) = Choice::of(options)?.open(options)?;
         let raw = options.load_addr.map(|addr| RawPlace {
             addr,
             entry: options.entry.unwrap_or(addr),

@@ -19,7 +19,6 @@ mod table;
 use crate::console;
 use crate::signals::{self, Control};
 use crate::status::Status;
-use crate::vm;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use measure::Run;
@@ -115,7 +114,7 @@ pub enum BenchError {
     #[error("{0}")]
     Options(String),
     #[error("{0}")]
-    Machine(Box<vm::Error>),
+    Machine(Box<crate::error::Error>),
     #[error("--out {}: cannot be written: {source}", path.display())]
     Out {
         path: PathBuf,
@@ -238,7 +237,7 @@ fn measure_all(o: &BenchOptions) -> Result<Report, BenchError> {
 
     let control = Arc::new(Control::default());
     signals::watch(control.clone())
-        .map_err(|e| BenchError::Machine(Box::new(vm::Error::Signals(e))))?;
+        .map_err(|e| BenchError::Machine(Box::new(crate::error::Error::Signals(e))))?;
     let mut workloads = Vec::new();
     let mut ablated = ablation.start();
     for guest in &guests {

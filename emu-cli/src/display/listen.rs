@@ -1,6 +1,6 @@
 //! TCP for displays: a port, a bounded number of clients, a thread for each.
 
-use crate::vm::Error;
+use crate::error::Error;
 use std::net::{TcpListener, TcpStream, ToSocketAddrs};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};

@@ -15,8 +15,9 @@ mod web;
 
 use crate::args::Options;
 use crate::commands::Commands;
+use crate::error::Error;
 use crate::signals::Control;
-use crate::vm::{Error, Vm};
+use crate::vm::Vm;
 use hub::Hub;
 use std::net::TcpListener;
 use std::sync::Arc;

@@ -7,10 +7,11 @@
 use super::Options;
 use crate::args;
 use crate::engines::{self, Altered, How};
+use crate::error::Error;
 use crate::output::Output;
 use crate::signals::Control;
 use crate::status::Status;
-use crate::vm::{Error, Vm};
+use crate::vm::Vm;
 use emu_core::checkpoint::Checkpoint;
 pub use emu_core::checkpoint::Difference;
 use emu_core::engine::Engine;

@@ -1,8 +1,8 @@
 //! What `emu lockstep` tells about the first instruction that differs.
 
 use super::pair::{Difference, Pair, Stopped};
+use crate::error::Error;
 use crate::report::listing;
-use crate::vm::Error;
 use emu_core::state::CpuState;
 use std::fmt::Write;
 

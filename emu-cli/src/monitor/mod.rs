@@ -25,7 +25,7 @@ mod terminal;
 use crate::args::Options;
 use crate::commands::Commands;
 use crate::console;
-use crate::vm::Error;
+use crate::error::Error;
 use events::Events;
 use input::Input;
 use listen::{Address, ListenError, Listener, Place};
