@@ -7,7 +7,7 @@ use crate::args::Options;
 use crate::drives::{Attached, DriveOptions, Interface, Spec};
 use crate::error::Error;
 use crate::firmware::Firmware;
-use emu_devices::bios::{Bios, BiosConfig, BootDevice};
+use emu_devices::bios::{Bios, BiosConfig};
 use emu_devices::chips::i82077::Geometry;
 use emu_devices::loader::{self, File};
 use std::io::{Read, Seek, SeekFrom};
@@ -194,16 +194,15 @@ pub fn builtin(memory: u64, drives: &[Attached], options: &DriveOptions) -> Resu
         .collect();
     disks.sort_by_key(|d| (d.interface as u8, d.index));
     let cdroms = drives.iter().filter(|d| d.cdrom);
-    let boot = options.boot.clone().unwrap_or_default();
-    let order = boot.once.unwrap_or(boot.order);
-    let order = if order.is_empty() { "cad" } else { &order };
+    if options.boot.as_ref().is_some_and(|boot| boot.menu) {
+        return Err(Error::NoBootMenu);
+    }
     let config = BiosConfig {
         ram_size: memory,
         cpus: 1,
         floppies: floppies(drives),
         disks: disks.into_iter().map(|d| d.drive.clone()).collect(),
         cdroms: cdroms.map(|d| d.drive.clone()).collect(),
-        order: order.chars().filter_map(BootDevice::from_letter).collect(),
     };
     Bios::new(config).map_err(|e| Error::Load(e.into()))
 }

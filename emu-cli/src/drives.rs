@@ -12,6 +12,7 @@
 use clap::Args;
 use emu_core::nearest::hint;
 use emu_devices::chips::i82077::{Geometry, media::MAX_SIZE};
+use emu_devices::chips::mc146818::BOOT_ORDER;
 use emu_devices::storage::Drive;
 use emu_devices::storage::ide;
 use emu_devices::storage::image::{self, Cache, Format, ImageError};
@@ -255,7 +256,23 @@ pub struct BootOrder {
     pub order: String,
     /// The order for the first start.
     pub once: Option<String>,
+    /// Firmware offers a menu.
     pub menu: bool,
+}
+
+impl BootOrder {
+    /// The order for later starts.
+    pub fn later(&self) -> &str {
+        match &self.order[..] {
+            "" => BOOT_ORDER,
+            order => order,
+        }
+    }
+
+    /// The order for the first start.
+    pub fn first(&self) -> &str {
+        self.once.as_deref().unwrap_or(self.later())
+    }
 }
 
 fn boot(s: &str) -> Result<BootOrder, String> {

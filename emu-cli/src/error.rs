@@ -26,6 +26,10 @@ pub enum Error {
         name: String,
         source: emu_devices::storage::image::ImageError,
     },
+    #[error(
+        "--boot menu=on: the built-in BIOS has no menu: give --firmware seabios, or leave it out"
+    )]
+    NoBootMenu,
     #[error("--pflash is given {0} times: there are two chips")]
     Pflashes(usize),
     #[error("--firmware and --pflash both say what the CPU starts in: leave one of them out")]

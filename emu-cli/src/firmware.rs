@@ -65,15 +65,17 @@ impl Rom {
 }
 
 /// A flash chip's file.
-struct FlashFile {
+pub struct FlashFile {
+    name: String,
     size: u64,
-    medium: Box<dyn Medium>,
+    /// Until it is the chip's.
+    medium: Option<Box<dyn Medium>>,
     read_only: bool,
 }
 
 impl FlashFile {
     fn open(path: &Path) -> Result<Self, Error> {
-        let name = || path.display().to_string();
+        let name = path.display().to_string();
         let open = |read_only| {
             let options = image::Options {
                 format: Some(image::Format::Raw),
@@ -83,27 +85,32 @@ impl FlashFile {
             image::open(path, &options)
         };
         // Firmware that a package installed is not ours to write.
-        let opened = open(false).or_else(|_| open(true));
-        let image = opened.map_err(|source| Error::Flash {
-            name: name(),
-            source,
-        })?;
+        let image = match open(false).or_else(|_| open(true)) {
+            Ok(image) => image,
+            Err(source) => return Err(Error::Flash { name, source }),
+        };
         let size = image.medium.size();
-        check_size(&name(), size)?;
+        check_size(&name, size)?;
         Ok(Self {
+            name,
             size,
-            medium: image.medium,
+            medium: Some(image.medium),
             read_only: image.read_only,
         })
     }
 
     /// The content, for the window that the CPU sees.
-    fn load(&mut self, ram: &Ram, n: usize) -> std::io::Result<()> {
+    fn load(&self, medium: &mut dyn Medium, ram: &Ram, n: usize) -> Result<(), Error> {
         let mut buf = vec![0; 1 << 16];
         let mut at = 0;
         while at < self.size {
             let part = (self.size - at).min(buf.len() as u64) as usize;
-            self.medium.read(at, &mut buf[..part])?;
+            medium
+                .read(at, &mut buf[..part])
+                .map_err(|source| Error::Read {
+                    name: self.name.clone(),
+                    source,
+                })?;
             ram.write_window(n, at, &buf[..part]);
             at += part as u64;
         }
@@ -123,7 +130,7 @@ fn check_size(name: &str, size: u64) -> Result<(), Error> {
 pub enum Firmware {
     Rom(Rom),
     /// The files of `--pflash`; the first ends at 4 GiB, the next below it.
-    Flash(Vec<PathBuf>),
+    Flash(Vec<FlashFile>),
 }
 
 impl Firmware {
@@ -133,10 +140,8 @@ impl Firmware {
             (None, []) => None,
             (Some(name), []) => Some(Self::Rom(Rom::open(name)?)),
             (None, files @ ([_] | [_, _])) => {
-                for file in files {
-                    FlashFile::open(file)?;
-                }
-                Some(Self::Flash(files.to_vec()))
+                let files = files.iter().map(|f| FlashFile::open(f));
+                Some(Self::Flash(files.collect::<Result<_, _>>()?))
             }
             (None, files) => return Err(Error::Pflashes(files.len())),
             (Some(_), _) => return Err(Error::RomAndFlash),
@@ -144,19 +149,16 @@ impl Firmware {
     }
 
     /// The windows of memory that it needs.
-    pub fn windows(&self) -> Result<Vec<WindowKind>, Error> {
+    pub fn windows(&self) -> Vec<WindowKind> {
         let kind = |size| WindowKind { size, rom: true };
         match self {
-            Self::Rom(rom) => Ok(vec![kind(rom.bytes.len() as u64)]),
-            Self::Flash(files) => files
-                .iter()
-                .map(|f| FlashFile::open(f).map(|f| kind(f.size)))
-                .collect(),
+            Self::Rom(rom) => vec![kind(rom.bytes.len() as u64)],
+            Self::Flash(files) => files.iter().map(|f| kind(f.size)).collect(),
         }
     }
 
-    /// What goes onto the board, once.
-    pub fn install(&self, pc: &mut Pc, ram: &Arc<Ram>, windows: &[usize]) -> Result<(), Error> {
+    /// What goes onto the board; files of flash chips are the chips' from then on.
+    pub fn install(&mut self, pc: &mut Pc, ram: &Arc<Ram>, windows: &[usize]) -> Result<(), Error> {
         match self {
             Self::Rom(rom) => {
                 if let Some(vga) = &rom.vga {
@@ -165,14 +167,13 @@ impl Firmware {
             }
             Self::Flash(files) => {
                 let mut end = ibmpc::FOUR_GIB;
-                for (path, &n) in files.iter().zip(windows) {
-                    let mut file = FlashFile::open(path)?;
-                    file.load(ram, n).map_err(|source| Error::Read {
-                        name: path.display().to_string(),
-                        source,
-                    })?;
+                for (file, &n) in files.iter_mut().zip(windows) {
+                    let Some(mut medium) = file.medium.take() else {
+                        continue;
+                    };
+                    file.load(&mut *medium, ram, n)?;
                     end -= file.size;
-                    let medium = (!file.read_only).then_some(file.medium);
+                    let medium = (!file.read_only).then_some(medium);
                     pc.add_flash(FlashChip::new(ram.clone(), n, end, medium));
                 }
             }

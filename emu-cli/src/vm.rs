@@ -19,6 +19,7 @@ use emu_core::vcpu::Vcpu;
 use emu_devices::Memory;
 use emu_devices::backend::{CharBackend, InputQueue};
 use emu_devices::bios::Bios;
+use emu_devices::chips::fw_cfg;
 use emu_devices::display::vga;
 use emu_devices::ibmpc;
 use emu_devices::loader::{self, Boot, File, Kind, Module, RawPlace};
@@ -56,7 +57,7 @@ impl Layout {
         });
         let first = windows.len();
         if let Some(firmware) = firmware {
-            windows.extend(firmware.windows()?);
+            windows.extend(firmware.windows());
         }
         let firmware = (first..windows.len()).collect();
         let hole = if vga.is_some() { vga::HOLE } else { 0..0 };
@@ -84,6 +85,8 @@ pub struct Vm {
     append: String,
     raw: Option<RawPlace>,
     layout: Layout,
+    /// The boot order from the first reset on, if it is another.
+    order_after_reset: Option<String>,
     pub networks: Networks,
 }
 
@@ -99,7 +102,7 @@ impl Vm {
         input: &Arc<InputQueue>,
         change: impl FnOnce(&mut PcConfig),
     ) -> Result<Self, Error> {
-        let (kernel, drive_options) = Choice::of(options)?.open(options)?;
+        let (mut kernel, drive_options) = Choice::of(options)?.open(options)?;
         let raw = options.load_addr.map(|addr| RawPlace {
             addr,
             entry: options.entry.unwrap_or(addr),
@@ -142,22 +145,23 @@ impl Vm {
         let is_virtual = options.clock == "virtual";
         let ram = Arc::new(ram);
         let mut config = config(options, input, is_virtual, ram.clone())?;
-        config.firmware = firmware.is_some();
+        let with_firmware = firmware.is_some();
+        config.firmware = with_firmware;
         config.bios = bios.is_some();
         config.floppies = boot::floppies(&drives);
         change(&mut config);
         let mut pc = Pc::new(config)?;
         if let Some(window) = layout.vga {
-            let start = match firmware {
-                Some(_) => vga::Start::Firmware,
-                None => vga::Start::Text,
+            let start = match with_firmware {
+                true => vga::Start::Firmware,
+                false => vga::Start::Text,
             };
             let vga = vga::Vga::new(ram.clone(), window, start);
             pc.plug(VGA_SLOT, 0, Box::new(vga))?;
         }
         plug_drives(&mut pc, &drives, &(ram.clone() as Memory))?;
         let mut list = [&options.device[..], &options.virtfs[..]].concat();
-        let nics = netdev::nics(options, firmware.is_some() || bios.is_some());
+        let nics = netdev::nics(options, with_firmware || bios.is_some());
         let mut networks = Networks::new(&options.netdev, &nics, &mut list)?;
         let balloon = Arc::<BalloonTarget>::default();
         let mut parts = devices::Parts {
@@ -177,18 +181,18 @@ impl Vm {
         }
         devices::plug(&list, &mut pc, &mut parts)?;
         plug_more_drives(&mut pc, &drives, &(ram.clone() as Memory))?;
-        if let Some(firmware) = firmware {
+        if let Kernel::Firmware(firmware) = &mut kernel {
             firmware.install(&mut pc, &ram, &layout.firmware)?;
             // As QEMU's -nographic: SeaBIOS shows its text screen on the serial port too.
             if !options.shows_screen() && options.serials().first() == Some(&CharDev::Stdio) {
                 let port = u64::from(ibmpc::COM1.0).to_le_bytes();
                 pc.fw_cfg().add_file("etc/sercon-port", port.to_vec());
             }
-            let boot = drive_options.boot.clone().unwrap_or_default();
-            let order = boot.once.unwrap_or(boot.order);
-            if !order.is_empty() {
-                pc.set_boot_order(&order);
-            }
+        }
+        let boot = drive_options.boot.unwrap_or_default();
+        pc.set_boot_order(boot.first());
+        if boot.menu {
+            pc.fw_cfg().add(fw_cfg::BOOT_MENU, vec![1, 0]);
         }
         let clock = match is_virtual {
             true => Clock::new_virtual(),
@@ -223,12 +227,16 @@ impl Vm {
             append: options.append.clone(),
             raw,
             layout,
+            order_after_reset: boot.once.is_some().then(|| boot.later().into()),
         })
     }
 
     /// Resets the machine, and loads the guest again unless there is firmware that does.
     pub fn reset(&mut self) -> Result<(), Error> {
         self.runner.reset();
+        if let Some(order) = self.order_after_reset.take() {
+            self.with_pc(|pc| pc.set_boot_order(&order));
+        }
         let mut guest = Guest {
             model: &self.model,
             kernel: &self.kernel,

@@ -2,23 +2,15 @@
 //!
 //! The guests come from `images/fetch.sh out` in the workspace's root (or the folder that `EMU_GUESTS` names).
 
-use std::path::PathBuf;
+mod common;
+#[path = "common/guests.rs"]
+mod guests;
+#[path = "common/qmp.rs"]
+mod qmp;
+
+use guests::guest;
 use std::process::{Command, Output};
 use std::time::Instant;
-
-fn guest(name: &str) -> PathBuf {
-    let folder = std::env::var_os("EMU_GUESTS").map_or_else(
-        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../out")),
-        PathBuf::from,
-    );
-    let path = folder.join(name);
-    assert!(
-        path.exists(),
-        "{} is missing: run `sh images/fetch.sh out` in the workspace's root",
-        path.display()
-    );
-    path
-}
 
 struct Run {
     text: String,

@@ -7,7 +7,7 @@ use common::*;
 use iced_x86::code_asm::*;
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tungstenite::{Message, WebSocket};
@@ -39,41 +39,12 @@ fn guest() -> Temp {
         a.add(ax, 0x0101)?;
         a.and(ah, 0x7f)?;
         a.loop_(fill)?;
-        // Translation on, interrupts off.
-        a.mov(al, 0x60)?;
-        a.out(0x64, al)?;
-        a.mov(al, 0x40)?;
-        a.out(0x60, al)?;
-        a.set_label(&mut key)?;
-        a.in_(al, 0x64)?;
-        a.test(al, 1)?;
-        a.jz(key)?;
-        a.in_(al, 0x60)?;
-        a.test(al, 0x80)?;
-        a.jnz(key)?;
+        poll_keyboard(a)?;
+        wait_key(a, &mut key)?;
         a.mov(ah, 0x1f)?;
         a.stosw()?;
         a.jmp(key)
     })
-}
-
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
-}
-
-fn connect(port: u16) -> TcpStream {
-    let began = Instant::now();
-    loop {
-        match TcpStream::connect(("127.0.0.1", port)) {
-            Ok(stream) => {
-                stream.set_read_timeout(Some(LONG)).unwrap();
-                return stream;
-            }
-            Err(e) => assert!(began.elapsed() < LONG, "port {port}: {e}"),
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
 }
 
 /// A page in the browser.

@@ -4,98 +4,21 @@
 //! keys are sent by QMP.
 
 mod common;
+#[path = "common/guests.rs"]
+mod guests;
 #[path = "common/qmp.rs"]
 mod qmp;
 
+use guests::{Console, firmware, guest, quit, type_keys, type_line, wait_for};
 use qmp::{Client, Machine};
-use serde_json::json;
-use std::io::Read;
-use std::path::PathBuf;
-use std::process::Stdio;
-use std::time::{Duration, Instant};
-
-/// How long a guest may take to show something, on a machine that does other things too.
-const PATIENCE: Duration = Duration::from_secs(240);
-
-fn guest(name: &str) -> String {
-    let folder = std::env::var_os("EMU_GUESTS").map_or_else(
-        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../out")),
-        PathBuf::from,
-    );
-    let path = folder.join(name);
-    assert!(
-        path.exists(),
-        "{} is missing: run `sh images/fetch.sh out` in the workspace's root",
-        path.display()
-    );
-    path.display().to_string()
-}
-
-/// The screen's lines; none while it shows graphics.
-fn screen(c: &mut Client) -> Vec<String> {
-    match c.ask("x-query-screen-text", json!({})) {
-        Ok(text) => text["lines"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|line| line.as_str().unwrap().to_string())
-            .collect(),
-        Err(_) => Vec::new(),
-    }
-}
-
-/// Waits until a line of the screen has this text.
-fn wait_for(c: &mut Client, text: &str) -> Vec<String> {
-    let began = Instant::now();
-    loop {
-        let lines = screen(c);
-        if lines.iter().any(|line| line.contains(text)) {
-            return lines;
-        }
-        assert!(
-            began.elapsed() < PATIENCE,
-            "no \"{text}\" on the screen:\n{}",
-            lines.join("\n")
-        );
-        std::thread::sleep(Duration::from_millis(100));
-    }
-}
-
-/// Types keys by their names, one after the other.
-fn type_keys(c: &mut Client, keys: &[&str]) {
-    for key in keys {
-        let keys = json!([{ "type": "qcode", "data": key }]);
-        c.run("send-key", json!({ "keys": keys, "hold-time": 20 }));
-        std::thread::sleep(Duration::from_millis(60));
-    }
-}
 
 /// The machine with firmware and a monitor, and no other end than the test's.
-fn boot(firmware: &str, more: &[&str]) -> (Machine, Client) {
-    let firmware = match firmware {
-        "seabios" => guest("seabios/bios-256k.bin"),
-        other => other.into(),
-    };
-    let args = [
-        &[
-            "--firmware",
-            &firmware,
-            "--serial",
-            "null",
-            "--timeout",
-            "600",
-        ],
-        more,
-    ]
-    .concat();
-    let machine = Machine::start(&args);
+fn boot(name: &str, more: &[&str]) -> (Machine, Client) {
+    let bios = firmware(name);
+    let args = ["--firmware", &bios, "--serial", "null", "--timeout", "600"];
+    let machine = Machine::start(&[&args, more].concat());
     let client = machine.client();
     (machine, client)
-}
-
-fn quit(machine: Machine, mut c: Client) {
-    c.run("quit", json!({}));
-    assert_eq!(machine.end().status.code(), Some(0));
 }
 
 /// GRUB's menu, then its command line, and a command of it.
@@ -113,21 +36,9 @@ fn grub(firmware: &str, drive: &str, device: &str) {
 /// No option but the file: without a terminal, SeaBIOS shows its screen on the serial port too.
 #[test]
 fn a_bare_image_is_told_and_shown() {
-    let firmware = guest("seabios/bios-256k.bin");
-    let args = [guest("grub-rescue.iso"), "--firmware".into(), firmware];
-    let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    let mut child = common::emu(&args).stdout(Stdio::piped()).spawn().unwrap();
-    let mut seen = Vec::new();
-    let mut out = child.stdout.take().unwrap();
-    while !String::from_utf8_lossy(&seen).contains("GNU/Linux") {
-        let mut part = [0; 1024];
-        let n = out.read(&mut part).unwrap();
-        let text = String::from_utf8_lossy(&seen);
-        assert!(n > 0, "it ended, and showed only: {text}");
-        seen.extend(&part[..n]);
-    }
-    child.kill().unwrap();
-    child.wait().unwrap();
+    let bios = firmware("seabios");
+    let mut console = Console::start(&[&guest("grub-rescue.iso"), "--firmware", &bios]);
+    console.wait("GNU/Linux");
 }
 
 #[test]
@@ -166,31 +77,12 @@ fn memtest_passes_a_small_memory() {
 #[test]
 fn isolinux_starts_linux_from_a_cd() {
     let iso = format!("file={},media=cdrom", guest("isolinux.iso"));
-    let serial = common::Temp::new(b"");
-    let to = format!("file:{}", serial.path());
-    let machine = Machine::start(&[
-        "--firmware",
-        &guest("seabios/bios-256k.bin"),
-        "--drive",
-        &iso,
-        "--serial",
-        &to,
-        "--timeout",
-        "600",
-    ]);
-    let c = machine.client();
-    let began = Instant::now();
-    loop {
-        let text = std::fs::read(&serial.0).unwrap();
-        let text = String::from_utf8_lossy(&text);
-        if text.contains("@init") {
-            assert!(text.contains("BOOT_IMAGE=/vmlinuz"), "{text}");
-            break;
-        }
-        assert!(began.elapsed() < PATIENCE, "{text}");
-        std::thread::sleep(Duration::from_millis(200));
-    }
-    quit(machine, c);
+    let bios = firmware("seabios");
+    let mut console = Console::start(&["--firmware", &bios, "--drive", &iso]);
+    let text = console.wait("@init");
+    assert!(text.contains("Linux version"), "{text}");
+    let line = console.wait("/ #");
+    assert!(line.contains("BOOT_IMAGE=/vmlinuz"), "{line}");
 }
 
 /// UEFI from a flash chip, with its variables in a second.
@@ -198,29 +90,11 @@ fn isolinux_starts_linux_from_a_cd() {
 fn ovmf_reaches_its_shell_and_keeps_its_variables() {
     let vars = common::Temp::new(&std::fs::read(guest("OVMF_VARS_4M.fd")).unwrap());
     let before = std::fs::read(&vars.0).unwrap();
-    let serial = common::Temp::new(b"");
-    let to = format!("file:{}", serial.path());
-    let machine = Machine::start(&[
-        "--pflash",
-        &guest("OVMF_CODE_4M.fd"),
-        "--pflash",
-        vars.path(),
-        "--serial",
-        &to,
-        "--timeout",
-        "600",
-    ]);
-    let c = machine.client();
-    let began = Instant::now();
-    loop {
-        let text = String::from_utf8_lossy(&std::fs::read(&serial.0).unwrap()).into_owned();
-        if text.contains("Shell> ") {
-            break;
-        }
-        assert!(began.elapsed() < PATIENCE, "{text}");
-        std::thread::sleep(Duration::from_millis(200));
-    }
-    quit(machine, c);
+    let (code, vars_file) = (guest("OVMF_CODE_4M.fd"), vars.path());
+    let mut console = Console::start(&["--pflash", &code, "--pflash", vars_file]);
+    console.wait("Shell> ");
+    console.send("reset -s");
+    assert_eq!(console.end().code(), Some(0));
     let after = std::fs::read(&vars.0).unwrap();
     assert_eq!(after.len(), before.len());
     assert!(after != before, "the boot order is kept in variables");
@@ -241,4 +115,25 @@ fn flash_files_that_cannot_be_one() {
     let out = common::run(&["--firmware", "/nowhere/bios.bin"]);
     assert_eq!(common::status(&out), 2);
     assert!(common::stderr(&out).contains("/nowhere/bios.bin"));
+}
+
+/// iPXE asks for its address on each network card. (Its plain `dhcp` also waits 13 s for an IPv6 router.)
+#[test]
+fn ipxe_has_a_lease_on_each_card() {
+    let iso = guest("ipxe.iso");
+    for (card, chip) in [
+        ("e1000", "82540em"),
+        ("rtl8139", "rtl8139"),
+        ("virtio-net-pci", "virtio-net"),
+    ] {
+        let nic = format!("user,model={card},restrict=on");
+        let (machine, mut c) = boot("seabios", &["--cdrom", &iso, "--nic", &nic]);
+        wait_for(&mut c, "Ctrl-B");
+        type_keys(&mut c, &["ctrl-b"]);
+        wait_for(&mut c, "iPXE>");
+        type_line(&mut c, "ifconf -c dhcp && ifstat && route");
+        wait_for(&mut c, chip);
+        wait_for(&mut c, "10.0.2.15/255.255.255.0 gw 10.0.2.2");
+        quit(machine, c);
+    }
 }

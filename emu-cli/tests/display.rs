@@ -1,11 +1,13 @@
 //! The screen as VNC clients, browsers and terminals see it, and their keys as the guest does.
 
 mod common;
+#[path = "common/pty.rs"]
+mod pty;
 
 use common::*;
 use flate2::read::ZlibDecoder;
 use iced_x86::code_asm::*;
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use pty::Terminal;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -34,18 +36,8 @@ fn guest() -> Temp {
             a.mov(ax, cell)?;
             a.stosw()?;
         }
-        // Translation on, interrupts off.
-        a.mov(al, 0x60)?;
-        a.out(0x64, al)?;
-        a.mov(al, 0x40)?;
-        a.out(0x60, al)?;
-        a.set_label(&mut key)?;
-        a.in_(al, 0x64)?;
-        a.test(al, 1)?;
-        a.jz(key)?;
-        a.in_(al, 0x60)?;
-        a.test(al, 0x80)?;
-        a.jnz(key)?;
+        poll_keyboard(a)?;
+        wait_key(a, &mut key)?;
         a.cmp(al, 0x1c)?;
         a.je(vbe)?;
         a.mov(ah, al)?;
@@ -85,21 +77,6 @@ impl Running {
             .unwrap();
         Self(child, image)
     }
-
-    /// Connects as soon as it listens.
-    fn connect(&mut self, port: u16) -> TcpStream {
-        let began = Instant::now();
-        loop {
-            match TcpStream::connect(("127.0.0.1", port)) {
-                Ok(s) => {
-                    s.set_read_timeout(Some(LONG)).unwrap();
-                    return s;
-                }
-                Err(e) => assert!(began.elapsed() < LONG, "{e}; {:?}", self.0.try_wait()),
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-    }
 }
 
 impl Drop for Running {
@@ -107,12 +84,6 @@ impl Drop for Running {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
-}
-
-/// A port above VNC's first that nobody has now.
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
 }
 
 /// A picture as a client has put it together.
@@ -260,8 +231,8 @@ impl Vnc {
 #[test]
 fn vnc_shows_the_screen_and_types() {
     let port = free_port();
-    let mut running = Running::new(&format!("vnc=:{}", port - 5900));
-    let mut vnc = Vnc::new(running.connect(port), |c| c).unwrap();
+    let _running = Running::new(&format!("vnc=:{}", port - 5900));
+    let mut vnc = Vnc::new(connect(port), |c| c).unwrap();
     assert_eq!((vnc.picture.width, vnc.picture.height), (720, 400));
     vnc.encodings(&[0, -223, -258]);
     vnc.request(false);
@@ -286,15 +257,15 @@ fn vnc_shows_the_screen_and_types() {
 fn vnc_asks_for_the_password() {
     use des::cipher::{BlockCipherEncrypt, KeyInit};
     let port = free_port();
-    let mut running = Running::new(&format!("vnc=127.0.0.1:{},password=secret", port - 5900));
-    let wrong = Vnc::new(running.connect(port), |c| c);
+    let _running = Running::new(&format!("vnc=127.0.0.1:{},password=secret", port - 5900));
+    let wrong = Vnc::new(connect(port), |c| c);
     assert_eq!(wrong.err().as_deref(), Some("the password is wrong"));
     let mut key = [0u8; 8];
     for (k, b) in key.iter_mut().zip(b"secret") {
         *k = b.reverse_bits();
     }
     let cipher = des::Des::new(&key.into());
-    let right = Vnc::new(running.connect(port), |challenge| {
+    let right = Vnc::new(connect(port), |challenge| {
         let mut answer = challenge;
         for half in answer.chunks_exact_mut(8) {
             let mut block: [u8; 8] = half.try_into().unwrap();
@@ -313,9 +284,9 @@ fn vnc_asks_for_the_password() {
 fn vnc_bears_any_client() {
     let port = free_port();
     let mut running = Running::new(&format!("vnc=:{}", port - 5900));
-    let mut good = Vnc::new(running.connect(port), |c| c).unwrap();
+    let mut good = Vnc::new(connect(port), |c| c).unwrap();
     for _ in 0..20 {
-        let mut gone = Vnc::new(running.connect(port), |c| c).unwrap();
+        let mut gone = Vnc::new(connect(port), |c| c).unwrap();
         gone.request(false);
         let mut some = [0; 1000];
         gone.stream.read_exact(&mut some).unwrap();
@@ -326,7 +297,7 @@ fn vnc_bears_any_client() {
         &[6, 0, 0, 0, 0xff, 0xff, 0xff, 0xff],
         &[2, 0, 0xff, 0xff, 1],
     ] {
-        let mut bad = Vnc::new(running.connect(port), |c| c).unwrap();
+        let mut bad = Vnc::new(connect(port), |c| c).unwrap();
         bad.stream.write_all(rubbish).unwrap();
         let mut rest = Vec::new();
         if rubbish[0] != 2 {
@@ -338,7 +309,7 @@ fn vnc_bears_any_client() {
     let mut many = Vec::new();
     let began = Instant::now();
     let why = loop {
-        match Vnc::new(running.connect(port), |c| c) {
+        match Vnc::new(connect(port), |c| c) {
             Ok(client) => many.push(client),
             Err(why) => break why,
         }
@@ -417,15 +388,15 @@ impl Web {
 #[test]
 fn web_shows_the_screen_and_types() {
     let port = free_port();
-    let mut running = Running::new(&format!("web=:{port}"));
-    let mut page = running.connect(port);
+    let _running = Running::new(&format!("web=:{port}"));
+    let mut page = connect(port);
     write!(page, "GET / HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n").unwrap();
     let mut text = String::new();
     page.read_to_string(&mut text).unwrap();
     assert!(text.starts_with("HTTP/1.1 200 OK\r\n") && text.contains("<canvas"));
 
     let origin = format!("http://127.0.0.1:{port}");
-    let stream = running.connect(port);
+    let stream = connect(port);
     let mut web = Web::new(stream, port, "127.0.0.1", Some(&origin)).unwrap();
     web.until(|p| p.cell(0) == Some(WHITE) && p.at(9, 0) == BLUE);
     web.say("rubbish");
@@ -435,7 +406,7 @@ fn web_shows_the_screen_and_types() {
     // Gone in the middle: the next one sees all of it.
     web.say("down Enter");
     drop(web);
-    let stream = running.connect(port);
+    let stream = connect(port);
     let mut web = Web::new(stream, port, "127.0.0.1", None).unwrap();
     web.until(|p| (p.width, p.height) == (640, 480) && p.at(639, 3) == ORANGE);
 }
@@ -443,15 +414,15 @@ fn web_shows_the_screen_and_types() {
 #[test]
 fn other_sites_pages_are_refused() {
     let port = free_port();
-    let mut running = Running::new(&format!("web=:{port}"));
+    let _running = Running::new(&format!("web=:{port}"));
     let other = Web::new(
-        running.connect(port),
+        connect(port),
         port,
         "127.0.0.1",
         Some("http://evil.example"),
     );
     assert!(other.err().unwrap().contains("403"));
-    let rebound = Web::new(running.connect(port), port, "evil.example", None);
+    let rebound = Web::new(connect(port), port, "evil.example", None);
     assert!(rebound.err().unwrap().contains("403"));
 }
 
@@ -476,25 +447,12 @@ fn a_taken_port_is_named() {
 
 #[test]
 fn terminal_shows_the_screen_and_types() {
-    let mut master = File::from(openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap());
-    grantpt(&master).unwrap();
-    unlockpt(&master).unwrap();
-    let name = ptsname(&master, Vec::new()).unwrap();
-    let slave = File::options()
-        .read(true)
-        .write(true)
-        .open(name.to_str().unwrap())
-        .unwrap();
+    let terminal = Terminal::new();
     let image = guest();
-    let end = || Stdio::from(slave.try_clone().unwrap());
-    let mut child = emu(&["--kernel", image.path(), "--display", "terminal"])
-        .stdin(end())
-        .stdout(end())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child = terminal.start(&["--kernel", image.path(), "--display", "terminal"]);
+    let mut master = &terminal.master;
     let mut seen = String::new();
-    let mut until = |master: &mut File, what: &str| {
+    let mut until = |master: &mut &File, what: &str| {
         let began = Instant::now();
         while !seen.contains(what) {
             assert!(began.elapsed() < LONG, "no {what:?} in {seen:?}");

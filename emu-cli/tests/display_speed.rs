@@ -9,9 +9,9 @@ use common::*;
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 const ROUNDS: usize = 5;
 
@@ -115,14 +115,7 @@ fn blitting(n: u32) -> Temp {
 
 /// Takes pictures as fast as they come (RFB 3.8, raw) until the server goes; how many.
 fn watch(port: u16) -> usize {
-    let began = Instant::now();
-    let mut stream = loop {
-        match TcpStream::connect(("127.0.0.1", port)) {
-            Ok(stream) => break stream,
-            Err(e) => assert!(began.elapsed() < Duration::from_secs(20), "{e}"),
-        }
-        std::thread::sleep(Duration::from_millis(2));
-    };
+    let mut stream = connect(port);
     let mut count = 0;
     let mut talk = || -> std::io::Result<()> {
         let skip = |stream: &mut TcpStream, n: usize| stream.read_exact(&mut vec![0; n]);
@@ -156,11 +149,7 @@ fn watch(port: u16) -> usize {
 
 /// Seconds that the guest takes, and how many pictures were seen.
 fn time(image: &Temp, watched: bool) -> (f64, usize) {
-    let port = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
+    let port = free_port();
     let display = match watched {
         true => format!("vnc=:{}", port - 5900),
         false => "none".into(),

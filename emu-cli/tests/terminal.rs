@@ -1,50 +1,24 @@
 //! The terminal: raw while the guest runs, restored on every way out; signals.
 
 mod common;
+#[path = "common/pty.rs"]
+mod pty;
 
 use common::*;
+use pty::Terminal;
 use rustix::process::{Pid, Signal, kill_process};
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, tcgetattr};
-use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-struct Terminal {
-    master: File,
-    slave: File,
+/// What the program does to it.
+trait Modes {
+    fn is_raw(&self) -> bool;
+    fn wait_raw(&self);
 }
 
-impl Terminal {
-    fn new() -> Self {
-        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
-        grantpt(&master).unwrap();
-        unlockpt(&master).unwrap();
-        let name = ptsname(&master, Vec::new()).unwrap();
-        let slave = File::options()
-            .read(true)
-            .write(true)
-            .open(name.to_str().unwrap())
-            .unwrap();
-        Self {
-            master: master.into(),
-            slave,
-        }
-    }
-
-    /// The program with the terminal as standard input and output.
-    fn start(&self, args: &[&str]) -> Child {
-        let end = || Stdio::from(OwnedFd::from(self.slave.try_clone().unwrap()));
-        emu(args)
-            .stdin(end())
-            .stdout(end())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap()
-    }
-
+impl Modes for Terminal {
     fn is_raw(&self) -> bool {
         let modes = tcgetattr(&self.slave).unwrap().local_modes;
         !modes.intersects(LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG)

@@ -381,7 +381,7 @@ impl Pc {
         list
     }
 
-    /// What firmware in the guest boots from, in order: `a`, `c`, `d`, `n` as `--boot` has them.
+    /// What firmware boots from, in order: `a`, `c`, `d`, `n` as `--boot` has them.
     pub fn set_boot_order(&mut self, order: &str) {
         self.s.rtc.set_boot_order(order);
     }

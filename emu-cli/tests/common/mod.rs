@@ -1,10 +1,13 @@
 //! What the tests of the program share: running it, and guests of a few instructions.
 #![allow(dead_code)] // each test program uses its own part
 
+use iced_x86::IcedError;
 use iced_x86::code_asm::*;
+use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 /// The program with `run` and these arguments; no input; a guest that hangs is ended.
 pub fn emu(args: &[&str]) -> Command {
@@ -55,7 +58,7 @@ impl Drop for Temp {
 }
 
 /// A boot sector, entered in real mode at 7C00h.
-pub fn sector(f: impl FnOnce(&mut CodeAssembler) -> Result<(), iced_x86::IcedError>) -> Temp {
+pub fn sector(f: impl FnOnce(&mut CodeAssembler) -> Result<(), IcedError>) -> Temp {
     let mut a = CodeAssembler::new(16).unwrap();
     f(&mut a).unwrap();
     let mut bytes = a.assemble(0x7c00).unwrap();
@@ -112,9 +115,50 @@ pub fn echo() -> Temp {
 }
 
 /// ACPI S5.
-pub fn power_off(a: &mut CodeAssembler) -> Result<(), iced_x86::IcedError> {
+pub fn power_off(a: &mut CodeAssembler) -> Result<(), IcedError> {
     a.mov(dx, 0x604)?;
     a.mov(ax, 0x2000)?;
     a.out(dx, ax)?;
     a.hlt()
+}
+
+/// The keyboard's codes are translated to set 1, and raise no interrupt.
+pub fn poll_keyboard(a: &mut CodeAssembler) -> Result<(), IcedError> {
+    a.mov(al, 0x60)?;
+    a.out(0x64, al)?;
+    a.mov(al, 0x40)?;
+    a.out(0x60, al)
+}
+
+/// Waits at a label for a key that is pressed; its scan code is in AL.
+pub fn wait_key(a: &mut CodeAssembler, wait: &mut CodeLabel) -> Result<(), IcedError> {
+    a.set_label(wait)?;
+    a.in_(al, 0x64)?;
+    a.test(al, 1)?;
+    a.jz(*wait)?;
+    a.in_(al, 0x60)?;
+    a.test(al, 0x80)?;
+    a.jnz(*wait)
+}
+
+/// A port that nobody has now.
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+/// Connects as soon as somebody listens.
+pub fn connect(port: u16) -> TcpStream {
+    const LONG: Duration = Duration::from_secs(120);
+    let began = Instant::now();
+    loop {
+        match TcpStream::connect(("127.0.0.1", port)) {
+            Ok(stream) => {
+                stream.set_read_timeout(Some(LONG)).unwrap();
+                return stream;
+            }
+            Err(e) => assert!(began.elapsed() < LONG, "port {port}: {e}"),
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
 }

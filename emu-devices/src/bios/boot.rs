@@ -19,8 +19,9 @@ const LOAD: u32 = 0x7c00;
 impl Call<'_> {
     /// INT 19h.
     pub fn boot(&mut self) {
-        let order = self.bios.config.order.clone();
-        for device in order {
+        let (last, first) = (self.cmos(0x38), self.cmos(0x3d));
+        let codes = [first & 15, first >> 4, last >> 4];
+        for device in codes.into_iter().filter_map(BootDevice::from_cmos) {
             let (name, there) = match device {
                 BootDevice::Floppy => ("Floppy", self.floppy_count() > 0),
                 BootDevice::Disk => ("Hard Disk", !self.bios.config.disks.is_empty()),

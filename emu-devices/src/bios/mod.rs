@@ -39,21 +39,22 @@ use emu_core::runner::Firmware;
 use emu_core::vcpu::Vcpu;
 use std::sync::Arc;
 
-/// What a machine is tried to be started from, by QEMU's letters.
+/// What a machine is tried to be started from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BootDevice {
+enum BootDevice {
     Floppy,
     Disk,
     Cdrom,
 }
 
 impl BootDevice {
-    /// `a`, `c`, `d`. `n`, the network, is nothing that this BIOS starts from.
-    pub fn from_letter(letter: char) -> Option<Self> {
-        match letter {
-            'a' | 'b' => Some(Self::Floppy),
-            'c' => Some(Self::Disk),
-            'd' => Some(Self::Cdrom),
+    /// As CMOS has it (see [`Mc146818::set_boot_order`](crate::chips::mc146818::Mc146818::set_boot_order)). The network is nothing
+    /// that this BIOS starts from.
+    fn from_cmos(code: u8) -> Option<Self> {
+        match code {
+            1 => Some(Self::Floppy),
+            2 => Some(Self::Disk),
+            3 => Some(Self::Cdrom),
             _ => None,
         }
     }
@@ -68,7 +69,6 @@ pub struct BiosConfig {
     /// Disks from 80h on, whatever their controllers.
     pub disks: Vec<Arc<Drive>>,
     pub cdroms: Vec<Arc<Drive>>,
-    pub order: Vec<BootDevice>,
 }
 
 /// See the module's comment.

@@ -44,7 +44,6 @@ fn config() -> BiosConfig {
         floppies: [None, None],
         disks: Vec::new(),
         cdroms: Vec::new(),
-        order: vec![BootDevice::Floppy, BootDevice::Disk, BootDevice::Cdrom],
     }
 }
 
@@ -74,7 +73,12 @@ impl Rig {
 
     /// Runs to the boot sector's HLT.
     fn booted(config: BiosConfig) -> Self {
+        Self::booted_from("acd", config)
+    }
+
+    fn booted_from(order: &str, config: BiosConfig) -> Self {
         let mut rig = Self::new(config);
+        rig.board(|pc, _| pc.set_boot_order(order));
         rig.run_to(0x7c02);
         rig
     }
@@ -352,12 +356,14 @@ fn a_disc_without_emulation() {
 #[test]
 fn a_disc_with_a_floppys_image() {
     let real = floppy();
-    let mut rig = Rig::booted(BiosConfig {
-        cdroms: vec![disc(2)],
-        floppies: [Some(real.clone()), None],
-        order: vec![BootDevice::Cdrom],
-        ..config()
-    });
+    let mut rig = Rig::booted_from(
+        "d",
+        BiosConfig {
+            cdroms: vec![disc(2)],
+            floppies: [Some(real.clone()), None],
+            ..config()
+        },
+    );
     assert_eq!(rig.r(DX), 0);
     real.write(512, &[0xee; 512]).unwrap();
     assert!(!rig.int(0x13, &[(AX, 0x0201), (CX, 2), (DX, 0), (BX, DATA as u64)]));

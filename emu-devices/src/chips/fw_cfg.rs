@@ -37,6 +37,7 @@ pub const SIGNATURE: u16 = 0x00;
 pub const ID: u16 = 0x01;
 pub const RAM_SIZE: u16 = 0x03;
 pub const CPUS: u16 = 0x05;
+pub const BOOT_MENU: u16 = 0x0e;
 pub const MAX_CPUS: u16 = 0x0f;
 pub const FILE_DIR: u16 = 0x19;
 const FIRST_FILE: u16 = 0x20;

@@ -10,6 +10,9 @@
 use super::{SECOND, earlier};
 use serde::{Deserialize, Serialize};
 
+/// What firmware boots from unless it is told: QEMU's order.
+pub const BOOT_ORDER: &str = "cad";
+
 const A_UIP: u8 = 0x80;
 const B_SET: u8 = 0x80;
 const B_PIE: u8 = 0x40;
@@ -124,26 +127,31 @@ impl Mc146818 {
             0 => 0x06,
             types => 0x07 | ((types & 0x0f != 0) as u8) << 6,
         };
-        self.set_boot_order("cda");
+        self.set_boot_order(BOOT_ORDER);
         let sum: u16 = self.ram[0x10..0x2e].iter().map(|&b| b as u16).sum();
         self.ram[0x2e] = (sum >> 8) as u8;
         self.ram[0x2f] = sum as u8;
     }
 
     /// What firmware boots from, first to third, as SeaBIOS reads it (bytes 3Dh and 38h): `a` diskette, `c` disk, `d` CD-ROM, `n`
-    /// network; other letters are skipped.
+    /// network; other letters are skipped, and so is what comes twice.
     pub fn set_boot_order(&mut self, order: &str) {
-        let mut codes = order.chars().filter_map(|c| match c {
-            'a' | 'b' => Some(1),
-            'c' => Some(2),
-            'd' => Some(3),
-            'n' => Some(4),
-            _ => None,
-        });
-        let mut next = || codes.next().unwrap_or(0);
-        let (first, second, third) = (next(), next(), next());
-        self.ram[0x3d] = second << 4 | first;
-        self.ram[0x38] = third << 4;
+        let mut codes: Vec<u8> = Vec::new();
+        for letter in order.chars() {
+            let code = match letter {
+                'a' | 'b' => 1,
+                'c' => 2,
+                'd' => 3,
+                'n' => 4,
+                _ => continue,
+            };
+            if !codes.contains(&code) {
+                codes.push(code);
+            }
+        }
+        codes.resize(3, 0);
+        self.ram[0x3d] = codes[1] << 4 | codes[0];
+        self.ram[0x38] = codes[2] << 4;
     }
 
     /// A CMOS byte, without side effects (for firmware and tests).
@@ -445,6 +453,8 @@ mod tests {
         let mut c = Mc146818::new(0);
         c.set_boot_order("dca");
         assert_eq!((c.cmos(0x3d), c.cmos(0x38)), (0x23, 0x10));
+        c.set_boot_order("abdcn");
+        assert_eq!((c.cmos(0x3d), c.cmos(0x38)), (0x31, 0x20));
         c.set_boot_order("x");
         assert_eq!((c.cmos(0x3d), c.cmos(0x38)), (0, 0));
     }
