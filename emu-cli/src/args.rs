@@ -1,5 +1,6 @@
 //! The command line: what each option takes, and how a value is read.
 
+use crate::audio::{self, Audiodev};
 use crate::bench::BenchOptions;
 use crate::devices::{self, Device};
 use crate::display::{self, Display};
@@ -102,7 +103,7 @@ pub struct Options {
     pub debugcon_port: Option<u16>,
     /// A device: isa-debug-exit[,iobase=0x501][,iosize=2]; e1000|rtl8139|virtio-net-pci,netdev=ID[,mac=...]; virtio-blk-pci,drive=ID[,serial=TEXT]; virtio-scsi-pci with
     /// scsi-hd,drive=ID and scsi-cd,drive=ID; virtio-9p-pci,path=FOLDER,mount_tag=TAG[,readonly=on]; virtio-balloon-pci;
-    /// virtio-rng-pci; virtio-keyboard-pci, virtio-mouse-pci, virtio-tablet-pci; virtconsole,chardev=WHERE. A PCI
+    /// virtio-rng-pci; AC97,audiodev=ID; virtio-keyboard-pci, virtio-mouse-pci, virtio-tablet-pci; virtconsole,chardev=WHERE. A PCI
     /// device also takes addr=
     #[arg(long, value_name = "DEVICE", value_parser = devices::parse)]
     pub device: Vec<Device>,
@@ -115,6 +116,12 @@ pub struct Options {
     /// A network with its card: user|socket|tap[,model=e1000|rtl8139][,mac=…] and what --netdev takes; or none
     #[arg(long, value_name = "NETWORK", value_parser = netdev::parse_nic)]
     pub nic: Vec<NicOption>,
+    /// What sound becomes: none,id=ID or wav,id=ID,path=FILE[,out.frequency=44100]
+    #[arg(long, value_name = "DRIVER", value_parser = audio::parse)]
+    pub audiodev: Vec<Audiodev>,
+    /// The audiodev that the PC speaker is heard on
+    #[arg(long, value_name = "ID")]
+    pub pcspk_audiodev: Option<String>,
     /// No devices but those that are asked for (without it firmware finds a network card)
     #[arg(long)]
     pub nodefaults: bool,

@@ -4,6 +4,7 @@
 //! a variant of [`Kind`], a row, and an arm in [`make`].
 
 use crate::args::CharDev;
+use crate::audio::Audio;
 use crate::drives::{Attached, Interface};
 use crate::error::Error;
 use crate::netdev::{self, Networks};
@@ -11,6 +12,7 @@ use crate::props::Props;
 use crate::virtio::{self, Unit, Virtio};
 use emu_core::nearest::hint;
 use emu_devices::Memory;
+use emu_devices::audio::ac97::Ac97;
 use emu_devices::backend::CharBackend;
 use emu_devices::net::Mac;
 use emu_devices::net::e1000::E1000;
@@ -44,6 +46,8 @@ impl Device {
 pub enum Kind {
     DebugExit(DebugExit),
     Nic(Nic),
+    /// With its `audiodev=`.
+    Ac97(String),
     Virtio(Virtio),
     ScsiUnit(Unit),
 }
@@ -71,6 +75,7 @@ const KINDS: &[(&str, Read)] = &[
     ("isa-debug-exit", debug_exit),
     ("e1000", |props| nic(props, NicModel::E1000)),
     ("rtl8139", |props| nic(props, NicModel::Rtl8139)),
+    ("AC97", ac97),
     ("virtio-net-pci", |props| nic(props, NicModel::Virtio)),
     ("virtio-balloon-pci", |_| Ok(Kind::Virtio(Virtio::Balloon))),
     ("virtio-blk-pci", |p| virtio::blk(p).map(Kind::Virtio)),
@@ -145,6 +150,7 @@ pub struct Parts<'a> {
     /// Guest RAM, for bus masters.
     pub memory: Memory,
     pub networks: &'a mut Networks,
+    pub audio: &'a Audio,
     /// Every drive; a device takes one of `if=none` by its id.
     pub drives: &'a [Attached],
     /// Opens the host side of a character device.
@@ -185,6 +191,10 @@ fn make(device: &Device, parts: &mut Parts) -> Result<Option<Box<dyn PciDevice>>
     Ok(match &device.kind {
         Kind::DebugExit(_) | Kind::ScsiUnit(_) => None,
         Kind::Virtio(what) => Some(virtio::make(what, parts)?),
+        Kind::Ac97(audiodev) => {
+            let voice = parts.audio.voice(audiodev)?;
+            Some(Box::new(Ac97::new(parts.memory.clone(), voice)))
+        }
         Kind::Nic(nic) => {
             let end = parts.networks.take(&nic.netdev)?;
             let mac = parts.networks.mac(nic.mac);
@@ -265,6 +275,13 @@ fn nic(props: &mut Props, model: NicModel) -> Result<Kind, String> {
     Ok(Kind::Nic(Nic { model, netdev, mac }))
 }
 
+fn ac97(props: &mut Props) -> Result<Kind, String> {
+    let audiodev = props.text("audiodev")?;
+    let audiodev =
+        audiodev.ok_or("it is heard nowhere: give audiodev=ID, and --audiodev none,id=ID")?;
+    Ok(Kind::Ac97(audiodev))
+}
+
 fn debug_exit(props: &mut Props) -> Result<Kind, String> {
     let mut exit = DebugExit::default();
     let port = |v: &str| crate::args::number(v).ok()?.try_into().ok();
@@ -305,6 +322,7 @@ mod tests {
             "isa-debug-exit,iosize=3",
             "isa-debug-exit,addr=4",
             "virtio-blk-pci",
+            "AC97",
             "virtio-blk-pci,drive=d,addr=20",
             "virtio-rng-pci,drive=d",
             "virtio-9p-pci,path=/tmp",

@@ -54,6 +54,8 @@ pub enum Error {
     TwoExits,
     #[error("{0}")]
     Network(String),
+    #[error("{0}")]
+    Audio(String),
     #[error(transparent)]
     User(#[from] emu_devices::net::user::Error),
     #[error(transparent)]

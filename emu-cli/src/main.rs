@@ -5,6 +5,7 @@
 //! standard error.
 
 mod args;
+mod audio;
 mod bench;
 mod boot;
 mod commands;

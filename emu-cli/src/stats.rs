@@ -56,6 +56,9 @@ fn collect(vm: &Vm, status: Status, start: Duration, wall: Duration) -> Map<Stri
         serde_json::to_value(&cpu.stats).unwrap_or(Value::Null),
     );
     let board = vm.with_pc(|pc| serde_json::to_value(pc.counters()).unwrap_or(Value::Null));
+    let audio = vm.audio.counters();
+    put("audio_frames", audio.played.into());
+    put("audio_frames_dropped", audio.dropped.into());
     put("board", board.unwrap_or(Value::Null));
     out
 }

@@ -1,6 +1,7 @@
 //! From options to a machine ready to run: RAM, board, vCPU, guest in memory.
 
 use crate::args::{CharDev, Options, Vga};
+use crate::audio::Audio;
 use crate::boot::{self, Choice, Kernel};
 use crate::devices;
 use crate::drives::{self, Interface};
@@ -9,6 +10,7 @@ use crate::error::Error;
 use crate::firmware::Firmware;
 use crate::monitor::events::Events;
 use crate::netdev::{self, Networks};
+use crate::output::Output;
 use crate::state::{Cause, RunState};
 use crate::virtio;
 use emu_core::cpu::cpuid::CpuModel;
@@ -88,6 +90,7 @@ pub struct Vm {
     /// The boot order from the first reset on, if it is another.
     order_after_reset: Option<String>,
     pub networks: Networks,
+    pub audio: Audio,
 }
 
 impl Vm {
@@ -149,6 +152,13 @@ impl Vm {
         config.firmware = with_firmware;
         config.bios = bios.is_some();
         config.floppies = boot::floppies(&drives);
+        let audio = Audio::open(
+            &options.audiodev,
+            !matches!(options.output, Output::Written),
+        )?;
+        if let Some(id) = &options.pcspk_audiodev {
+            config.speaker = Some(audio.voice(id)?);
+        }
         change(&mut config);
         let mut pc = Pc::new(config)?;
         if let Some(window) = layout.vga {
@@ -167,6 +177,7 @@ impl Vm {
         let mut parts = devices::Parts {
             memory: ram.clone(),
             networks: &mut networks,
+            audio: &audio,
             drives: &drives,
             open: &|dev| char_backend(options, input, dev, true),
             is_virtual,
@@ -214,6 +225,7 @@ impl Vm {
             .map(|bios| bios as Arc<dyn emu_core::runner::Firmware>);
         Ok(Self {
             networks,
+            audio,
             balloon: with_balloon.then_some(balloon),
             drives,
             reset_wanted: false,

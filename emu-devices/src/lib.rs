@@ -3,6 +3,7 @@
 //! `chips` are pure state machines; `pc` wires them to ports, interrupt lines and the host side (`backend`) and is what
 //! emu-core sees as a [`Board`](emu_core::bus::Board).
 
+pub mod audio;
 pub mod backend;
 pub mod bios;
 pub mod chips;

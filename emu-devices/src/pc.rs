@@ -17,6 +17,8 @@ mod interrupts;
 #[cfg(test)]
 mod tests;
 
+use crate::audio::Voice;
+use crate::audio::speaker::Speaker;
 use crate::backend::CharBackend;
 use crate::chips::acpi_pm::AcpiPm;
 use crate::chips::fw_cfg::{FwCfg, GuestMemory, Memory};
@@ -153,6 +155,8 @@ pub struct PcConfig {
     pub debug_exit: Option<DebugExit>,
     /// The diskette drives A: and B:.
     pub floppies: [Option<Arc<Drive>>; 2],
+    /// What the PC speaker is heard on.
+    pub speaker: Option<Voice>,
     /// The guest's BIOS is ours ([`bios`](crate::bios)).
     pub bios: bool,
     /// The clock's Unix time at power-on.
@@ -174,6 +178,7 @@ impl PcConfig {
             debugcon_port: ibmpc::DEBUGCON.0,
             debug_exit: None,
             floppies: [None, None],
+            speaker: None,
             bios: false,
             rtc_base: 946_684_800,
             memory: None,
@@ -271,6 +276,7 @@ pub struct Pc {
     com: [CharBackend; 2],
     debugcon: Option<CharBackend>,
     floppies: Floppies,
+    speaker: Option<Speaker>,
     memory: Option<Memory>,
     /// virtio's keyboards and pointers.
     virtio_inputs: Vec<(Model, Arc<InputEvents>)>,
@@ -341,6 +347,7 @@ impl Pc {
             com: config.com,
             debugcon: config.debugcon,
             floppies,
+            speaker: config.speaker.map(Speaker::new),
             memory: config.memory,
             virtio_inputs: Vec::new(),
             next: 0,

@@ -29,7 +29,7 @@ const PLACES: &[(&str, &str, &str)] = &[
 ];
 
 /// The keys that are a value's first word, which has none on the command line: `--device NAME,key=value`.
-const HEADS: &[(&str, &str)] = &[("device", "driver")];
+const HEADS: &[(&str, &str)] = &[("device", "driver"), ("audiodev", "driver")];
 const HEAD: &str = "type";
 
 /// Section and key of an option.

@@ -313,6 +313,50 @@ impl Counter {
         }
     }
 
+    /// For how many of the ticks from `from` to `to` OUT is high; in the order of time.
+    fn high_ticks(&mut self, mut from: u64, to: u64) -> u64 {
+        let mut high = 0;
+        while from < to {
+            self.sync(from);
+            if self.loaded == 0 || self.frozen.is_some() || from < self.start {
+                let end = match from < self.start {
+                    true => self.start.min(to),
+                    false => to,
+                };
+                high += if self.out(from) { end - from } else { 0 };
+                from = end;
+                continue;
+            }
+            let n = self.loaded as u64;
+            let first = match self.mode {
+                2 => n,
+                _ => self.half(self.first_half),
+            };
+            // A count that waits is loaded where the period, or half of it, ends.
+            let end = match self.reload {
+                Some(_) => to.min(self.start + first),
+                None => to,
+            };
+            // High ticks of the run's first `x`.
+            let sum = |x: u64| match self.mode {
+                0 | 1 => x.saturating_sub(n),
+                2 => x - x / n,
+                3 => {
+                    let period = first + self.half(!self.first_half);
+                    let (whole, part) = (x / period, x % period);
+                    match self.first_half {
+                        true => whole * first + part.min(first),
+                        false => whole * (period - first) + part.saturating_sub(first),
+                    }
+                }
+                _ => x - u64::from(x > n),
+            };
+            high += sum(end - self.start) - sum(from - self.start);
+            from = end;
+        }
+        high
+    }
+
     /// The tick of the next rise of OUT.
     fn next_rise(&self) -> Option<u64> {
         if self.loaded == 0 || self.frozen.is_some() {
@@ -325,6 +369,16 @@ impl Counter {
             _ if self.done => None,
             _ => Some(self.start + self.rise_after()),
         }
+    }
+}
+
+/// What comes out of a counter from now on if nothing is written.
+pub struct Waveform(Counter);
+
+impl Waveform {
+    /// For how many of the ticks from `from` to `to` the output is high. Ask in the order of time.
+    pub fn high_ticks(&mut self, from: u64, to: u64) -> u64 {
+        self.0.high_ticks(from, to)
     }
 }
 
@@ -402,6 +456,11 @@ impl I8254 {
         let tick = ticks_at(now, HZ);
         self.counters[n].sync(tick);
         self.counters[n].out(tick)
+    }
+
+    /// What the speaker gets.
+    pub fn output_of_counter_2(&self) -> Waveform {
+        Waveform(self.counters[2].clone())
     }
 
     /// GATE of counter 2.

@@ -78,15 +78,21 @@ impl Pc {
             Dev::DmaPage => s.dma.set_page(offset as u8, byte),
             Dev::Pic(chip) => s.pic.write(chip, offset as u8, byte),
             Dev::Elcr => s.pic.set_elcr(offset as u8, byte),
-            Dev::Pit => s.pit.write(offset as u8, byte, now),
+            Dev::Pit => {
+                self.play_speaker(now);
+                self.s.pit.write(offset as u8, byte, now);
+                self.stir_speaker(now);
+            }
             Dev::Kbc(port) => match s.kbc.write(port, byte, s.a20, now) {
                 Some(Signal::Reset) => self.request(Request::Reset),
                 Some(Signal::A20(on)) => self.set_a20(on),
                 None => {}
             },
             Dev::Port61 => {
-                s.port_61 = byte & 0x0f;
-                s.pit.set_gate2(byte & 1 != 0, now);
+                self.play_speaker(now);
+                self.s.port_61 = byte & 0x0f;
+                self.s.pit.set_gate2(byte & 1 != 0, now);
+                self.stir_speaker(now);
             }
             Dev::Rtc => {
                 if offset == 0 {
@@ -243,6 +249,19 @@ impl Pc {
         (0..size).all(|i| self.ports.find(port.wrapping_add(i as u16)).is_none())
     }
 
+    /// What the speaker has to say until now, before what makes it changes.
+    fn play_speaker(&mut self, now: Nanos) {
+        if let Some(speaker) = &mut self.speaker {
+            speaker.run(&self.s.pit, self.s.port_61, now);
+        }
+    }
+
+    fn stir_speaker(&mut self, now: Nanos) {
+        if let Some(speaker) = &mut self.speaker {
+            speaker.stir(self.s.port_61, now);
+        }
+    }
+
     /// Runs what is due before an access sees the chips.
     fn catch_up(&mut self, now: Nanos) {
         if now >= self.next {
@@ -383,6 +402,7 @@ impl Board for Pc {
         if now < self.next {
             return;
         }
+        self.play_speaker(now);
         let s = &mut self.s;
         s.pit.advance(now);
         s.rtc.advance(now);
@@ -486,7 +506,8 @@ impl Board for Pc {
         self.settle();
     }
 
-    fn reset(&mut self, _now: Nanos) {
+    fn reset(&mut self, now: Nanos) {
+        self.play_speaker(now);
         self.s.reset();
         self.slots.reset();
         self.place_pm();

@@ -184,6 +184,7 @@ impl Pc {
             s.hpet.next_event(),
             s.pm.next_event(),
             self.slots.next_event(),
+            self.speaker.as_ref().and_then(Speaker::next_event),
             lapics,
         ];
         planned.into_iter().flatten().fold(self.poll_at, Nanos::min)

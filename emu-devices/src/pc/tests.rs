@@ -1,6 +1,7 @@
 //! The board as the CPU sees it: routing of ports and interrupts, requests, host side.
 
 mod properties;
+mod speaker;
 
 use super::*;
 use crate::backend::{InputQueue, MemoryOutput};

@@ -188,3 +188,28 @@ fn counters_count_as_loaded_until_a_control_word_says_otherwise() {
     program(&mut p, 0x34, 1000, t(4));
     assert!(!null(&mut p, t(6)));
 }
+
+#[test]
+fn high_ticks_are_what_out_shows_tick_by_tick() {
+    for mode in 0..6u8 {
+        for (count, gate, reload) in [(7u8, true, None), (10, true, Some(5u8)), (9, false, None)] {
+            let mut pit = I8254::new();
+            pit.set_gate2(true, 0);
+            pit.write(3, 0x90 | mode << 1, time_of(3, HZ));
+            pit.write(2, count, time_of(5, HZ));
+            pit.set_gate2(false, time_of(8, HZ));
+            pit.set_gate2(gate, time_of(9, HZ));
+            if let Some(count) = reload {
+                pit.write(2, count, time_of(12, HZ));
+            }
+            let mut wave = pit.output_of_counter_2();
+            let mut looked_at = pit.clone();
+            for (from, to) in [(12, 13), (13, 20), (20, 20), (20, 61), (61, 200)] {
+                let out = (from..to).filter(|t| looked_at.out(2, time_of(*t, HZ)));
+                let want = out.count() as u64;
+                let got = wave.high_ticks(from, to);
+                assert_eq!(got, want, "mode {mode}, count {count}, {from}..{to}");
+            }
+        }
+    }
+}
