@@ -234,6 +234,7 @@ fn guest(w: &emu_workloads::Workload, units: u64, engine: Box<dyn Engine>) -> Ru
     let ram = Ram::new(RAM).expect("64 MiB");
     let bytes = (w.image)();
     let boot = Boot {
+        machine: Default::default(),
         kernel: File {
             name: w.name,
             bytes: &bytes,

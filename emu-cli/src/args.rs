@@ -15,6 +15,7 @@ use crate::output::Output;
 use crate::status::{Status, TABLE};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use emu_core::cpu::cpuid::{FEATURES, MODELS};
+use emu_devices::pci::chipset::Model;
 use std::fmt;
 use std::io::Write;
 use std::path::PathBuf;
@@ -70,6 +71,15 @@ pub struct Options {
         allow_hyphen_values = true
     )]
     pub append: String,
+    /// The board
+    #[arg(
+        short = 'M',
+        long,
+        value_name = "MACHINE",
+        value_enum,
+        default_value = "pc"
+    )]
+    pub machine: Machine,
     /// Guest RAM: bytes, or with K, M, G, T
     #[arg(short, long, value_name = "SIZE", default_value = "512M", value_parser = memory, allow_hyphen_values = true)]
     pub memory: u64,
@@ -170,6 +180,24 @@ pub enum Vga {
     Std,
     /// None; there is RAM at A0000h
     None,
+}
+
+/// `--machine`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Machine {
+    /// i440FX and PIIX3, with IDE
+    Pc,
+    /// Q35 and ICH9, with SATA (AHCI) and configuration space in memory (ECAM)
+    Q35,
+}
+
+impl From<Machine> for Model {
+    fn from(machine: Machine) -> Self {
+        match machine {
+            Machine::Pc => Self::I440fx,
+            Machine::Q35 => Self::Q35,
+        }
+    }
 }
 
 impl Options {

@@ -187,7 +187,11 @@ fn has_drives(o: &DriveOptions) -> bool {
 }
 
 /// The built-in BIOS for a machine with these drives.
-pub fn builtin(memory: u64, drives: &[Attached], options: &DriveOptions) -> Result<Bios, Error> {
+pub fn builtin(
+    machine: &Options,
+    drives: &[Attached],
+    options: &DriveOptions,
+) -> Result<Bios, Error> {
     let mut disks: Vec<&Attached> = drives
         .iter()
         .filter(|d| !d.cdrom && d.interface != Interface::Floppy)
@@ -198,7 +202,8 @@ pub fn builtin(memory: u64, drives: &[Attached], options: &DriveOptions) -> Resu
         return Err(Error::NoBootMenu);
     }
     let config = BiosConfig {
-        ram_size: memory,
+        machine: machine.machine.into(),
+        ram_size: machine.memory,
         cpus: 1,
         floppies: floppies(drives),
         disks: disks.into_iter().map(|d| d.drive.clone()).collect(),

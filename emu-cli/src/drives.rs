@@ -1,8 +1,8 @@
 //! Drives on the command line: `--drive`, its short forms, and what is opened for them.
 //!
 //! Each option becomes a [`Spec`] when the command line is read; [`open`] gives every one its place (QEMU's rules: IDE drives
-//! take the first free of two channels with two devices, a CD-ROM by default the second channel's first), opens the images and gives
-//! [`Attached`] drives, of which each controller takes those of its interface.
+//! take the first free of two channels with two devices, a CD-ROM by default the second channel's first; the Q35 has a SATA port for
+//! each instead), opens the images and gives [`Attached`] drives, of which each controller takes those of its interface.
 
 #![allow(
     dead_code,
@@ -13,6 +13,7 @@ use clap::Args;
 use emu_core::nearest::hint;
 use emu_devices::chips::i82077::{Geometry, media::MAX_SIZE};
 use emu_devices::chips::mc146818::BOOT_ORDER;
+use emu_devices::pci::chipset::Model;
 use emu_devices::storage::Drive;
 use emu_devices::storage::ide;
 use emu_devices::storage::image::{self, Cache, Format, ImageError};
@@ -87,10 +88,11 @@ impl Interface {
     }
 
     /// A drive's id if it is given none, as QEMU makes it.
-    fn id(self, index: usize, cdrom: bool) -> String {
+    fn id(self, index: usize, cdrom: bool, machine: Model) -> String {
         let kind = if cdrom { "cd" } else { "hd" };
         match self {
             Self::Ide => format!("ide{}-{kind}{}", index / 2, index % 2),
+            Self::Ahci if machine == Model::Q35 => format!("ide{index}-{kind}0"),
             Self::Ahci => format!("ahci0-{kind}{index}"),
             Self::Scsi => format!("scsi0-{kind}{index}"),
             Self::Nvme => format!("nvme{index}"),
@@ -343,7 +345,12 @@ pub enum DriveError {
 }
 
 /// All drives that the options ask for, opened.
-pub fn open(options: &DriveOptions) -> Result<Vec<Attached>, DriveError> {
+pub fn open(options: &DriveOptions, machine: Model) -> Result<Vec<Attached>, DriveError> {
+    // The Q35's chipset has SATA where the other has IDE.
+    let cable = match machine {
+        Model::I440fx => Interface::Ide,
+        Model::Q35 => Interface::Ahci,
+    };
     let mut specs = Vec::new();
     let hds = [&options.hda, &options.hdb, &options.hdc, &options.hdd];
     for (index, file) in hds.into_iter().enumerate() {
@@ -360,13 +367,16 @@ pub fn open(options: &DriveOptions) -> Result<Vec<Attached>, DriveError> {
         specs.push(Spec::cdrom(options.cdrom.clone()).at(2));
     }
     specs.extend(options.drive.iter().cloned());
+    for spec in specs.iter_mut().filter(|s| s.interface == Interface::Ide) {
+        spec.interface = cable;
+    }
     // Those that say where they go come first.
     let mut order: Vec<usize> = (0..specs.len()).collect();
     order.sort_by_key(|&n| specs[n].index.is_none());
     let mut taken: Vec<(Interface, usize)> = Vec::new();
     let mut places = vec![0; specs.len()];
     for n in order {
-        places[n] = place(&specs[n], &taken)?;
+        places[n] = place(&specs[n], &taken, cable)?;
         taken.push((specs[n].interface, places[n]));
     }
     let mut drives: Vec<Attached> = Vec::new();
@@ -374,7 +384,7 @@ pub fn open(options: &DriveOptions) -> Result<Vec<Attached>, DriveError> {
         spec.snapshot |= options.snapshot;
         let id = match &spec.id {
             Some(id) => id.clone(),
-            None => spec.interface.id(index, spec.cdrom),
+            None => spec.interface.id(index, spec.cdrom, machine),
         };
         if drives.iter().any(|d| d.drive.id() == id) {
             return Err(DriveError::Id(id));
@@ -389,11 +399,11 @@ pub fn open(options: &DriveOptions) -> Result<Vec<Attached>, DriveError> {
         });
     }
     // The PC has a CD-ROM drive, if nothing else is in its place.
-    if !taken.contains(&(Interface::Ide, 2)) {
+    if !taken.contains(&(cable, 2)) {
         let spec = Spec::cdrom(None);
         drives.push(Attached {
-            drive: Drive::empty(&Interface::Ide.id(2, true)),
-            interface: Interface::Ide,
+            drive: Drive::empty(&cable.id(2, true, machine)),
+            interface: cable,
             index: 2,
             cdrom: true,
             spec,
@@ -402,8 +412,8 @@ pub fn open(options: &DriveOptions) -> Result<Vec<Attached>, DriveError> {
     Ok(drives)
 }
 
-/// Where a drive goes.
-fn place(spec: &Spec, taken: &[(Interface, usize)]) -> Result<usize, DriveError> {
+/// Where a drive goes; `cable`: what the chipset's own controller has.
+fn place(spec: &Spec, taken: &[(Interface, usize)], cable: Interface) -> Result<usize, DriveError> {
     let interface = spec.interface;
     let free = |n: &usize| !taken.contains(&(interface, *n));
     let name = || match (&spec.id, &spec.file) {
@@ -427,7 +437,7 @@ fn place(spec: &Spec, taken: &[(Interface, usize)]) -> Result<usize, DriveError>
         }),
         Some(n) => Ok(n),
         None => {
-            let first = if spec.cdrom && interface == Interface::Ide {
+            let first = if spec.cdrom && interface == cable {
                 2
             } else {
                 0
@@ -526,6 +536,7 @@ mod tests {
             index,
             ..Spec::new(Some("f".into()), Interface::Ide)
         };
+        let place = |spec: &Spec, taken: &[_]| place(spec, taken, Interface::Ide);
         assert_eq!(place(&ide(None), &[(Interface::Ide, 0)]).ok(), Some(1));
         assert_eq!(place(&Spec::cdrom(None), &[]).ok(), Some(2));
         let cd = [(Interface::Ide, 2), (Interface::Ide, 3)];
@@ -538,6 +549,23 @@ mod tests {
             place(&ide(Some(4)), &[]),
             Err(DriveError::Full { .. })
         ));
+    }
+
+    #[test]
+    fn the_q35_has_sata() {
+        let options = DriveOptions {
+            drive: vec![spec("file=,media=cdrom,id=x").unwrap()],
+            ..DriveOptions::default()
+        };
+        let places = |machine| -> Vec<_> {
+            let drives = open(&options, machine).unwrap();
+            let place = |d: &Attached| (d.drive.id().to_string(), d.interface, d.index);
+            drives.iter().map(place).collect()
+        };
+        assert_eq!(places(Model::I440fx), [("x".into(), Interface::Ide, 2)]);
+        assert_eq!(places(Model::Q35), [("x".into(), Interface::Ahci, 2)]);
+        let id = |index| Interface::Ahci.id(index, false, Model::Q35);
+        assert_eq!((id(0), id(5)), ("ide0-hd0".into(), "ide5-hd0".into()));
     }
 
     #[test]

@@ -26,7 +26,8 @@ use emu_devices::display::vga;
 use emu_devices::ibmpc;
 use emu_devices::loader::{self, Boot, File, Kind, Module, RawPlace};
 use emu_devices::pc::{Pc, PcConfig};
-use emu_devices::storage::ahci::Ahci;
+use emu_devices::pci::chipset::Model;
+use emu_devices::storage::ahci::{self, Ahci};
 use emu_devices::storage::ide::{self, Ide};
 use emu_devices::storage::nvme::Nvme;
 use emu_devices::virtio::balloon::BalloonTarget;
@@ -39,9 +40,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 /// What the guest writes to pvpanic's port.
 const PANICKED: u8 = 1;
 const CRASH_LOADED: u8 = 2;
-
-/// The PCI device that the VGA is.
-const VGA_SLOT: u8 = 2;
 
 /// The machine's memory and what is beside it.
 struct Layout {
@@ -63,7 +61,8 @@ impl Layout {
         }
         let firmware = (first..windows.len()).collect();
         let hole = if vga.is_some() { vga::HOLE } else { 0..0 };
-        let ram = Ram::with(options.memory, &windows, hole)?;
+        let low = Model::from(options.machine).low_ram(options.memory);
+        let ram = Ram::with(options.memory, &windows, hole)?.below_4g(low);
         Ok((ram, Self { vga, firmware }))
     }
 }
@@ -80,6 +79,7 @@ pub struct Vm {
     state: RunState,
     /// The balloon's target, if there is a balloon.
     pub balloon: Option<Arc<BalloonTarget>>,
+    chipset: Model,
     model: Arc<CpuModel>,
     bios: Option<Arc<Bios>>,
     kernel: Kernel,
@@ -125,16 +125,18 @@ impl Vm {
             return Err(Error::AddressBits { end, bits });
         }
 
-        let drives = drives::open(&drive_options)?;
+        let chipset = Model::from(options.machine);
+        let drives = drives::open(&drive_options, chipset)?;
         let bios = match kernel {
             Kernel::Builtin => {
-                let bios = boot::builtin(options.memory, &drives, &drive_options)?;
+                let bios = boot::builtin(options, &drives, &drive_options)?;
                 Some(Arc::new(bios))
             }
             _ => None,
         };
         // The guest first: a mistake there should not leave emptied output files behind.
         let mut guest = Guest {
+            chipset,
             model: &model,
             kernel: &kernel,
             initrd: options.initrd.as_deref(),
@@ -167,7 +169,7 @@ impl Vm {
                 false => vga::Start::Text,
             };
             let vga = vga::Vga::new(ram.clone(), window, start);
-            pc.plug(VGA_SLOT, 0, Box::new(vga))?;
+            pc.plug(chipset.vga_device(), 0, Box::new(vga))?;
         }
         plug_drives(&mut pc, &drives, &(ram.clone() as Memory))?;
         let mut list = [&options.device[..], &options.virtfs[..]].concat();
@@ -233,6 +235,7 @@ impl Vm {
             state: RunState::Running,
             runner,
             bios,
+            chipset,
             model,
             kernel,
             initrd: options.initrd.clone(),
@@ -250,6 +253,7 @@ impl Vm {
             self.with_pc(|pc| pc.set_boot_order(&order));
         }
         let mut guest = Guest {
+            chipset: self.chipset,
             model: &self.model,
             kernel: &self.kernel,
             initrd: self.initrd.as_deref(),
@@ -352,6 +356,7 @@ impl Vm {
 
 /// What is loaded.
 struct Guest<'a> {
+    chipset: Model,
     model: &'a CpuModel,
     kernel: &'a Kernel,
     initrd: Option<&'a str>,
@@ -408,6 +413,7 @@ impl Guest<'_> {
             })
             .collect();
         let boot = Boot {
+            machine: self.chipset,
             kernel,
             modules,
             cmdline: self.append,
@@ -442,8 +448,13 @@ fn read(path: &Path, ram: &Ram) -> Result<Vec<u8>, Error> {
     Ok(bytes)
 }
 
-/// Plugs the controllers in, with their drives.
+/// Plugs the chipset's controller in, with its drives.
 fn plug_drives(pc: &mut Pc, all: &[drives::Attached], memory: &Memory) -> Result<(), Error> {
+    if pc.machine() == Model::Q35 {
+        let (device, function) = ahci::SLOT;
+        pc.plug(device, function, sata(all, memory))?;
+        return Ok(());
+    }
     let ide = drives::of(all, Interface::Ide).map(|d| d.map(|d| d.on_cable()));
     let (device, function) = ide::SLOT;
     let ide = Ide::new(ide, Some(memory.clone()));
@@ -451,12 +462,18 @@ fn plug_drives(pc: &mut Pc, all: &[drives::Attached], memory: &Memory) -> Result
     Ok(())
 }
 
+/// An AHCI controller with its drives.
+fn sata(all: &[drives::Attached], memory: &Memory) -> Box<Ahci> {
+    let drives = drives::of(all, Interface::Ahci).map(|d| d.map(|d| d.on_cable()));
+    Box::new(Ahci::new(drives, memory.clone()))
+}
+
 /// The controllers that are there only if a drive is: wherever there is room.
 fn plug_more_drives(pc: &mut Pc, all: &[drives::Attached], memory: &Memory) -> Result<(), Error> {
-    let sata = drives::of(all, Interface::Ahci).map(|d| d.map(|d| d.on_cable()));
-    if sata.iter().any(Option::is_some) {
+    let wanted = all.iter().any(|d| d.interface == Interface::Ahci);
+    if wanted && pc.machine() != Model::Q35 {
         let slot = pc.free_slot().ok_or(Error::NoSlot)?;
-        pc.plug(slot, 0, Box::new(Ahci::new(sata, memory.clone())))?;
+        pc.plug(slot, 0, sata(all, memory))?;
     }
     for d in all.iter().filter(|d| d.interface == Interface::Nvme) {
         let slot = pc.free_slot().ok_or(Error::NoSlot)?;
@@ -499,6 +516,7 @@ fn config(
     memory: Memory,
 ) -> Result<PcConfig, Error> {
     let mut config = PcConfig::new(options.memory);
+    config.machine = options.machine.into();
     let open = |dev: &CharDev, read: bool| char_backend(options, input, dev, read);
     match &options.serials()[..] {
         [a] => config.com[0] = open(a, true)?,

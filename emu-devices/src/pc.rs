@@ -1,6 +1,6 @@
-//! The board: a PC/AT with i440FX chipset, as one wiring page.
+//! The board: a PC/AT with i440FX or Q35 chipset, as one wiring page.
 //!
-//! [`wire`] lists every device and its ports. Interrupt lines (`interrupts.rs`) go to the 8259 pair and to the I/O APIC; the
+//! [`wire`] lists every device and its ports; what the chipsets do differently is asked of the [`Chipset`]. Interrupt lines (`interrupts.rs`) go to the 8259 pair and to the I/O APIC; the
 //! pair's INT goes to LINT0 of each local APIC and to I/O APIC pin 0. `access.rs` is the CPU's side ([`Board`]).
 //!
 //! Data flow: an access reaches a chip through [`PortMap`] or the memory windows; afterwards `settle` collects the
@@ -20,7 +20,7 @@ mod tests;
 use crate::audio::Voice;
 use crate::audio::speaker::Speaker;
 use crate::backend::CharBackend;
-use crate::chips::acpi_pm::AcpiPm;
+use crate::chips::acpi_pm::{AcpiPm, Layout};
 use crate::chips::fw_cfg::{FwCfg, GuestMemory, Memory};
 use crate::chips::hpet::Hpet;
 use crate::chips::i8042::I8042;
@@ -34,9 +34,9 @@ use crate::chips::mc146818::Mc146818;
 use crate::chips::pflash::Flash;
 use crate::chips::uart16550::Uart16550;
 use crate::display::Screen;
-use crate::firmware;
+use crate::firmware::{self, Hardware};
 use crate::ibmpc;
-use crate::pci::chipset::{Chipset, DEVFN_HOST, DEVFN_ISA, DEVFN_PM};
+use crate::pci::chipset::{Chipset, Model as Machine, Places};
 use crate::pci::{ConfigSpace, PciDevice, PciSlots};
 use crate::port_map::{PortError, PortMap};
 use crate::storage::Drive;
@@ -142,6 +142,8 @@ impl Default for DebugExit {
 
 /// What a board is built of.
 pub struct PcConfig {
+    /// Its chipset.
+    pub machine: Machine,
     /// Guest RAM in bytes.
     pub ram_size: u64,
     /// How many vCPUs, 1..=255.
@@ -171,6 +173,7 @@ impl PcConfig {
     /// One vCPU, nothing connected, the clock at 2000-01-01.
     pub fn new(ram_size: u64) -> Self {
         Self {
+            machine: Machine::default(),
             ram_size,
             cpus: 1,
             com: [CharBackend::null(), CharBackend::null()],
@@ -271,6 +274,8 @@ pub struct Snapshot {
 pub struct Pc {
     s: PcState,
     flash: Vec<FlashChip>,
+    /// Worked out by `place`: where the chipset has put what can be moved.
+    places: Places,
     ports: PortMap<Dev>,
     slots: PciSlots,
     com: [CharBackend; 2],
@@ -296,7 +301,7 @@ impl Pc {
         let mut ports = PortMap::default();
         wire(&mut ports, &config)?;
 
-        let low = config.ram_size.min(ibmpc::PCI_HOLE);
+        let low = config.machine.low_ram(config.ram_size);
         let mut rtc = Mc146818::new(config.rtc_base);
         let floppies = Floppies(config.floppies);
         rtc.set_floppies(floppies.types());
@@ -312,8 +317,8 @@ impl Pc {
             ioapic: IoApic::new(),
             lapics: (0..config.cpus as u32).map(Lapic::new).collect(),
             hpet: Hpet::new(),
-            pm: AcpiPm::new(),
-            chipset: Chipset::new(),
+            pm: AcpiPm::new(pm_layout(config.machine)),
+            chipset: Chipset::new(config.machine),
             fw_cfg: FwCfg::new(config.ram_size, config.cpus as u16),
             ram_size: config.ram_size,
             firmware: config.firmware,
@@ -342,6 +347,7 @@ impl Pc {
             inputs: vec![Interrupt::default(); config.cpus],
             s,
             flash: Vec::new(),
+            places: Places::default(),
             ports,
             slots: PciSlots::default(),
             com: config.com,
@@ -353,7 +359,7 @@ impl Pc {
             next: 0,
             poll_at: Nanos::MAX,
         };
-        pc.place_pm();
+        pc.place();
         pc.poll_host(0);
         pc.settle();
         Ok(pc)
@@ -367,16 +373,28 @@ impl Pc {
         d: Box<dyn PciDevice>,
     ) -> Result<(), BoardError> {
         let devfn = device << 3 | function & 7;
-        let chipset = matches!(devfn, DEVFN_HOST | DEVFN_ISA | DEVFN_PM);
+        let chipset = self.s.chipset.functions().iter().any(|f| f.0 == devfn);
         if device > 31 || function > 7 || chipset || !self.slots.plug(devfn, d) {
             return Err(BoardError::PciSlot { device, function });
         }
         Ok(())
     }
 
-    /// The first PCI device number of which no function is taken, from 3 on (2 is for the screen).
+    /// The first PCI device number behind the screen's of which no function is taken.
     pub fn free_slot(&self) -> Option<u8> {
-        (3..32).find(|&device| !self.slots.is_taken(device))
+        let model = self.s.chipset.model();
+        (model.vga_device() + 1..32)
+            .find(|&device| device != model.isa_device() && !self.slots.is_taken(device))
+    }
+
+    /// Which chipset it has.
+    pub fn machine(&self) -> Machine {
+        self.s.chipset.model()
+    }
+
+    /// Where the chipset has put what can be moved.
+    pub fn places(&self) -> Places {
+        self.places
     }
 
     /// Every PCI function of bus 0, by device and function number.
@@ -555,6 +573,7 @@ impl Pc {
     /// Takes a state back; false: it is another board's (the number of vCPUs or the PCI devices differ).
     pub fn restore(&mut self, snapshot: &Snapshot, now: Nanos) -> bool {
         if snapshot.state.lapics.len() != self.s.lapics.len()
+            || snapshot.state.chipset.model() != self.machine()
             || snapshot.flash.len() != self.flash.len()
             || !self.slots.restore(&snapshot.pci)
         {
@@ -568,7 +587,7 @@ impl Pc {
         if moved {
             self.request(Request::MemoryMap);
         }
-        self.place_pm();
+        self.place();
         self.poll_host(now);
         self.settle();
         true
@@ -587,15 +606,21 @@ impl Pc {
         }
     }
 
-    /// The power management block goes where the chipset has it, and the tables for the firmware say so.
-    fn place_pm(&mut self) {
-        let base = self.s.chipset.pm_base();
-        let ports = base.map(|base| (base, ibmpc::ACPI_PM.1));
+    /// What the chipset can move goes where it is now, and the tables for the firmware say so.
+    fn place(&mut self) {
+        let chipset = &self.s.chipset;
+        self.places = chipset.places();
+        let ports = self.places.pm.map(|p| (p, chipset.model().pm_ports()));
         self.ports.relocate(Dev::AcpiPm, ports);
         if self.s.firmware {
-            let (size, cpus) = (self.s.ram_size, self.s.lapics.len());
-            let base = base.unwrap_or(ibmpc::ACPI_PM.0);
-            firmware::add_items(&mut self.s.fw_cfg, size, cpus, base);
+            let hardware = Hardware {
+                machine: chipset.model(),
+                ram_size: self.s.ram_size,
+                cpus: self.s.lapics.len(),
+                pm: self.places.pm.unwrap_or(ibmpc::ACPI_PM.0),
+                ecam: self.places.ecam,
+            };
+            firmware::add_items(&mut self.s.fw_cfg, &hardware);
         }
     }
 
@@ -638,16 +663,25 @@ impl Pc {
     }
 }
 
+/// Whose power management registers a board has.
+fn pm_layout(machine: Machine) -> Layout {
+    match machine {
+        Machine::I440fx => Layout::Piix4,
+        Machine::Q35 => Layout::Ich9,
+    }
+}
+
 impl PcState {
     /// Chipset and interrupt controllers as firmware finds them, or as a BIOS leaves them: the SCI and the PCI interrupts are
     /// level-triggered.
     fn before_guest(&mut self) {
+        let model = self.chipset.model();
         if self.firmware {
-            self.chipset = Chipset::power_on();
+            self.chipset = Chipset::power_on(model);
             return;
         }
         self.dma.enable_cascade();
-        self.chipset = Chipset::new();
+        self.chipset = Chipset::new(model);
         let levels = ibmpc::PIRQ_IRQS
             .iter()
             .fold(1u16 << ibmpc::IRQ_SCI, |l, &irq| l | 1 << irq);
@@ -667,7 +701,7 @@ impl PcState {
         self.ioapic.reset();
         self.lapics = (0..self.lapics.len() as u32).map(Lapic::new).collect();
         self.hpet = Hpet::new();
-        self.pm = AcpiPm::new();
+        self.pm = AcpiPm::new(pm_layout(self.chipset.model()));
         self.fw_cfg.reset();
         self.port_61 = 0;
         self.fast_init = false;

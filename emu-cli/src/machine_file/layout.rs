@@ -5,6 +5,7 @@ use std::borrow::Cow;
 
 /// What has another section than `[machine]`, by clap's id of the option: section, key.
 const PLACES: &[(&str, &str, &str)] = &[
+    ("machine", "machine", "type"),
     ("guest", "boot", "guest"),
     ("kernel", "boot", "kernel"),
     ("initrd", "boot", "initrd"),

@@ -165,7 +165,7 @@ fn mtree(c: &Context) -> Text {
     c.call(|vm| {
         let ram = &vm.runner.machine().ram;
         let mut out = String::from("address-space: memory\n");
-        let low = ram.size().min(ibmpc::PCI_HOLE);
+        let low = ram.low();
         let mut ranges = vec![
             (0, low, "ram".to_string()),
             (ibmpc::IOAPIC.0, ibmpc::IOAPIC.1, "ioapic".into()),
@@ -175,6 +175,10 @@ fn mtree(c: &Context) -> Text {
             ranges.push((1 << 32, ram.size() - low, "ram-above-4g".into()));
         }
         let ports = vm.with_pc(|pc| pc.port_list()).unwrap_or_default();
+        let places = vm.with_pc(|pc| pc.places()).unwrap_or_default();
+        for (window, name) in [(places.ecam, "pcie-mmcfg"), (places.rcba, "rcrb")] {
+            ranges.extend(window.map(|(from, size)| (from, size, name.into())));
+        }
         ranges.sort();
         for (from, size, name) in ranges {
             let _ = writeln!(out, "  {from:016x}-{:016x}: {name}", from + size - 1);

@@ -1,6 +1,7 @@
 //! Guest-physical RAM: one host mapping, and for every page whether it was written and whether it holds decoded code.
 //!
-//! Layout (i440FX): RAM from 0 to min(size, 3 GiB), the rest from 4 GiB on; what lies between belongs to the board.
+//! Layout: RAM from 0 to min(size, 3 GiB) or less ([`Ram::below_4g`]), the rest from 4 GiB on; what lies between belongs to the
+//! board.
 //! On Linux the mapping is a memfd, so that it can be mapped a second time or shared copy-on-write later.
 //!
 //! *Windows* are memory beside RAM that the CPU reaches directly too: a screen's frame buffer, a firmware's ROM. They lie behind
@@ -132,7 +133,21 @@ impl Ram {
     /// Another memory of the same layout, all zero.
     pub fn alike(&self) -> Result<Self, RamError> {
         let kinds: Vec<_> = self.windows.iter().map(|w| w.kind).collect();
-        Self::with(self.size, &kinds, self.hole.clone())
+        let ram = Self::with(self.size, &kinds, self.hole.clone())?;
+        Ok(ram.below_4g(self.low))
+    }
+
+    /// The same with RAM below 4 GiB ending at `low`, a multiple of 4096 that is no more than what there is.
+    pub fn below_4g(self, low: u64) -> Self {
+        Self {
+            low: low.min(self.low),
+            ..self
+        }
+    }
+
+    /// Bytes of RAM below 4 GiB.
+    pub fn low(&self) -> u64 {
+        self.low
     }
 
     #[cfg(target_os = "linux")]

@@ -25,7 +25,8 @@ impl Call<'_> {
 
     /// Bytes of RAM from 1 MiB on, below 4 GiB.
     fn extended(&self) -> u64 {
-        let low = self.bios.config.ram_size.min(crate::ibmpc::PCI_HOLE);
+        let config = &self.bios.config;
+        let low = config.machine.low_ram(config.ram_size);
         low.saturating_sub(MIB)
     }
 

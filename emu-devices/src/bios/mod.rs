@@ -31,7 +31,8 @@ mod vbe;
 mod vga_modes;
 mod video;
 
-use crate::firmware::{self, FirmwareError};
+use crate::firmware::{self, FirmwareError, Hardware};
+use crate::pci::chipset::Model;
 use crate::storage::Drive;
 use call::Call;
 use emu_core::mem::phys::Ram;
@@ -62,6 +63,7 @@ impl BootDevice {
 
 /// What the services know of the machine.
 pub struct BiosConfig {
+    pub machine: Model,
     pub ram_size: u64,
     pub cpus: usize,
     /// Drives A: and B:.
@@ -79,7 +81,11 @@ pub struct Bios {
 
 impl Bios {
     pub fn new(config: BiosConfig) -> Result<Self, FirmwareError> {
-        let firmware = firmware::build(config.ram_size, config.cpus)?;
+        let firmware = firmware::build(&Hardware::preset(
+            config.machine,
+            config.ram_size,
+            config.cpus,
+        ))?;
         Ok(Self { config, firmware })
     }
 

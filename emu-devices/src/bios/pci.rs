@@ -95,8 +95,8 @@ impl Call<'_> {
             }
             let pin = self.config_read(devfn, INTERRUPT_PIN as u8, 1);
             if pin != 0 {
-                let line = ((devfn >> 3) as usize + pin as usize + 2) & 3;
-                let irq = ibmpc::PIRQ_IRQS[line];
+                let line = self.bios.config.machine.pirq(devfn >> 3, pin as u8 - 1);
+                let irq = ibmpc::PIRQ_IRQS[usize::from(line & 3)];
                 self.config_write(devfn, INTERRUPT_LINE as u8, 1, irq as u32);
             }
             let on = command | u32::from(COMMAND_IO | COMMAND_MEMORY);

@@ -2,8 +2,10 @@
 
 use super::*;
 use crate::display::vga;
+use crate::firmware::Hardware;
 use crate::loader::CpuStart;
 use crate::pc::{Pc, PcConfig};
+use crate::pci::chipset::Model;
 use emu_core::addr::PhysAddr;
 use emu_core::cpu::cpuid::CpuModel;
 use emu_core::cpu::segment;
@@ -39,6 +41,7 @@ fn floppy() -> Arc<Drive> {
 
 fn config() -> BiosConfig {
     BiosConfig {
+        machine: Model::I440fx,
         ram_size: 64 << 20,
         cpus: 1,
         floppies: [None, None],
@@ -516,7 +519,10 @@ fn memory_is_told_in_every_way() {
             break;
         }
     }
-    assert_eq!(map.len(), crate::firmware::e820(64 << 20).len());
+    assert_eq!(
+        map.len(),
+        crate::firmware::e820(&Hardware::preset(Model::I440fx, 64 << 20, 1)).len()
+    );
     assert_eq!(map[0][8..12], 0x9fc00u32.to_le_bytes());
     assert!(rig.int(0x15, &[(AX, 0xe820), (BX, 99), (CX, 20), (DX, 0x534d_4150)]));
     // A block of 16 bytes to 2 MiB.

@@ -1,8 +1,9 @@
-//! ACPI fixed hardware of the PIIX4: power management events, control, timer and general-purpose events.
+//! ACPI fixed hardware of the PIIX4 or the ICH9: power management events, control, timer and general-purpose events.
 //!
-//! Sources: 82371AB (PIIX4) data sheet, 7.1 (power management I/O registers); ACPI 6.4, 4.8.
+//! Sources: 82371AB (PIIX4) data sheet, 7.1 (power management I/O registers); 82801I (ICH9) data sheet, 13.8.3; ACPI 6.4, 4.8.
 //!
-//! Register block (64 bytes): 00h PM1_STS, 02h PM1_EN, 04h PM1_CNT, 08h PM_TMR (24 bits), 0Ch GPE0_STS, 0Eh GPE0_EN.
+//! Register block: 00h PM1_STS, 02h PM1_EN, 04h PM1_CNT, 08h PM_TMR (24 bits); of 64 bytes 0Ch GPE0_STS and 0Eh GPE0_EN on the
+//! PIIX4, of 128 bytes 20h GPE0_STS and 28h GPE0_EN (64 bits each) and 30h SMI_EN on the ICH9, whose watchdog (TCO, 60h) is off.
 //! SCI is a level: status & enable. The timer's carry (TMR_STS, each time bit 23 changes) is worked out from the time.
 
 use super::{ticks_at, time_of};
@@ -24,6 +25,29 @@ const ENABLE_BITS: u16 = TMR | GBL | PWRBTN | RTC;
 const SCI_EN: u16 = 1;
 const SLP_EN: u16 = 1 << 13;
 
+/// SMI_EN: a write to the SMI command port raises an SMI.
+const APMC_EN: u32 = 1 << 5;
+
+/// Whose registers these are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Layout {
+    Piix4,
+    Ich9,
+}
+
+impl Layout {
+    /// Where GPE0_STS and GPE0_EN are, one behind the other, and how many bytes each has.
+    pub fn gpe(self) -> (u16, u16) {
+        match self {
+            Self::Piix4 => (0x0c, 2),
+            Self::Ich9 => (0x20, 8),
+        }
+    }
+}
+
+/// SMI_EN of the ICH9.
+const SMI_EN: u16 = 0x30;
+
 /// What a write to the sleep registers means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sleep {
@@ -34,29 +58,28 @@ pub enum Sleep {
 /// The chip.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct AcpiPm {
+    layout: Layout,
     status: u16,
     enable: u16,
     control: u16,
-    gpe_status: u16,
-    gpe_enable: u16,
+    gpe_status: u64,
+    gpe_enable: u64,
+    smi_enable: u32,
     synced: u64,
-}
-
-impl Default for AcpiPm {
-    fn default() -> Self {
-        Self::new()
-    }
 }
 
 impl AcpiPm {
     /// After the firmware: ACPI mode is on (SCI_EN), no event enabled.
-    pub fn new() -> Self {
+    pub fn new(layout: Layout) -> Self {
         Self {
+            layout,
             status: 0,
             enable: 0,
             control: SCI_EN,
             gpe_status: 0,
             gpe_enable: 0,
+            // There is no system management mode: firmware takes this bit as a sign that it has been set up already.
+            smi_enable: APMC_EN,
             synced: 0,
         }
     }
@@ -68,15 +91,37 @@ impl AcpiPm {
         self.synced = self.synced.max(now);
     }
 
+    /// Which byte of GPE0_STS (false) or GPE0_EN (true) is at an offset.
+    fn gpe(&self, offset: u16) -> Option<(bool, u32)> {
+        let (first, size) = self.layout.gpe();
+        let at = offset.checked_sub(first).filter(|&at| at < 2 * size)?;
+        Some((at >= size, 8 * u32::from(at % size)))
+    }
+
+    /// Which byte of SMI_EN is at an offset, as a shift.
+    fn smi(&self, offset: u16) -> Option<u32> {
+        let at = offset.checked_sub(SMI_EN)?;
+        (self.layout == Layout::Ich9 && at < 4).then(|| 8 * u32::from(at))
+    }
+
     fn byte(&mut self, offset: u16, now: u64) -> u8 {
+        if let Some((enable, shift)) = self.gpe(offset) {
+            let register = if enable {
+                self.gpe_enable
+            } else {
+                self.gpe_status
+            };
+            return (register >> shift) as u8;
+        }
+        if let Some(shift) = self.smi(offset) {
+            return (self.smi_enable >> shift) as u8;
+        }
         let word = match offset & !1 {
             0x00 => self.status,
             0x02 => self.enable,
             0x04 => self.control,
             0x08 => ticks_at(now, TIMER_HZ) as u16,
             0x0a => (ticks_at(now, TIMER_HZ) >> 16) as u16 & 0xff,
-            0x0c => self.gpe_status,
-            0x0e => self.gpe_enable,
             _ => 0,
         };
         (word >> (8 * (offset & 1))) as u8
@@ -94,8 +139,22 @@ impl AcpiPm {
         let mut sleep = None;
         for i in 0..size as u16 {
             let at = offset + i;
+            let whole = (value >> (8 * i)) as u8;
+            if let Some((enable, shift)) = self.gpe(at) {
+                let (byte, mask) = (u64::from(whole) << shift, 0xff << shift);
+                match enable {
+                    false => self.gpe_status &= !byte,
+                    true => self.gpe_enable = self.gpe_enable & !mask | byte,
+                }
+                continue;
+            }
+            if let Some(shift) = self.smi(at) {
+                let (byte, mask) = (u32::from(whole) << shift, 0xff << shift);
+                self.smi_enable = self.smi_enable & !mask | byte;
+                continue;
+            }
             let shift = 8 * (at & 1);
-            let byte = ((value >> (8 * i)) as u8 as u16) << shift;
+            let byte = u16::from(whole) << shift;
             let merge = |old: u16| old & !(0xff << shift) | byte;
             match at & !1 {
                 0x00 => self.status &= !(byte & STATUS_BITS),
@@ -108,8 +167,6 @@ impl AcpiPm {
                         sleep = Some(Sleep::Off);
                     }
                 }
-                0x0c => self.gpe_status &= !byte,
-                0x0e => self.gpe_enable = merge(self.gpe_enable),
                 _ => {}
             }
         }
@@ -128,7 +185,7 @@ impl AcpiPm {
 
     /// A general-purpose event.
     pub fn raise_gpe(&mut self, n: u8) {
-        self.gpe_status |= 1 << (n & 15);
+        self.gpe_status |= 1 << (u16::from(n) % (8 * self.layout.gpe().1));
     }
 
     /// The SCI line (high: asserted).
@@ -161,7 +218,7 @@ mod tests {
 
     #[test]
     fn timer_is_24_bits_at_3_58_mhz() {
-        let mut p = AcpiPm::new();
+        let mut p = AcpiPm::new(Layout::Piix4);
         assert_eq!(p.read(8, 4, SECOND), 3_579_545);
         assert_eq!(p.read(8, 4, 5 * SECOND), (5 * 3_579_545) & 0xff_ffff);
         assert_eq!(p.read(9, 1, SECOND), 3_579_545 >> 8 & 0xff);
@@ -169,7 +226,7 @@ mod tests {
 
     #[test]
     fn timer_carry_interrupts() {
-        let mut p = AcpiPm::new();
+        let mut p = AcpiPm::new(Layout::Piix4);
         p.write(2, 2, TMR as u32, 0);
         let at = p.next_event().unwrap();
         assert_eq!(at, time_of(1 << 23, TIMER_HZ));
@@ -184,7 +241,7 @@ mod tests {
 
     #[test]
     fn power_button() {
-        let mut p = AcpiPm::new();
+        let mut p = AcpiPm::new(Layout::Piix4);
         p.press_power_button();
         assert!(!p.sci_level());
         p.write(2, 2, PWRBTN as u32, 0);
@@ -195,7 +252,7 @@ mod tests {
 
     #[test]
     fn s5_powers_off() {
-        let mut p = AcpiPm::new();
+        let mut p = AcpiPm::new(Layout::Piix4);
         assert_eq!(p.write(4, 2, 5 << 10 | SLP_EN as u32, 0), None);
         assert_eq!(p.write(4, 2, 0x2000, 0), Some(Sleep::Off));
         assert_eq!(p.read(4, 2, 0), 1, "SLP_EN reads 0, SCI_EN stays");
@@ -205,11 +262,29 @@ mod tests {
 
     #[test]
     fn general_purpose_events() {
-        let mut p = AcpiPm::new();
+        let mut p = AcpiPm::new(Layout::Piix4);
         p.raise_gpe(3);
         p.write(0x0e, 2, 8, 0);
         assert!(p.sci_level());
         p.write(0x0c, 2, 8, 0);
         assert!(!p.sci_level());
+    }
+
+    #[test]
+    fn events_of_the_ich9() {
+        let mut p = AcpiPm::new(Layout::Ich9);
+        p.raise_gpe(35);
+        p.write(0x0e, 2, 0xffff, 0);
+        p.write(0x28, 4, 0, 0);
+        assert!(!p.sci_level());
+        p.write(0x2c, 4, 8, 0);
+        assert!(p.sci_level());
+        assert_eq!((p.read(0x24, 4, 0), p.read(0x2c, 1, 0)), (8, 8));
+        p.write(0x24, 1, 8, 0);
+        assert!(!p.sci_level());
+        assert_eq!(p.read(0x30, 4, 0), APMC_EN);
+        p.write(0x31, 1, 0x20, 0);
+        assert_eq!(p.read(0x30, 4, 0), APMC_EN | 1 << 13);
+        assert_eq!(p.read(0x60, 4, 0), 0);
     }
 }

@@ -1,15 +1,18 @@
-//! ACPI tables but for the DSDT: RSDP, RSDT, XSDT, FADT, FACS, MADT, HPET.
+//! ACPI tables but for the DSDT: RSDP, RSDT, XSDT, FADT, FACS, MADT, HPET, and MCFG where configuration space is in memory.
 //!
 //! Source: ACPI specification 6.4, chapter 5. All lie in one blob: the RSDP first, then the FACS at a multiple of 64, then
 //! the others at multiples of 16.
 
-use super::dsdt;
-use crate::ibmpc;
+use super::{Hardware, dsdt};
+use crate::chips::acpi_pm::Layout;
+use crate::ibmpc::{self, Window};
+use crate::pci::chipset::Model;
 use acpi_tables::Aml;
 use acpi_tables::facs::FACS;
 use acpi_tables::fadt::{FADTBuilder, Flags, PmProfile};
 use acpi_tables::gas::{AccessSize, AddressSpace, GAS};
 use acpi_tables::madt::{EnabledStatus, IoApic, ProcessorLocalApic};
+use acpi_tables::mcfg::MCFG;
 use acpi_tables::rsdp::Rsdp;
 use acpi_tables::sdt::Sdt;
 use acpi_tables::xsdt::XSDT;
@@ -49,8 +52,8 @@ pub(super) struct Tables {
     pub summed: Vec<(usize, usize)>,
 }
 
-/// The tables for address `base`, which may be relative to anything; the power management block is at port `pm`.
-pub(super) fn tables(base: u64, cpus: usize, pm: u16) -> Tables {
+/// The tables for address `base`, which may be relative to anything.
+pub(super) fn tables(base: u64, hardware: &Hardware) -> Tables {
     let mut blob = vec![0; RSDP_SIZE];
     let mut place = |table: &[u8], align: usize| -> usize {
         blob.resize(blob.len().next_multiple_of(align), 0);
@@ -61,10 +64,13 @@ pub(super) fn tables(base: u64, cpus: usize, pm: u16) -> Tables {
     let addr = |at: usize| base.wrapping_add(at as u64);
     let facs = place(&bytes(&FACS::new()), 64);
     debug_assert_eq!(facs, TABLES_AT);
-    let dsdt = place(&dsdt::dsdt(cpus, pm), 16);
-    let fadt_bytes = fadt(addr(facs), addr(dsdt), pm);
+    let dsdt = place(&dsdt::dsdt(hardware), 16);
+    let fadt_bytes = fadt(addr(facs), addr(dsdt), hardware);
     let fadt = place(&fadt_bytes, 16);
-    let listed = [fadt, place(&madt(cpus), 16), place(&hpet(), 16)];
+    let mut listed = vec![fadt, place(&madt(hardware), 16), place(&hpet(), 16)];
+    if let Some(window) = hardware.ecam {
+        listed.push(place(&mcfg(window), 16));
+    }
     // Systems from before ACPI 2.0 know only the 32-bit list.
     let mut rsdt_table = Sdt::new(*b"RSDT", 36, 1, OEM, TABLE, REVISION);
     let mut xsdt_table = XSDT::new(OEM, TABLE, REVISION);
@@ -106,7 +112,12 @@ pub(super) fn checksum(bytes: &[u8]) -> u8 {
     bytes.iter().fold(0u8, |sum, &b| sum.wrapping_sub(b))
 }
 
-fn fadt(facs: u64, dsdt: u64, pm: u16) -> Vec<u8> {
+fn fadt(facs: u64, dsdt: u64, hardware: &Hardware) -> Vec<u8> {
+    let pm = hardware.pm;
+    let (gpe, gpe_bytes) = match hardware.machine {
+        Model::I440fx => Layout::Piix4.gpe(),
+        Model::Q35 => Layout::Ich9.gpe(),
+    };
     let io = |port: u16, bytes: u8| {
         let access = match bytes {
             1 => AccessSize::ByteAccess,
@@ -132,13 +143,14 @@ fn fadt(facs: u64, dsdt: u64, pm: u16) -> Vec<u8> {
     t.pm1a_evt_blk = (pm as u32).into();
     t.pm1a_cnt_blk = (pm as u32 + 4).into();
     t.pm_tmr_blk = (pm as u32 + 8).into();
-    t.gpe0_blk = (pm as u32 + 12).into();
-    (t.pm1_evt_len, t.pm1_cnt_len, t.pm_tmr_len, t.gpe0_blk_len) = (4, 2, 4, 4);
+    t.gpe0_blk = u32::from(pm + gpe).into();
+    (t.pm1_evt_len, t.pm1_cnt_len, t.pm_tmr_len) = (4, 2, 4);
+    t.gpe0_blk_len = 2 * gpe_bytes as u8;
     t.x_pm1a_evt_blk = io(pm, 4);
     t.x_pm1a_evt_blk.access_size = AccessSize::WordAccess;
     t.x_pm1a_cnt_blk = io(pm + 4, 2);
     t.x_pm_tmr_blk = io(pm + 8, 4);
-    t.x_gpe0_blk = io(pm + 12, 4);
+    t.x_gpe0_blk = io(pm + gpe, 2 * gpe_bytes as u8);
     t.x_gpe0_blk.access_size = AccessSize::ByteAccess;
     // No C2, no C3.
     t.p_lvl2_lat = 0xfff.into();
@@ -150,11 +162,18 @@ fn fadt(facs: u64, dsdt: u64, pm: u16) -> Vec<u8> {
     bytes(&t.finalize())
 }
 
-fn madt(cpus: usize) -> Vec<u8> {
+/// PCI Firmware Specification 3.2, 4.1.2: one segment, from bus 0 on.
+fn mcfg((base, size): Window) -> Vec<u8> {
+    let mut t = MCFG::new(OEM, TABLE, REVISION);
+    t.add_ecam(base, 0, 0, ((size >> 20) - 1) as u8);
+    bytes(&t)
+}
+
+fn madt(hardware: &Hardware) -> Vec<u8> {
     let mut t = Sdt::new(*b"APIC", 36, 4, OEM, TABLE, REVISION);
     t.append_slice(&(ibmpc::LAPIC.0 as u32).to_le_bytes());
     t.append_slice(&1u32.to_le_bytes()); // a pair of 8259s is there too
-    for id in 0..cpus as u8 {
+    for id in 0..hardware.cpus as u8 {
         t.append_slice(&bytes(&ProcessorLocalApic::new(
             id,
             id,
@@ -168,7 +187,12 @@ fn madt(cpus: usize) -> Vec<u8> {
         t.append_slice(&flags.to_le_bytes());
     };
     source_override(ibmpc::IRQ_TIMER, ibmpc::GSI_TIMER, 0);
-    for irq in [5, ibmpc::IRQ_SCI, 10, 11] {
+    // The ISA IRQs that are level-triggered.
+    let levels: &[u8] = match hardware.machine {
+        Model::I440fx => &[5, ibmpc::IRQ_SCI, 10, 11],
+        Model::Q35 => &[ibmpc::IRQ_SCI],
+    };
+    for &irq in levels {
         source_override(irq, irq, LEVEL_HIGH);
     }
     // LINT1 of every processor is NMI.
@@ -222,28 +246,62 @@ mod tests {
         list
     }
 
+    fn hardware(machine: Model, cpus: usize) -> Hardware {
+        Hardware::preset(machine, 512 << 20, cpus)
+    }
+
     #[test]
     fn checksums_and_pointers() {
-        let blob = tables(BASE, 3, 0x600).blob;
-        assert_eq!(&blob[..8], b"RSD PTR ");
-        assert_eq!(checksum(&blob[..20]), 0);
-        assert_eq!(checksum(&blob[..36]), 0);
-        let list = all(&blob);
-        let names: Vec<&[u8]> = list.iter().map(|t| &t[..4]).collect();
-        assert_eq!(names, [b"FACP", b"APIC", b"HPET", b"XSDT", b"DSDT"]);
-        for t in &list {
-            assert_eq!(checksum(t), 0, "{:?}", std::str::from_utf8(&t[..4]));
+        for (machine, names) in [
+            (
+                Model::I440fx,
+                &[b"FACP", b"APIC", b"HPET", b"XSDT", b"DSDT"][..],
+            ),
+            (
+                Model::Q35,
+                &[b"FACP", b"APIC", b"HPET", b"MCFG", b"XSDT", b"DSDT"],
+            ),
+        ] {
+            let blob = tables(BASE, &hardware(machine, 3)).blob;
+            assert_eq!(&blob[..8], b"RSD PTR ");
+            assert_eq!(checksum(&blob[..20]), 0);
+            assert_eq!(checksum(&blob[..36]), 0);
+            let list = all(&blob);
+            let found: Vec<&[u8]> = list.iter().map(|t| &t[..4]).collect();
+            assert_eq!(found, names);
+            for t in &list {
+                assert_eq!(checksum(t), 0, "{:?}", std::str::from_utf8(&t[..4]));
+            }
+            let rsdt = table(&blob, u32_at(&blob, 16) as u64);
+            assert_eq!(
+                (&rsdt[..4], checksum(rsdt), rsdt.len()),
+                (&b"RSDT"[..], 0, 36 + 4 * (names.len() - 2))
+            );
+            let facs = u32_at(list[0], 36) as u64;
+            assert_eq!(facs % 64, 0);
+            assert_eq!(&table(&blob, facs)[..4], b"FACS");
+            assert_eq!(u32_at(list[0], 76), 0x608, "PM timer block");
+            let (gpe, overrides) = match machine {
+                Model::I440fx => ((0x60c, 4), 5),
+                Model::Q35 => ((0x620, 16), 2),
+            };
+            assert_eq!((u32_at(list[0], 80), list[0][92]), gpe);
+            assert_eq!(list[1].len(), 44 + 3 * 8 + 12 + overrides * 10 + 6);
         }
-        let rsdt = table(&blob, u32_at(&blob, 16) as u64);
-        assert_eq!(
-            (&rsdt[..4], checksum(rsdt), rsdt.len()),
-            (&b"RSDT"[..], 0, 48)
-        );
-        let facs = u32_at(list[0], 36) as u64;
-        assert_eq!(facs % 64, 0);
-        assert_eq!(&table(&blob, facs)[..4], b"FACS");
-        assert_eq!(u32_at(list[0], 76), 0x608, "PM timer block");
-        assert_eq!(list[1].len(), 44 + 3 * 8 + 12 + 5 * 10 + 6);
+    }
+
+    #[test]
+    fn configuration_space_where_it_is() {
+        let mut q35 = hardware(Model::Q35, 1);
+        q35.ecam = Some((0xe_8000_0000, 64 << 20));
+        let blob = tables(BASE, &q35).blob;
+        let list = all(&blob);
+        let allocation = &list[3][44..];
+        assert_eq!(u32_at(allocation, 0), 0x8000_0000);
+        assert_eq!(u32_at(allocation, 4), 0xe);
+        assert_eq!(allocation[8..12], [0, 0, 0, 63]);
+        q35.ecam = None;
+        assert_eq!(all(&tables(BASE, &q35).blob).len(), 5);
     }
 
     /// Each table goes through ACPICA's disassembler and compiler without an error or a warning.
@@ -255,35 +313,39 @@ mod tests {
         }
         let dir = std::env::temp_dir().join(format!("emu-acpi-{}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
-        let blob = tables(BASE, 2, 0x600).blob;
-        for t in all(&blob) {
-            let name = std::str::from_utf8(&t[..4]).unwrap().to_lowercase();
-            std::fs::write(dir.join(format!("{name}.dat")), t).unwrap();
-            let run = |args: &[&str]| {
-                let out = Command::new("iasl")
-                    .args(args)
-                    .current_dir(&dir)
-                    .output()
-                    .unwrap();
-                let text = String::from_utf8_lossy(&out.stdout).into_owned()
-                    + &String::from_utf8_lossy(&out.stderr);
-                assert!(out.status.success(), "iasl {args:?}:\n{text}");
-                text
-            };
-            let text = run(&["-d", &format!("{name}.dat")]);
-            assert!(
-                !text.contains("Error") && !text.contains("Invalid"),
-                "{name}:\n{text}"
-            );
-            let text = run(&[&format!("{name}.dsl")]);
-            let clean = text.contains("0 Errors, 0 Warnings")
-                || name != "dsdt" && !text.contains("Warning");
-            assert!(
-                clean,
-                "{name}:
-{text}"
-            );
+        for machine in [Model::I440fx, Model::Q35] {
+            let blob = tables(BASE, &hardware(machine, 2)).blob;
+            all(&blob).iter().for_each(|t| goes_through_iasl(t, &dir));
         }
         std::fs::remove_dir_all(&dir).unwrap();
+    }
+
+    fn goes_through_iasl(t: &[u8], dir: &std::path::Path) {
+        let name = std::str::from_utf8(&t[..4]).unwrap().to_lowercase();
+        std::fs::write(dir.join(format!("{name}.dat")), t).unwrap();
+        let run = |args: &[&str]| {
+            let out = Command::new("iasl")
+                .args(args)
+                .current_dir(dir)
+                .output()
+                .unwrap();
+            let text = String::from_utf8_lossy(&out.stdout).into_owned()
+                + &String::from_utf8_lossy(&out.stderr);
+            assert!(out.status.success(), "iasl {args:?}:\n{text}");
+            text
+        };
+        let text = run(&["-d", &format!("{name}.dat")]);
+        assert!(
+            !text.contains("Error") && !text.contains("Invalid"),
+            "{name}:\n{text}"
+        );
+        let text = run(&[&format!("{name}.dsl")]);
+        let clean =
+            text.contains("0 Errors, 0 Warnings") || name != "dsdt" && !text.contains("Warning");
+        assert!(
+            clean,
+            "{name}:
+{text}"
+        );
     }
 }

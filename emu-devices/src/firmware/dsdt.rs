@@ -5,25 +5,30 @@
 //! ```text
 //! \_S5                        soft off
 //! \_SB.C000..                 processors
-//! \_SB.PCI0                   host bridge: _CRS, _PRT
-//! \_SB.PCI0.ISA_              bridge at 1.0: PIRQ registers; timer, RTC, keyboard, mouse, COM1, COM2, HPET,
+//! \_SB.PCI0                   host bridge: _CRS, _PRT; on the Q35 _OSC
+//! \_SB.PCI0.ISA_              ISA bridge: PIRQ registers; timer, RTC, keyboard, mouse, COM1, COM2, HPET,
 //!                             fw_cfg, pvpanic, motherboard resources
-//! \_SB.LNKA..LNKD             interrupt links: PIRQ route control, choices 5, 9, 10, 11
+//! \_SB.LNKA..LNKD, ..LNKH     interrupt links (`routing.rs`)
+//! \_PIC, \PICF                which interrupt controllers are used (Q35)
 //! ```
 
 use super::acpi::{OEM, REVISION, TABLE};
+use super::{Hardware, routing};
 use crate::ibmpc::{self, Ports};
+use crate::pci::chipset::Model;
 use acpi_tables::aml::{
-    AddressSpace, AddressSpaceCacheable, And, Arg, CreateDWordField, Device, EISAName, Field,
-    FieldAccessType, FieldEntry, FieldLockRule, FieldUpdateRule, IO, If, Interrupt, Local,
-    Memory32Fixed, Method, Name, OpRegion, OpRegionSpace, Or, PackageBuilder, Path,
-    ResourceTemplate, Return, Scope, Store, ZERO,
+    AddressSpace, AddressSpaceCacheable, Arg, CreateDWordField, Device, EISAName, Else, Equal, IO,
+    If, Interrupt, Memory32Fixed, Method, Name, Or, PackageBuilder, Path, ResourceTemplate, Return,
+    Scope, Uuid, ZERO,
 };
 use acpi_tables::sdt::Sdt;
 use acpi_tables::{Aml, AmlSink};
 
+/// The PCI devices' memory begins at a multiple of this behind RAM.
+const HOLE_UNIT: u64 = 1 << 20;
+
 /// AML that is already bytes.
-struct Raw(Vec<u8>);
+pub(super) struct Raw(Vec<u8>);
 
 impl Aml for Raw {
     fn to_aml_bytes(&self, sink: &mut dyn AmlSink) {
@@ -32,31 +37,13 @@ impl Aml for Raw {
 }
 
 /// Any number of parts in a row.
-fn join(parts: &[&dyn Aml]) -> Raw {
+pub(super) fn join(parts: &[&dyn Aml]) -> Raw {
     let mut out = Vec::new();
     parts.iter().for_each(|p| p.to_aml_bytes(&mut out));
     Raw(out)
 }
 
-/// An extended interrupt descriptor: level-triggered, active high, shared, one of several (ACPI 6.4, 6.4.3.6).
-struct LevelInterrupts<'a>(&'a [u8]);
-
-impl Aml for LevelInterrupts<'_> {
-    fn to_aml_bytes(&self, sink: &mut dyn AmlSink) {
-        sink.byte(0x89);
-        sink.word(2 + 4 * self.0.len() as u16);
-        sink.byte(0x09); // consumer, level, active high, shared
-        sink.byte(self.0.len() as u8);
-        self.0.iter().for_each(|&irq| sink.dword(irq as u32));
-    }
-}
-
-/// The choices of an interrupt link.
-const LINK_IRQS: [u8; 4] = [5, 9, 10, 11];
-const LINKS: [&str; 4] = ["LNKA", "LNKB", "LNKC", "LNKD"];
-const PIRQ_FIELDS: [&str; 4] = ["PIRA", "PIRB", "PIRC", "PIRD"];
-
-fn name(path: &str, value: &dyn Aml) -> Name {
+pub(super) fn name(path: &str, value: &dyn Aml) -> Name {
     Name::new(path.into(), value)
 }
 
@@ -68,29 +55,30 @@ fn irq(n: u8) -> Interrupt {
     Interrupt::new(true, true, false, false, n as u32)
 }
 
-fn device(path: &str, children: &[&dyn Aml]) -> Raw {
+pub(super) fn device(path: &str, children: &[&dyn Aml]) -> Raw {
     join(&[&Device::new(path.into(), children.to_vec())])
 }
 
-fn method(path: &str, args: u8, serialized: bool, body: &[&dyn Aml]) -> Raw {
+pub(super) fn method(path: &str, args: u8, serialized: bool, body: &[&dyn Aml]) -> Raw {
     join(&[&Method::new(path.into(), args, serialized, body.to_vec())])
 }
 
-fn template(resources: &[&dyn Aml]) -> Raw {
+pub(super) fn template(resources: &[&dyn Aml]) -> Raw {
     join(&[&ResourceTemplate::new(resources.to_vec())])
 }
 
-/// The whole table; the power management block is at port `pm`.
-pub(super) fn dsdt(cpus: usize, pm: u16) -> Vec<u8> {
+/// The whole table.
+pub(super) fn dsdt(hardware: &Hardware) -> Vec<u8> {
     let mut sleep = PackageBuilder::new();
     (0..4).for_each(|_| sleep.add_element(&ZERO));
     let s5 = name("_S5_", &sleep);
 
-    let mut children: Vec<Raw> = (0..cpus).map(processor).collect();
-    children.push(pci_host(pm));
-    children.extend((0..4).map(link));
+    let mut children: Vec<Raw> = (0..hardware.cpus).map(processor).collect();
+    children.push(pci_host(hardware));
+    children.extend((0..hardware.machine.pirqs()).map(routing::link));
     let children: Vec<&dyn Aml> = children.iter().map(|c| c as &dyn Aml).collect();
-    let body = join(&[&s5, &Scope::new("\\_SB_".into(), children)]);
+    let mode = routing::mode(hardware.machine);
+    let body = join(&[&s5, &mode, &Scope::new("\\_SB_".into(), children)]);
 
     let mut table = Sdt::new(*b"DSDT", 36, 2, OEM, TABLE, REVISION);
     table.append_slice(&body.0);
@@ -104,47 +92,84 @@ fn processor(n: usize) -> Raw {
     )
 }
 
-fn pci_host(pm: u16) -> Raw {
+fn pci_host(hardware: &Hardware) -> Raw {
     let uncached = AddressSpaceCacheable::NotCacheable;
-    let memory = |first: u64, last: u64| {
-        AddressSpace::new_memory(uncached, true, first as u32, last as u32, None)
+    let memory = |first: u64, end: u64| {
+        AddressSpace::new_memory(uncached, true, first as u32, (end - 1) as u32, None)
     };
+    // What is neither RAM nor the APICs' and the firmware's, around configuration space.
+    let hole = match hardware.machine {
+        Model::I440fx => ibmpc::PCI_HOLE,
+        Model::Q35 => hardware.low_ram().next_multiple_of(HOLE_UNIT),
+    };
+    let taken = hardware
+        .ecam
+        .filter(|e| (hole..ibmpc::IOAPIC.0).contains(&e.0));
+    let (first, size) = taken.unwrap_or((ibmpc::IOAPIC.0, 0));
+    let parts = [(hole, first), (first + size, ibmpc::IOAPIC.0)];
+    let windows: Vec<_> = parts.iter().filter(|p| p.0 < p.1).collect();
+    let windows: Vec<_> = windows.iter().map(|p| memory(p.0, p.1)).collect();
+    let windows: Vec<&dyn Aml> = windows.iter().map(|w| w as &dyn Aml).collect();
     let resources = template(&[
-        &AddressSpace::<u16>::new_bus_number(0, 0xff),
+        &AddressSpace::<u16>::new_bus_number(0, last_bus(hardware)),
         &io((ibmpc::PCI_ADDRESS.0, 8)),
         &AddressSpace::new_io(0u16, ibmpc::PCI_ADDRESS.0 - 1, None),
         &AddressSpace::new_io(ibmpc::PCI_DATA.0 + 4, 0xffff, None),
-        &memory(ibmpc::VGA.0, ibmpc::VGA.0 + ibmpc::VGA.1 - 1),
-        &memory(ibmpc::PCI_HOLE, ibmpc::IOAPIC.0 - 1),
+        &memory(ibmpc::VGA.0, ibmpc::VGA.0 + ibmpc::VGA.1),
+        &join(&windows),
     ]);
+    let pci = name("_HID", &EISAName::new("PNP0A03"));
+    let identity = match hardware.machine {
+        Model::I440fx => join(&[&pci]),
+        Model::Q35 => join(&[
+            &name("_HID", &EISAName::new("PNP0A08")),
+            &name("_CID", &EISAName::new("PNP0A03")),
+            &capabilities(),
+        ]),
+    };
     device(
         "PCI0",
         &[
-            &name("_HID", &EISAName::new("PNP0A03")),
+            &identity,
             &name("_UID", &ZERO),
             &name("_BBN", &ZERO),
             &name("_CRS", &resources),
-            &name("_PRT", &routing()),
-            &isa_bridge(pm),
+            &routing::table(hardware.machine),
+            &isa_bridge(hardware),
         ],
     )
 }
 
-/// INTx# of slot d is PIRQ (d + x - 1) mod 4, as `PciSlots::pirqs` has it.
-fn routing() -> PackageBuilder {
-    let mut table = PackageBuilder::new();
-    for slot in 1..32u32 {
-        for pin in 0..4u32 {
-            let link = LINKS[((slot + pin + 3) % 4) as usize];
-            let mut row = PackageBuilder::new();
-            row.add_element(&(slot << 16 | 0xffff));
-            row.add_element(&pin);
-            row.add_element(&Path::new(&format!("\\_SB_.{link}")));
-            row.add_element(&ZERO);
-            table.add_element(&row);
-        }
-    }
-    table
+/// The last bus that configuration space in memory covers.
+fn last_bus(hardware: &Hardware) -> u16 {
+    hardware
+        .ecam
+        .map_or(0xff, |(_, size)| (size >> 20) as u16 - 1)
+}
+
+/// _OSC (ACPI 6.4, 6.2.11; PCI Firmware Specification 3.2, 4.5.1): whatever of PCI Express the system wants to control is its own.
+fn capabilities() -> Raw {
+    let (status, bits) = (Path::new("STAT"), Arg(3));
+    // Bit 2: not this interface. Bit 3: not this revision.
+    let wrong = |bit: &dyn Aml| join(&[&Or::new(&status, &status, bit)]);
+    let (no_interface, no_revision) = (wrong(&4u8), wrong(&8u8));
+    let interface = Uuid::new("33db4d5b-1ff7-401c-9657-7441c03dd766");
+    let known = Equal::new(&Arg(0), &interface);
+    let first = Equal::new(&Arg(1), &1u8);
+    method(
+        "_OSC",
+        4,
+        true,
+        &[
+            &CreateDWordField::new(&status, &bits, &ZERO),
+            &If::new(
+                &known,
+                vec![&If::new(&first, vec![&Return::new(&bits)]), &no_revision],
+            ),
+            &Else::new(vec![&no_interface]),
+            &Return::new(&bits),
+        ],
+    )
 }
 
 /// A device with fixed resources. `hidden`: there, but not shown to the user.
@@ -165,27 +190,17 @@ fn fixed(path: &str, hid: &dyn Aml, uid: u8, hidden: bool, resources: &[&dyn Aml
     )
 }
 
-fn isa_bridge(pm: u16) -> Raw {
+fn isa_bridge(hardware: &Hardware) -> Raw {
     use ibmpc::*;
-    let pirq = |n: &str| {
-        let b = n.as_bytes();
-        FieldEntry::Named([b[0], b[1], b[2], b[3]], 8)
-    };
-    let field = Field::new(
-        "P40C".into(),
-        FieldAccessType::Byte,
-        FieldLockRule::NoLock,
-        FieldUpdateRule::Preserve,
-        PIRQ_FIELDS.iter().map(|n| pirq(n)).collect(),
-    );
+    let pm = (hardware.pm, hardware.machine.pm_ports());
+    let address = u32::from(hardware.machine.isa_device()) << 16;
     let pnp = EISAName::new;
     let hpet = Memory32Fixed::new(false, HPET.0 as u32, HPET.1 as u32);
     device(
         "ISA_",
         &[
-            &name("_ADR", &0x0001_0000u32),
-            &OpRegion::new("P40C".into(), OpRegionSpace::PCIConfig, &0x60u8, &4u8),
-            &field,
+            &name("_ADR", &address),
+            &routing::registers(hardware.machine),
             &fixed(
                 "TIMR",
                 &pnp("PNP0100"),
@@ -237,58 +252,7 @@ fn isa_bridge(pm: u16) -> Raw {
                 &pnp("PNP0C02"),
                 0,
                 false,
-                &[
-                    &io(PORT_61),
-                    &io(PORT_92),
-                    &io(SMI),
-                    &io(PIC_ELCR),
-                    &io((pm, ACPI_PM.1)),
-                ],
-            ),
-        ],
-    )
-}
-
-fn link(n: usize) -> Raw {
-    let pirq = Path::new(&format!("\\_SB_.PCI0.ISA_.{}", PIRQ_FIELDS[n]));
-    let (buffer, number) = (Path::new("BUFF"), Path::new("IRQW"));
-    device(
-        LINKS[n],
-        &[
-            &name("_HID", &EISAName::new("PNP0C0F")),
-            &name("_UID", &(n as u8 + 1)),
-            &name("_PRS", &template(&[&LevelInterrupts(&LINK_IRQS)])),
-            &name("BUFF", &template(&[&LevelInterrupts(&[0])])),
-            &method(
-                "_STA",
-                0,
-                false,
-                &[
-                    &And::new(&Local(0), &pirq, &0x80u8),
-                    &If::new(&Local(0), vec![&Return::new(&0x09u8)]),
-                    &Return::new(&0x0bu8),
-                ],
-            ),
-            &method("_DIS", 0, false, &[&Or::new(&pirq, &pirq, &0x80u8)]),
-            // The interrupt's number is at byte 5 of the descriptor.
-            &method(
-                "_CRS",
-                0,
-                true,
-                &[
-                    &CreateDWordField::new(&number, &buffer, &5u8),
-                    &And::new(&number, &pirq, &0x0fu8),
-                    &Return::new(&buffer),
-                ],
-            ),
-            &method(
-                "_SRS",
-                1,
-                true,
-                &[
-                    &CreateDWordField::new(&number, &Arg(0), &5u8),
-                    &Store::new(&pirq, &number),
-                ],
+                &[&io(PORT_61), &io(PORT_92), &io(SMI), &io(PIC_ELCR), &io(pm)],
             ),
         ],
     )

@@ -5,11 +5,14 @@
 //! corrects the checksums.
 
 use super::acpi::{self, RSDP_SIZE, TABLES_AT};
-use super::{E820Kind, ram_ranges, smbios};
+use super::{E820Kind, Hardware, ram_ranges, smbios};
 use crate::chips::fw_cfg::FwCfg;
 
 const TABLES: &str = "etc/acpi/tables";
 const RSDP: &str = "etc/acpi/rsdp";
+/// Firmware looks at the files' sizes at its start, before it maps what some tables describe: these have always the same.
+const TABLES_SIZE: usize = 0x1_0000;
+const SCRIPT_SIZE: usize = 0x1000;
 /// Bytes of the 32-bit SMBIOS entry point (DSP0134, 5.2.1).
 const SMBIOS_ENTRY: usize = 0x1f;
 
@@ -50,10 +53,10 @@ impl Script {
     }
 }
 
-/// Adds all of it; the power management block is at port `pm`. May be called again when that has moved.
-pub fn add_items(cfg: &mut FwCfg, ram_size: u64, cpus: usize, pm: u16) {
+/// Adds all of it. May be called again when something has moved.
+pub fn add_items(cfg: &mut FwCfg, hardware: &Hardware) {
     let mut map = Vec::new();
-    for range in ram_ranges(ram_size) {
+    for range in ram_ranges(hardware) {
         map.extend(range.addr.to_le_bytes());
         map.extend(range.size.to_le_bytes());
         map.extend((E820Kind::Usable as u32).to_le_bytes());
@@ -61,7 +64,7 @@ pub fn add_items(cfg: &mut FwCfg, ram_size: u64, cpus: usize, pm: u16) {
     cfg.add_file("etc/e820", map);
 
     // Relative to the tables' own blob, which begins behind the RSDP.
-    let built = acpi::tables((TABLES_AT as u64).wrapping_neg(), cpus, pm);
+    let built = acpi::tables((TABLES_AT as u64).wrapping_neg(), hardware);
     let mut script = Script::default();
     script.allocate(RSDP, 16, Zone::FSegment);
     script.allocate(TABLES, 64, Zone::High);
@@ -78,10 +81,16 @@ pub fn add_items(cfg: &mut FwCfg, ram_size: u64, cpus: usize, pm: u16) {
     script.add_checksum(RSDP, 8, 0, 20);
     script.add_checksum(RSDP, 32, 0, RSDP_SIZE);
     cfg.add_file(RSDP, built.blob[..RSDP_SIZE].to_vec());
-    cfg.add_file(TABLES, built.blob[TABLES_AT..].to_vec());
-    cfg.add_file("etc/table-loader", script.0);
+    let padded = |bytes: &[u8], size: usize| {
+        let mut file = bytes.to_vec();
+        file.resize(size.max(bytes.len()), 0);
+        file
+    };
+    cfg.add_file(TABLES, padded(&built.blob[TABLES_AT..], TABLES_SIZE));
+    // Nothing is asked by a command 0.
+    cfg.add_file("etc/table-loader", padded(&script.0, SCRIPT_SIZE));
 
-    let table = smbios::table(0, ram_size, cpus);
+    let table = smbios::table(0, hardware);
     cfg.add_file("etc/smbios/smbios-anchor", table[..SMBIOS_ENTRY].to_vec());
     cfg.add_file(
         "etc/smbios/smbios-tables",
@@ -92,6 +101,7 @@ pub fn add_items(cfg: &mut FwCfg, ram_size: u64, cpus: usize, pm: u16) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pci::chipset::Model;
 
     fn file(cfg: &mut FwCfg, name: &str) -> Vec<u8> {
         cfg.file(name).expect("there").to_vec()
@@ -101,11 +111,34 @@ mod tests {
         u32::from_le_bytes(b[at..at + 4].try_into().unwrap())
     }
 
+    #[test]
+    fn sizes_stay_when_things_move() {
+        for cpus in [1, 255] {
+            let mut q35 = Hardware::preset(Model::Q35, 1 << 30, cpus);
+            let mut sizes = Vec::new();
+            for ecam in [
+                None,
+                Some((0xe000_0000, 256 << 20)),
+                Some((1 << 30, 64 << 20)),
+            ] {
+                let mut cfg = FwCfg::new(1 << 30, 1);
+                q35.ecam = ecam;
+                add_items(&mut cfg, &q35);
+                sizes.push([TABLES, RSDP, "etc/table-loader"].map(|f| file(&mut cfg, f).len()));
+            }
+            assert_eq!(sizes, [[TABLES_SIZE, RSDP_SIZE, SCRIPT_SIZE]; 3]);
+        }
+    }
+
     /// Does what firmware does with the script, and finds tables that are right where they ended up.
     #[test]
     fn the_script_moves_the_tables() {
         let mut cfg = FwCfg::new(512 << 20, 1);
-        add_items(&mut cfg, 512 << 20, 1, 0xb000);
+        let hardware = Hardware {
+            pm: 0xb000,
+            ..Hardware::preset(Model::I440fx, 512 << 20, 1)
+        };
+        add_items(&mut cfg, &hardware);
         let script = file(&mut cfg, "etc/table-loader");
         let mut blobs = [file(&mut cfg, RSDP), file(&mut cfg, TABLES)];
         let bases = [0xf_1230u64, 0x1fe0_0040];
@@ -128,6 +161,7 @@ mod tests {
                     let sum = acpi::checksum(&blobs[f][start..start + n]);
                     blobs[f][at] = blobs[f][at].wrapping_add(sum);
                 }
+                0 => assert_eq!(c, [0; 128]),
                 n => panic!("command {n}"),
             }
         }

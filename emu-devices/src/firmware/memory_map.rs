@@ -1,5 +1,6 @@
 //! Where RAM is, and the E820 map that says so (ACPI 6.4, 15).
 
+use super::Hardware;
 use crate::ibmpc;
 use serde::{Deserialize, Serialize};
 
@@ -30,8 +31,8 @@ pub struct RamRange {
 }
 
 /// RAM from 0 to the PCI hole, and what does not fit there from 4 GiB on.
-pub fn ram_ranges(ram_size: u64) -> Vec<RamRange> {
-    let low = ram_size.min(ibmpc::PCI_HOLE);
+pub fn ram_ranges(hardware: &Hardware) -> Vec<RamRange> {
+    let (ram_size, low) = (hardware.ram_size, hardware.low_ram());
     let mut ranges = vec![RamRange {
         addr: 0,
         size: low,
@@ -47,11 +48,11 @@ pub fn ram_ranges(ram_size: u64) -> Vec<RamRange> {
     ranges
 }
 
-/// The map for `ram_size` bytes of RAM, in order of address, without overlaps.
-pub fn e820(ram_size: u64) -> Vec<E820Entry> {
+/// The map of a machine, in order of address, without overlaps.
+pub fn e820(hardware: &Hardware) -> Vec<E820Entry> {
     const MIB: u64 = 1 << 20;
     let (bios, bios_size) = ibmpc::BIOS;
-    let low = ram_size.min(ibmpc::PCI_HOLE);
+    let (ram_size, low) = (hardware.ram_size, hardware.low_ram());
     let mut map = Vec::new();
     let mut add = |addr, end: u64, kind| {
         if end > addr {
@@ -66,6 +67,10 @@ pub fn e820(ram_size: u64) -> Vec<E820Entry> {
     add(ibmpc::EBDA, ibmpc::VGA.0, E820Kind::Reserved);
     add(bios, bios + bios_size, E820Kind::Reserved);
     add(MIB, low, E820Kind::Usable);
+    // The PCI Firmware Specification 3.2, 4.1.2, wants it reserved; Linux uses it only then.
+    if let Some((base, size)) = hardware.ecam {
+        add(base, base + size, E820Kind::Reserved);
+    }
     add(
         ibmpc::FOUR_GIB,
         ibmpc::FOUR_GIB + (ram_size - low),
@@ -77,11 +82,16 @@ pub fn e820(ram_size: u64) -> Vec<E820Entry> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pci::chipset::Model;
+
+    fn pc(ram_size: u64) -> Hardware {
+        Hardware::preset(Model::I440fx, ram_size, 1)
+    }
 
     #[test]
     fn small_and_large() {
         let usable = |size: u64| -> Vec<(u64, u64)> {
-            e820(size)
+            e820(&pc(size))
                 .into_iter()
                 .filter(|e| e.kind == E820Kind::Usable)
                 .map(|e| (e.addr, e.size))
@@ -99,7 +109,7 @@ mod tests {
         assert_eq!(usable(512 << 10), [(0, 512 << 10)]);
         assert_eq!(usable(3 << 30).len(), 2);
         for size in [0, 1 << 20, 512 << 20, 100 << 40] {
-            let map = e820(size);
+            let map = e820(&pc(size));
             assert!(
                 map.windows(2).all(|w| w[0].addr + w[0].size <= w[1].addr),
                 "{map:x?}"
@@ -109,7 +119,7 @@ mod tests {
 
     #[test]
     fn ranges_cover_all_ram() {
-        let ranges = ram_ranges(5 << 30);
+        let ranges = ram_ranges(&pc(5 << 30));
         assert_eq!(
             ranges[1],
             RamRange {
@@ -119,12 +129,28 @@ mod tests {
             }
         );
         assert_eq!(
-            ram_ranges(1 << 20),
+            ram_ranges(&pc(1 << 20)),
             [RamRange {
                 addr: 0,
                 size: 1 << 20,
                 offset: 0
             }]
         );
+    }
+
+    #[test]
+    fn the_q35_reserves_configuration_space() {
+        let q35 = |size| Hardware::preset(Model::Q35, size, 1);
+        for (size, low, high) in [(1 << 30, 1 << 30, 0), (3 << 30, 2 << 30, 1 << 30)] {
+            let map = e820(&q35(size));
+            let at = |addr| map.iter().find(|e| e.addr == addr);
+            let ecam = at(0xb000_0000).unwrap();
+            assert_eq!((ecam.size, ecam.kind), (256 << 20, E820Kind::Reserved));
+            assert_eq!(at(1 << 20).unwrap().size, low - (1 << 20));
+            assert_eq!(at(4 << 30).map_or(0, |e| e.size), high);
+            assert!(map.windows(2).all(|w| w[0].addr + w[0].size <= w[1].addr));
+            let ranges = ram_ranges(&q35(size));
+            assert_eq!(ranges.iter().map(|r| r.size).sum::<u64>(), size);
+        }
     }
 }

@@ -2,18 +2,21 @@
 //!
 //! [`build`] gives byte blobs with the physical addresses they go to, all in the first MiB (E0000h..=FFFFFh, which the
 //! memory map reserves, and the BIOS data area). A loader copies them into RAM and passes the map on in its boot
-//! protocol's form. Firmware that runs in the guest gets the same by fw_cfg ([`add_items`]).
+//! protocol's form. Firmware that runs in the guest gets the same by fw_cfg ([`add_items`]). [`Hardware`] is what all of it
+//! describes.
 
 mod acpi;
 mod dsdt;
 mod items;
 mod memory_map;
+mod routing;
 mod smbios;
 
 pub use items::add_items;
 pub use memory_map::{E820Entry, E820Kind, RamRange, e820, ram_ranges};
 
-use crate::ibmpc;
+use crate::ibmpc::{self, Window};
+use crate::pci::chipset::{Chipset, Model};
 use emu_core::addr::PhysAddr;
 
 /// Where the ACPI tables begin, with the RSDP.
@@ -22,6 +25,38 @@ const ACPI_BASE: u64 = ibmpc::BIOS.0;
 const SMBIOS_BASE: u64 = 0xf_0000;
 /// The segment of the BIOS data area.
 const BDA: u64 = 0x400;
+
+/// The machine, as the tables describe it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hardware {
+    pub machine: Model,
+    /// Bytes of RAM.
+    pub ram_size: u64,
+    pub cpus: usize,
+    /// The power management block's first port.
+    pub pm: u16,
+    /// PCI configuration space in memory.
+    pub ecam: Option<Window>,
+}
+
+impl Hardware {
+    /// With everything where a BIOS puts it.
+    pub fn preset(machine: Model, ram_size: u64, cpus: usize) -> Self {
+        let places = Chipset::new(machine).places();
+        Self {
+            machine,
+            ram_size,
+            cpus,
+            pm: places.pm.unwrap_or(ibmpc::ACPI_PM.0),
+            ecam: places.ecam,
+        }
+    }
+
+    /// Bytes of RAM below 4 GiB.
+    pub fn low_ram(&self) -> u64 {
+        self.machine.low_ram(self.ram_size)
+    }
+}
 
 /// Bytes that belong at an address in guest RAM.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,10 +87,10 @@ pub enum FirmwareError {
     },
 }
 
-/// Builds the firmware's data for a machine with `ram_size` bytes of RAM and `cpus` vCPUs.
-pub fn build(ram_size: u64, cpus: usize) -> Result<Firmware, FirmwareError> {
-    let acpi = acpi::tables(ACPI_BASE, cpus, ibmpc::ACPI_PM.0).blob;
-    let smbios = smbios::table(SMBIOS_BASE, ram_size, cpus);
+/// Builds the firmware's data for a machine.
+pub fn build(hardware: &Hardware) -> Result<Firmware, FirmwareError> {
+    let acpi = acpi::tables(ACPI_BASE, hardware).blob;
+    let smbios = smbios::table(SMBIOS_BASE, hardware);
     let end = ibmpc::BIOS.0 + ibmpc::BIOS.1;
     for (name, bytes, room) in [
         ("ACPI", &acpi, SMBIOS_BASE - ACPI_BASE),
@@ -78,7 +113,7 @@ pub fn build(ram_size: u64, cpus: usize) -> Result<Firmware, FirmwareError> {
             blob("SMBIOS", SMBIOS_BASE, smbios),
         ],
         rsdp: PhysAddr(ACPI_BASE),
-        e820: e820(ram_size),
+        e820: e820(hardware),
     })
 }
 
@@ -100,15 +135,17 @@ mod tests {
 
     #[test]
     fn everything_fits_for_255_vcpus() {
-        let f = build(64 << 30, 255).unwrap();
-        for pair in f.blobs.windows(2) {
-            assert!(
-                pair[0].addr.0 + pair[0].bytes.len() as u64 <= pair[1].addr.0,
-                "{:?} overlaps",
-                pair[0].name
-            );
+        for machine in [Model::I440fx, Model::Q35] {
+            let f = build(&Hardware::preset(machine, 64 << 30, 255)).unwrap();
+            for pair in f.blobs.windows(2) {
+                assert!(
+                    pair[0].addr.0 + pair[0].bytes.len() as u64 <= pair[1].addr.0,
+                    "{:?} overlaps",
+                    pair[0].name
+                );
+            }
+            assert_eq!(f.blobs[0].bytes[0x0e..0x10], [0xc0, 0x9f]);
+            assert_eq!(f.blobs[0].bytes[0x13..0x15], 639u16.to_le_bytes());
         }
-        assert_eq!(f.blobs[0].bytes[0x0e..0x10], [0xc0, 0x9f]);
-        assert_eq!(f.blobs[0].bytes[0x13..0x15], 639u16.to_le_bytes());
     }
 }

@@ -3,6 +3,9 @@
 //! Source: DMTF DSP0134 version 3.0: entry points (5.2), structures (7). Both entry points, "_SM_" (2.8) and "_SM3_", lead
 //! to one table of types 0, 1, 3, 4, 16, 17, 19, 32 and 127.
 
+use super::Hardware;
+use crate::pci::chipset::Model;
+
 /// The structures begin this far after the entry points.
 pub(super) const TABLE_AT: usize = 0x40;
 /// The largest memory device of type 17 without the extended size, in MiB.
@@ -64,10 +67,17 @@ impl Structure {
 }
 
 const MAKER: &str = "emu";
-const PRODUCT: &str = "emu PC (i440FX + PIIX)";
+
+fn product(machine: Model) -> &'static str {
+    match machine {
+        Model::I440fx => "emu PC (i440FX + PIIX)",
+        Model::Q35 => "emu PC (Q35 + ICH9)",
+    }
+}
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-fn structures(ram_size: u64, cpus: usize) -> Vec<Vec<u8>> {
+fn structures(hardware: &Hardware) -> Vec<Vec<u8>> {
+    let (ram_size, cpus) = (hardware.ram_size, hardware.cpus);
     let mut list = Vec::new();
     // Type 0: BIOS. Characteristics: 08h = not supported to say; extension: ACPI; virtual machine.
     list.push(
@@ -90,7 +100,7 @@ fn structures(ram_size: u64, cpus: usize) -> Vec<Vec<u8>> {
     list.push(
         Structure::new(1, 0x100)
             .string(MAKER)
-            .string(PRODUCT)
+            .string(product(hardware.machine))
             .string(VERSION)
             .byte(0)
             .zeros(16)
@@ -192,7 +202,7 @@ fn structures(ram_size: u64, cpus: usize) -> Vec<Vec<u8>> {
             .finish(),
     );
     // Type 19: mapped addresses, in KiB.
-    for (n, range) in super::ram_ranges(ram_size).iter().enumerate() {
+    for (n, range) in super::ram_ranges(hardware).iter().enumerate() {
         let (first, end) = (range.addr >> 10, (range.addr + range.size) >> 10);
         let wide = end > 0xffff_ffff;
         list.push(
@@ -222,8 +232,8 @@ fn set_checksum(bytes: &mut [u8], at: usize) {
 }
 
 /// The entry points and the table, for address `base` (a multiple of 16, below 1 MiB).
-pub(super) fn table(base: u64, ram_size: u64, cpus: usize) -> Vec<u8> {
-    let list = structures(ram_size, cpus);
+pub(super) fn table(base: u64, hardware: &Hardware) -> Vec<u8> {
+    let list = structures(hardware);
     let longest = list.iter().map(Vec::len).max().unwrap_or(0) as u16;
     let body = list.concat();
     let at = base + TABLE_AT as u64;
@@ -256,6 +266,10 @@ pub(super) fn table(base: u64, ram_size: u64, cpus: usize) -> Vec<u8> {
 mod tests {
     use super::*;
 
+    fn pc(ram_size: u64, cpus: usize) -> Hardware {
+        Hardware::preset(Model::I440fx, ram_size, cpus)
+    }
+
     fn sum(bytes: &[u8]) -> u8 {
         bytes.iter().fold(0, |s, &b| s.wrapping_add(b))
     }
@@ -278,7 +292,7 @@ mod tests {
 
     #[test]
     fn entry_points() {
-        let b = table(0xf_0000, 512 << 20, 1);
+        let b = table(0xf_0000, &pc(512 << 20, 1));
         assert_eq!((&b[..5], sum(&b[..0x18])), (&b"_SM3_"[..], 0));
         assert_eq!((&b[0x20..0x24], sum(&b[0x20..0x3f])), (&b"_SM_"[..], 0));
         assert_eq!((&b[0x30..0x35], sum(&b[0x30..0x3f])), (&b"_DMI_"[..], 0));
@@ -286,7 +300,7 @@ mod tests {
 
     #[test]
     fn structures_and_lengths() {
-        let b = table(0xf_0000, 512 << 20, 2);
+        let b = table(0xf_0000, &pc(512 << 20, 2));
         let lengths = [
             (0, 0x18),
             (1, 0x1b),
@@ -300,7 +314,7 @@ mod tests {
             (127, 4),
         ];
         assert_eq!(walk(&b), lengths);
-        let big = walk(&table(0xf_0000, 8 << 30, 1));
+        let big = walk(&table(0xf_0000, &pc(8 << 30, 1)));
         assert_eq!(big.iter().filter(|s| s.0 == 19).count(), 2);
     }
 }

@@ -26,7 +26,8 @@ mod tests;
 
 pub use start::CpuStart;
 
-use crate::firmware::{self, FirmwareError};
+use crate::firmware::{self, FirmwareError, Hardware};
+use crate::pci::chipset::Model;
 use emu_core::addr::PhysAddr;
 use emu_core::cpu::cpuid::CpuModel;
 use emu_core::mem::phys::Ram;
@@ -61,6 +62,7 @@ pub struct RawPlace {
 
 /// What is to be booted.
 pub struct Boot<'a> {
+    pub machine: Model,
     pub kernel: File<'a>,
     pub modules: Vec<Module<'a>>,
     pub cmdline: &'a str,
@@ -183,7 +185,7 @@ pub fn load(ram: &Ram, model: &CpuModel, boot: &Boot) -> Result<CpuStart, LoadEr
     if ram.size() < MIN_RAM {
         return Err(LoadError::SmallRam { size: ram.size() });
     }
-    let firmware = firmware::build(ram.size(), boot.cpus)?;
+    let firmware = firmware::build(&Hardware::preset(boot.machine, ram.size(), boot.cpus))?;
     for blob in &firmware.blobs {
         put(ram, blob.name, "the table", blob.addr.0, &blob.bytes)?;
     }

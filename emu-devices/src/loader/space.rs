@@ -72,11 +72,12 @@ impl Space {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::firmware::e820;
+    use crate::firmware::{Hardware, e820};
+    use crate::pci::chipset::Model;
 
     #[test]
     fn ranges_are_given_once() {
-        let mut s = Space::new(&e820(16 << 20));
+        let mut s = Space::new(&e820(&Hardware::preset(Model::I440fx, 16 << 20, 1)));
         assert!(!s.take(0, 0x1000), "the IVT is not free");
         assert!(!s.take(0x9_0000, 0x2_0000), "nor is the VGA window");
         assert!(s.take(0x10_0000, 0x1000) && !s.take(0x10_0fff, 1));

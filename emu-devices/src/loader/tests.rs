@@ -19,6 +19,7 @@ fn file(bytes: &[u8]) -> File<'_> {
 
 fn boot(bytes: &[u8]) -> Boot<'_> {
     Boot {
+        machine: Model::default(),
         kernel: file(bytes),
         modules: Vec::new(),
         cmdline: "",

@@ -3,6 +3,7 @@
 use super::*;
 use crate::chips::acpi_pm::Sleep;
 use crate::chips::i8042::Signal;
+use crate::pci::VENDOR;
 use emu_core::addr::PhysAddr;
 
 /// All ones in `size` bytes.
@@ -57,12 +58,7 @@ impl Pc {
                 let Some((devfn, reg)) = s.chipset.target() else {
                     return ones(size) as u32;
                 };
-                let at = reg + offset as usize;
-                let value = s
-                    .chipset
-                    .config_read(devfn, at, size)
-                    .or_else(|| self.slots.config_read(devfn, at, size));
-                return value.unwrap_or(ones(size) as u32);
+                return self.config_read(devfn, reg + offset as usize, size);
             }
             Dev::DebugExit => 0,
         };
@@ -168,16 +164,59 @@ impl Pc {
             Dev::PciAddress => {}
             Dev::PciData => {
                 if let Some((devfn, reg)) = s.chipset.target() {
-                    let at = reg + offset as usize;
-                    let pm = s.chipset.pm_base();
-                    if !s.chipset.config_write(devfn, at, size, value) {
-                        self.slots.config_write(devfn, at, size, value);
-                    } else if s.chipset.pm_base() != pm {
-                        self.place_pm();
-                    }
+                    self.config_write(devfn, reg + offset as usize, size, value);
                 }
             }
             Dev::DebugExit => self.request(Request::DebugExit(value)),
+        }
+    }
+
+    /// Reads configuration space; nobody there: all ones.
+    fn config_read(&mut self, devfn: u8, at: usize, size: u8) -> u32 {
+        let value = self.s.chipset.config_read(devfn, at, size);
+        value
+            .or_else(|| self.slots.config_read(devfn, at, size))
+            .unwrap_or(ones(size) as u32)
+    }
+
+    fn config_write(&mut self, devfn: u8, at: usize, size: u8, value: u32) {
+        if !self.s.chipset.config_write(devfn, at, size, value) {
+            self.slots.config_write(devfn, at, size, value);
+        } else if self.s.chipset.places() != self.places {
+            self.place();
+        }
+    }
+
+    /// Part of an access to configuration space in memory that is within a double word: which function's, at which of
+    /// its 4096 bytes. `None`: not bus 0.
+    fn ecam_function(offset: u64) -> Option<(u8, usize)> {
+        (offset >> 20 == 0).then_some(((offset >> 12) as u8, offset as usize & 0xfff))
+    }
+
+    /// A read of configuration space in memory (PCI Express Base Specification, 7.2.2). What a function has behind its first 256
+    /// bytes is zero.
+    fn ecam_read(&mut self, offset: u64, size: u8) -> u64 {
+        let mut value = 0;
+        for (at, bytes) in double_words(offset, size) {
+            let part = match Self::ecam_function(offset + u64::from(at)) {
+                None => ones(bytes) as u32,
+                Some((devfn, at)) if at < 0x100 => self.config_read(devfn, at, bytes),
+                Some((devfn, _)) if self.config_read(devfn, VENDOR, 2) == 0xffff => {
+                    ones(bytes) as u32
+                }
+                Some(_) => 0,
+            };
+            value |= u64::from(part) << (8 * at);
+        }
+        value
+    }
+
+    fn ecam_write(&mut self, offset: u64, size: u8, value: u64) {
+        for (at, bytes) in double_words(offset, size) {
+            if let Some((devfn, reg @ ..0x100)) = Self::ecam_function(offset + u64::from(at)) {
+                let part = (value >> (8 * at)) & ones(bytes);
+                self.config_write(devfn, reg, bytes, part as u32);
+            }
         }
     }
 
@@ -202,8 +241,8 @@ impl Pc {
                 return self.dev_read(dev, offset, size, now);
             }
             None if self.nobody_of_ours(port, size) => {
-                return match self.slots.read(true, port as u64, size, now) {
-                    Some(value) => value as u32,
+                return match self.slots.find(true, port as u64, size) {
+                    Some(target) => self.slots.read(target, size, now) as u32,
                     None => {
                         self.s.counters.unknown_port_reads += 1;
                         self.s.counters.last_unknown_port = Some(port);
@@ -226,9 +265,12 @@ impl Pc {
                 return self.dev_write(dev, offset, size, value, now);
             }
             None if self.nobody_of_ours(port, size) => {
-                if !self.slots.write(true, port as u64, size, value as u64, now) {
-                    self.s.counters.unknown_port_writes += 1;
-                    self.s.counters.last_unknown_port = Some(port);
+                match self.slots.find(true, port as u64, size) {
+                    Some(target) => self.slots.write(target, size, value as u64, now),
+                    None => {
+                        self.s.counters.unknown_port_writes += 1;
+                        self.s.counters.last_unknown_port = Some(port);
+                    }
                 }
                 return;
             }
@@ -296,7 +338,14 @@ impl Pc {
         if let Some(offset) = inside(ibmpc::IOAPIC) {
             return Some((Mmio::IoApic, offset));
         }
-        inside(ibmpc::HPET).map(|offset| (Mmio::Hpet, offset))
+        if let Some(offset) = inside(ibmpc::HPET) {
+            return Some((Mmio::Hpet, offset));
+        }
+        if let Some(offset) = self.places.ecam.and_then(inside) {
+            return Some((Mmio::Ecam, offset));
+        }
+        let rcrb = self.places.rcba.and_then(inside);
+        rcrb.map(|offset| (Mmio::Rcrb, offset))
     }
 }
 
@@ -305,6 +354,20 @@ enum Mmio {
     Lapic,
     IoApic,
     Hpet,
+    /// PCI configuration space.
+    Ecam,
+    /// Chipset configuration registers.
+    Rcrb,
+}
+
+/// An access in parts that do not cross a multiple of 4: offset from its first byte, and bytes.
+fn double_words(offset: u64, size: u8) -> impl Iterator<Item = (u8, u8)> {
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        let bytes = (4 - (offset + u64::from(at)) as u8 % 4).min(size - at);
+        at += bytes;
+        (bytes > 0).then_some((at - bytes, bytes))
+    })
 }
 
 impl Board for Pc {
@@ -327,11 +390,9 @@ impl Board for Pc {
     }
 
     fn mmio_read(&mut self, addr: PhysAddr, size: u8, now: Nanos) -> u64 {
-        if self.slots.is_memory(addr.0, size) {
-            return self
-                .slots
-                .read(false, addr.0, size, now)
-                .unwrap_or(ones(size));
+        let target = self.slots.find(false, addr.0, size);
+        if let Some(target) = target.filter(|t| t.is_memory) {
+            return self.slots.read(target, size, now);
         }
         if let Some((n, at)) = self.flash_at(addr.0, size) {
             return self.flash[n].read(at, size);
@@ -349,17 +410,15 @@ impl Board for Pc {
                 value >> (8 * (offset & 3)) & ones(size)
             }
             Some((Mmio::Hpet, offset)) => self.s.hpet.read(offset, size, now),
-            None => match self
-                .slots
-                .read(false, addr.0, size, now)
-                .or_else(|| self.rom_read(addr, size))
-            {
-                Some(value) => value,
-                None => {
+            Some((Mmio::Ecam, offset)) => self.ecam_read(offset, size),
+            Some((Mmio::Rcrb, offset)) => self.s.chipset.rcrb_read(offset, size),
+            None => match target {
+                Some(target) => self.slots.read(target, size, now),
+                None => self.rom_read(addr, size).unwrap_or_else(|| {
                     self.s.counters.unknown_mmio_reads += 1;
                     self.s.counters.last_unknown_mmio = Some(addr.0);
                     ones(size)
-                }
+                }),
             },
         };
         self.settle();
@@ -367,8 +426,9 @@ impl Board for Pc {
     }
 
     fn mmio_write(&mut self, addr: PhysAddr, size: u8, value: u64, now: Nanos) {
-        if self.slots.is_memory(addr.0, size) {
-            self.slots.write(false, addr.0, size, value, now);
+        let target = self.slots.find(false, addr.0, size);
+        if let Some(target) = target.filter(|t| t.is_memory) {
+            self.slots.write(target, size, value, now);
             return;
         }
         if let Some((n, at)) = self.flash_at(addr.0, size) {
@@ -388,12 +448,15 @@ impl Board for Pc {
             }
             Some((Mmio::IoApic, offset)) => self.s.ioapic.write(offset, value as u32),
             Some((Mmio::Hpet, offset)) => self.s.hpet.write(offset, size, value, now),
-            None => {
-                if !self.slots.write(false, addr.0, size, value, now) {
+            Some((Mmio::Ecam, offset)) => self.ecam_write(offset, size, value),
+            Some((Mmio::Rcrb, offset)) => self.s.chipset.rcrb_write(offset, size, value),
+            None => match target {
+                Some(target) => self.slots.write(target, size, value, now),
+                None => {
                     self.s.counters.unknown_mmio_writes += 1;
                     self.s.counters.last_unknown_mmio = Some(addr.0);
                 }
-            }
+            },
         }
         self.settle();
     }
@@ -510,7 +573,7 @@ impl Board for Pc {
         self.play_speaker(now);
         self.s.reset();
         self.slots.reset();
-        self.place_pm();
+        self.place();
         self.set_a20(true);
         // The runner flushes the TLB with a reset, so that nobody need be told.
         self.flash.iter_mut().for_each(|f| {

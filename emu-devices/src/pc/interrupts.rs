@@ -3,11 +3,22 @@
 //! ISA IRQ n goes to the 8259 pair's input n and to I/O APIC pin n, but for IRQ 0, which is pin 2 (MADT says so), and IRQ 2,
 //! the cascade. Pin 0 is the pair's INT. Chips give levels; sources that pulse (8254, HPET edges) are taken low and high,
 //! and stay high until the next pulse, because the 8259 forgets a request whose line falls before the acknowledge.
-//! PIRQA# to PIRQD# become the ISA IRQs that the ISA bridge routes them to.
+//! PIRQ lines become the ISA IRQs that the ISA bridge routes them to; those of the ICH9 only at the 8259 pair (82801I data sheet,
+//! 5.9), since each has an I/O APIC pin of its own, always.
 
 use super::*;
 use crate::chips::earlier;
 use crate::chips::lapic::{Delivery, Message, Shorthand};
+
+/// What the chips assert: levels and edges by ISA IRQ, and by I/O APIC pin.
+struct Lines {
+    isa: u32,
+    /// Levels that the 8259 pair alone sees.
+    pic_only: u32,
+    gsi: u32,
+    isa_edges: u32,
+    gsi_edges: u32,
+}
 
 impl Pc {
     /// Collects lines and messages, then works out the cached answers. To be called after anything that can change
@@ -16,8 +27,8 @@ impl Pc {
         if self.slots.take_remap() {
             self.request(Request::MemoryMap);
         }
-        let (isa, gsi, isa_edges, gsi_edges) = self.collect();
-        self.drive(isa, gsi, isa_edges, gsi_edges);
+        let lines = self.collect();
+        self.drive(lines);
         let s = &mut self.s;
         let int = s.pic.int();
         s.lapics.iter_mut().for_each(|lapic| lapic.set_lint0(int));
@@ -27,8 +38,8 @@ impl Pc {
         self.next = self.first_event();
     }
 
-    /// The levels of the ISA IRQs and of the I/O APIC's own pins, and the edges of both.
-    fn collect(&mut self) -> (u32, u32, u32, u32) {
+    /// All lines now.
+    fn collect(&mut self) -> Lines {
         let s = &mut self.s;
         let bit = |on: bool, irq: u8| (on as u32) << irq;
         let legacy = s.hpet.legacy();
@@ -47,10 +58,18 @@ impl Pc {
             isa_edges |= bit(timer_edge, ibmpc::IRQ_TIMER);
         }
         isa |= u32::from(self.slots.isa_irqs());
-        let pirqs = self.slots.pirqs();
-        for n in (0..4).filter(|n| pirqs & (1 << n) != 0) {
-            if let Some(irq) = s.chipset.pirq_irq(n) {
-                isa |= 1 << irq;
+        let mut pic_only = 0;
+        let mut pins = 0;
+        let chipset = &s.chipset;
+        let pirqs = self.slots.pirqs(|device, pin| chipset.pirq(device, pin));
+        for n in bits(u32::from(pirqs)) {
+            let irq = chipset.pirq_irq(n).map_or(0, |irq| 1 << irq);
+            match chipset.model().pirq_pin(n) {
+                Some(pin) => {
+                    pins |= 1 << pin;
+                    pic_only |= irq;
+                }
+                None => isa |= irq,
             }
         }
         // With legacy replacement the HPET's pins 2 and 8 stand for ISA IRQs 0 and 8.
@@ -65,16 +84,24 @@ impl Pc {
         } else {
             s.hpet_held = 0;
         }
-        (isa, gsi, isa_edges, gsi_edges)
+        Lines {
+            isa,
+            pic_only,
+            gsi: gsi | pins,
+            isa_edges,
+            gsi_edges,
+        }
     }
 
     /// Gives the controllers what has changed.
-    fn drive(&mut self, isa: u32, gsi: u32, isa_edges: u32, gsi_edges: u32) {
+    fn drive(&mut self, lines: Lines) {
         let s = &mut self.s;
+        let isa_edges = lines.isa_edges;
         // Pins by I/O APIC number: IRQ 0 is pin 2.
         let to_pins = |isa: u32| isa & !5 | (isa & 1) << 2;
-        let pins = to_pins(isa) | gsi;
-        let pin_edges = to_pins(isa_edges) | gsi_edges;
+        let pins = to_pins(lines.isa) | lines.gsi;
+        let pin_edges = to_pins(isa_edges) | lines.gsi_edges;
+        let isa = lines.isa | lines.pic_only;
         for irq in bits((isa ^ s.isa_lines) | isa_edges) {
             if isa_edges & (1 << irq) != 0 {
                 s.pic.set_line(irq, false);

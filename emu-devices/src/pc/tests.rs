@@ -1,6 +1,7 @@
 //! The board as the CPU sees it: routing of ports and interrupts, requests, host side.
 
 mod properties;
+mod q35;
 mod speaker;
 
 use super::*;

@@ -232,6 +232,16 @@ struct BarWindow {
     memory: bool,
 }
 
+/// Who answers an access, until a device's configuration is written.
+#[derive(Clone, Copy, Debug)]
+pub struct Target {
+    device: usize,
+    bar: usize,
+    offset: u64,
+    /// It changes nothing but memory.
+    pub is_memory: bool,
+}
+
 /// The plugged-in devices, by device and function number.
 #[derive(Default)]
 pub struct PciSlots {
@@ -296,16 +306,17 @@ impl PciSlots {
         }
     }
 
-    fn find(&self, io: bool, addr: u64, size: u8) -> Option<BarWindow> {
-        self.windows
-            .iter()
-            .find(|w| w.io == io && addr >= w.base && addr - w.base + size as u64 <= w.size)
-            .copied()
-    }
-
-    /// Whether an access there changes nothing but memory.
-    pub fn is_memory(&self, addr: u64, size: u8) -> bool {
-        self.find(false, addr, size).is_some_and(|w| w.memory)
+    /// Who decodes an access to ports (`io`) or memory, if anybody does.
+    pub fn find(&self, io: bool, addr: u64, size: u8) -> Option<Target> {
+        let mut windows = self.windows.iter();
+        let w = windows
+            .find(|w| w.io == io && addr >= w.base && addr - w.base + size as u64 <= w.size)?;
+        Some(Target {
+            device: w.device,
+            bar: w.bar,
+            offset: addr - w.base,
+            is_memory: w.memory,
+        })
     }
 
     /// Whether memory has been placed elsewhere since the last call.
@@ -330,36 +341,26 @@ impl PciSlots {
         self.devices.iter().fold(0, |all, d| all | d.1.isa_irqs())
     }
 
-    /// A read on a base address; `None`: nobody there.
-    pub fn read(&mut self, io: bool, addr: u64, size: u8, now: u64) -> Option<u64> {
-        let w = self.find(io, addr, size)?;
-        Some(
-            self.devices[w.device]
-                .1
-                .bar_read(w.bar, addr - w.base, size, now),
-        )
+    /// A read of what [`find`](Self::find) found.
+    pub fn read(&mut self, t: Target, size: u8, now: u64) -> u64 {
+        let device = &mut self.devices[t.device].1;
+        device.bar_read(t.bar, t.offset, size, now)
     }
 
-    /// A write on a base address; false: nobody there.
-    pub fn write(&mut self, io: bool, addr: u64, size: u8, value: u64, now: u64) -> bool {
-        let Some(w) = self.find(io, addr, size) else {
-            return false;
-        };
-        self.devices[w.device]
-            .1
-            .bar_write(w.bar, addr - w.base, size, value, now);
-        true
+    /// A write there.
+    pub fn write(&mut self, t: Target, size: u8, value: u64, now: u64) {
+        let device = &mut self.devices[t.device].1;
+        device.bar_write(t.bar, t.offset, size, value, now);
     }
 
-    /// The PIRQ lines that are asserted, as a bit set: INTx# of device d is wired to PIRQ (d + x) mod 4, shifted by one as
-    /// on the PIIX's boards.
-    pub fn pirqs(&self) -> u8 {
+    /// The PIRQ lines that are asserted, as a bit set. `route` says where INTA# (0) to INTD# (3) of a device number leads to.
+    pub fn pirqs(&self, route: impl Fn(u8, u8) -> u8) -> u8 {
         let mut lines = 0;
         for (devfn, device) in &self.devices {
             let config = device.config();
             let pin = config.byte(INTERRUPT_PIN);
             if pin != 0 && device.intx() && config.byte(COMMAND + 1) & COMMAND_INTX_OFF == 0 {
-                lines |= 1 << ((devfn >> 3).wrapping_add(pin - 1).wrapping_sub(1) & 3);
+                lines |= 1 << route(devfn >> 3, pin - 1);
             }
         }
         lines

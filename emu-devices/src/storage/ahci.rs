@@ -18,6 +18,8 @@ use port::Port;
 use serde::{Deserialize, Serialize};
 
 pub const PORTS: usize = 6;
+/// Device and function within an ICH9.
+pub const SLOT: (u8, u8) = (31, 2);
 
 const GHC_RESET: u32 = 1;
 const GHC_IE: u32 = 2;
