@@ -92,6 +92,7 @@ const KINDS: &[(&str, Read)] = &[
     ("virtio-tablet-pci", |_| {
         Ok(Kind::Virtio(Virtio::Input(Model::Tablet)))
     }),
+    ("virtio-gpu-pci", |_| Ok(Kind::Virtio(Virtio::Gpu))),
     ("virtio-rng-pci", |_| Ok(Kind::Virtio(Virtio::Rng))),
     ("virtconsole", |p| virtio::console(p).map(Kind::Virtio)),
 ];

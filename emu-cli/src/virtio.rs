@@ -13,6 +13,7 @@ use emu_devices::virtio::VirtioDevice;
 use emu_devices::virtio::balloon::Balloon;
 use emu_devices::virtio::blk::Blk;
 use emu_devices::virtio::console::Console;
+use emu_devices::virtio::gpu::Gpu;
 use emu_devices::virtio::input::{Input, InputEvents, Model};
 use emu_devices::virtio::net::Net;
 use emu_devices::virtio::p9::P9;
@@ -42,6 +43,7 @@ pub enum Virtio {
         read_only: bool,
     },
     Input(Model),
+    Gpu,
 }
 
 /// A unit of the SCSI host.
@@ -118,6 +120,7 @@ pub fn make(what: &Virtio, parts: &mut Parts) -> Result<Box<dyn PciDevice>, Erro
             parts.inputs.push((*model, events.clone()));
             Box::new(Input::new(*model, events))
         }
+        Virtio::Gpu => Box::new(Gpu::new()),
         Virtio::Rng => Box::new(Rng::new(entropy(parts.is_virtual)?)),
     };
     Ok(Box::new(VirtioPci::new(device, parts.memory.clone())))

@@ -3,6 +3,7 @@
 use super::font;
 use super::frame::Frame;
 use super::render::{graphics, packed, text};
+use super::surface::Scanout;
 use super::vga::{Regs, VbeMode, Vram};
 
 /// What is shown.
@@ -12,19 +13,21 @@ pub enum Picture {
     Vga {
         regs: Regs,
         mode: Option<VbeMode>,
+        /// Video memory itself, which the guest may be changing.
+        memory: Vram,
         /// Colours have 8 bits a component.
         wide_dac: bool,
         /// Pixels of more than a byte are stored highest byte first.
         big_endian: bool,
     },
+    /// An adapter whose driver says what is shown.
+    Scanout(Scanout),
 }
 
 /// A snapshot.
 #[derive(Clone)]
 pub struct Screen {
     pub picture: Picture,
-    /// Video memory itself, which the guest may be changing.
-    pub memory: Vram,
     /// Differs whenever the device saw an access that may have changed the picture. (The linear frame buffer is
     /// written without the device: there the memory has to be looked at.)
     pub changes: u64,
@@ -71,49 +74,60 @@ impl TextGrid {
 impl Screen {
     /// The picture.
     pub fn frame(&self) -> Frame {
-        let Picture::Vga {
-            regs,
-            mode,
-            wide_dac,
-            big_endian,
-        } = &self.picture;
-        let palette = super::render::palette(regs, *wide_dac);
+        let (regs, mode, memory, wide_dac, big_endian) = match &self.picture {
+            Picture::Scanout(scanout) => return scanout.frame(),
+            Picture::Vga {
+                regs,
+                mode,
+                memory,
+                wide_dac,
+                big_endian,
+            } => (regs, mode, memory, *wide_dac, *big_endian),
+        };
+        let palette = super::render::palette(regs, wide_dac);
         match mode {
-            Some(mode) if mode.bpp != 4 => packed::frame(mode, &palette, *big_endian, &self.memory),
-            Some(mode) => graphics::planar(mode, regs, &palette, &self.memory),
-            None if is_text(regs) => text::frame(regs, &palette, &self.memory, self.now),
-            None => graphics::frame(regs, &palette, &self.memory),
+            Some(mode) if mode.bpp != 4 => packed::frame(mode, &palette, big_endian, memory),
+            Some(mode) => graphics::planar(mode, regs, &palette, memory),
+            None if is_text(regs) => text::frame(regs, &palette, memory, self.now),
+            None => graphics::frame(regs, &palette, memory),
         }
     }
 
     /// The characters, if the screen is in a text mode and on.
     pub fn text(&self) -> Option<TextGrid> {
-        let Picture::Vga {
-            regs,
-            mode,
-            wide_dac,
-            ..
-        } = &self.picture;
-        if mode.is_some() || !is_text(regs) || !regs.is_on() {
-            return None;
+        match &self.picture {
+            Picture::Vga {
+                regs,
+                mode: None,
+                memory,
+                wide_dac,
+                ..
+            } if is_text(regs) && regs.is_on() => {
+                let palette = super::render::palette(regs, *wide_dac);
+                Some(text::grid(regs, &palette, memory))
+            }
+            _ => None,
         }
-        let palette = super::render::palette(regs, *wide_dac);
-        Some(text::grid(regs, &palette, &self.memory))
     }
 
     /// Whether the guest can change the picture without an access that the device sees.
     pub fn is_linear(&self) -> bool {
-        let Picture::Vga { mode, .. } = &self.picture;
-        mode.is_some()
+        matches!(self.picture, Picture::Vga { mode: Some(_), .. })
     }
 
     /// Changes when what blinks does: a text screen without other changes looks different only then.
     pub fn blink_phase(&self) -> u64 {
-        let Picture::Vga { regs, mode, .. } = &self.picture;
-        match mode {
-            None if is_text(regs) => text::blink_phase(regs, self.now),
+        match &self.picture {
+            Picture::Vga {
+                regs, mode: None, ..
+            } if is_text(regs) => text::blink_phase(regs, self.now),
             _ => 0,
         }
+    }
+
+    /// Whether a driver has put this picture on an adapter of its own, which the user wants to see rather than the VGA then.
+    pub fn is_set_up(&self) -> bool {
+        matches!(&self.picture, Picture::Scanout(s) if s.shown.is_some())
     }
 }
 

@@ -331,9 +331,14 @@ impl PciSlots {
         self.devices.iter_mut().for_each(|d| d.1.poll(now));
     }
 
-    /// What the first display shows.
+    /// What the first display shows that a driver has set up, or else the first.
     pub fn screen(&self, now: u64) -> Option<Screen> {
-        self.devices.iter().find_map(|d| d.1.screen(now))
+        let mut screens = self.devices.iter().filter_map(|d| d.1.screen(now));
+        let first = screens.next()?;
+        match first.is_set_up() {
+            true => Some(first),
+            false => screens.find(Screen::is_set_up).or(Some(first)),
+        }
     }
 
     /// The ISA interrupt lines that are asserted.

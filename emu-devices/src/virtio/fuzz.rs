@@ -6,6 +6,7 @@
 use super::balloon::Balloon;
 use super::blk::Blk;
 use super::console::Console;
+use super::gpu::Gpu;
 use super::input::{Input, InputEvents, Model};
 use super::net::Net;
 use super::p9::P9;
@@ -82,6 +83,7 @@ fn devices() -> Vec<(&'static str, Box<dyn VirtioDevice>, Option<End>)> {
     vec![
         ("blk", Box::new(Blk::new(drive(), "s")), None),
         ("net", Box::new(Net::new(card, FIRST_MAC)), Some(other)),
+        ("gpu", Box::new(Gpu::new()), None),
         ("rng", Box::new(Rng::new(Source::Seeded(1))), None),
         ("console", Box::new(Console::new(console)), None),
         ("balloon", Box::new(Balloon::new(Arc::default())), None),

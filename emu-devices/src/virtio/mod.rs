@@ -15,6 +15,7 @@ pub mod blk;
 pub mod console;
 #[cfg(test)]
 mod fuzz;
+pub mod gpu;
 pub mod input;
 pub mod net;
 pub mod p9;
@@ -26,6 +27,7 @@ pub mod scsi;
 pub(crate) mod testing;
 
 use crate::chips::fw_cfg::GuestMemory;
+use crate::display::Screen;
 pub use queue::{BadBuffer, Broken, Buffers, Chain, Queue};
 
 /// Feature bits that are the same for all devices (6).
@@ -84,6 +86,17 @@ impl Context<'_> {
         self.budget = self.budget.saturating_sub(bytes);
     }
 
+    /// What is left of the budget.
+    pub fn left(&self) -> u64 {
+        self.budget
+    }
+
+    /// Leaves the last request, which was not pushed, for the next call.
+    pub fn unpop(&mut self, queue: usize) {
+        self.queues[queue].unpop(1);
+        self.again |= 1 << queue;
+    }
+
     /// Gives a request back.
     pub fn push(&mut self, queue: usize, chain: &Chain, written: u32) -> Result<(), Broken> {
         self.queues[queue].push(chain, written, self.memory)
@@ -123,6 +136,10 @@ pub trait VirtioDevice: Send {
     }
     /// When `advance` must be called.
     fn next_event(&self) -> Option<u64> {
+        None
+    }
+    /// What it shows, if it is a display.
+    fn screen(&self, _now: u64) -> Option<Screen> {
         None
     }
     /// The driver starts over.

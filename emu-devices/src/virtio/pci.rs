@@ -14,6 +14,7 @@ mod tests;
 use super::queue::NO_VECTOR;
 use super::*;
 use crate::Memory;
+use crate::display::Screen;
 use crate::pci::capability::VENDOR_SPECIFIC;
 use crate::pci::msix::Msix;
 use crate::pci::{Bar, COMMAND, COMMAND_MASTER, ConfigSpace, INTERRUPT_PIN, PciDevice, SUBSYSTEM};
@@ -380,6 +381,10 @@ impl PciDevice for VirtioPci {
             0 => self.device.next_event(),
             _ => Some(self.s.now),
         }
+    }
+
+    fn screen(&self, now: u64) -> Option<Screen> {
+        self.device.screen(now)
     }
 
     fn reset(&mut self) {

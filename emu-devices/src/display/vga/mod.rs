@@ -340,10 +340,10 @@ impl PciDevice for Vga {
             picture: Picture::Vga {
                 regs: self.s.regs.clone(),
                 mode: self.s.vbe.mode(),
+                memory: self.vram.clone(),
                 wide_dac: self.s.vbe.wide_dac(),
                 big_endian: self.s.big_endian,
             },
-            memory: self.vram.clone(),
             changes: self.changes,
             now,
         })
