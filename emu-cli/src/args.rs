@@ -113,8 +113,8 @@ pub struct Options {
     pub debugcon_port: Option<u16>,
     /// A device: isa-debug-exit[,iobase=0x501][,iosize=2]; e1000|rtl8139|virtio-net-pci,netdev=ID[,mac=...]; virtio-blk-pci,drive=ID[,serial=TEXT]; virtio-scsi-pci with
     /// scsi-hd,drive=ID and scsi-cd,drive=ID; virtio-9p-pci,path=FOLDER,mount_tag=TAG[,readonly=on]; virtio-balloon-pci;
-    /// virtio-rng-pci; AC97,audiodev=ID; virtio-keyboard-pci, virtio-mouse-pci, virtio-tablet-pci; virtio-gpu-pci; virtconsole,chardev=WHERE. A PCI
-    /// device also takes addr=
+    /// virtio-rng-pci; AC97,audiodev=ID; virtio-keyboard-pci, virtio-mouse-pci, virtio-tablet-pci; virtio-gpu-pci; virtconsole,chardev=WHERE; qemu-xhci with
+    /// usb-kbd, usb-mouse, usb-tablet, usb-storage,drive=ID. A PCI device also takes addr=
     #[arg(long, value_name = "DEVICE", value_parser = devices::parse)]
     pub device: Vec<Device>,
     /// Share a folder with the guest: local,path=FOLDER,mount_tag=TAG[,readonly=on]

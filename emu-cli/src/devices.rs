@@ -9,11 +9,13 @@ use crate::drives::{Attached, Interface};
 use crate::error::Error;
 use crate::netdev::{self, Networks};
 use crate::props::Props;
+use crate::usb::{self, Usb};
 use crate::virtio::{self, Unit, Virtio};
 use emu_core::nearest::hint;
 use emu_devices::Memory;
 use emu_devices::audio::ac97::Ac97;
 use emu_devices::backend::CharBackend;
+use emu_devices::input::{InputSink, Model};
 use emu_devices::net::Mac;
 use emu_devices::net::e1000::E1000;
 use emu_devices::net::rtl8139::Rtl8139;
@@ -21,7 +23,6 @@ use emu_devices::pc::{DebugExit, Pc};
 use emu_devices::pci::PciDevice;
 use emu_devices::storage::Drive;
 use emu_devices::virtio::balloon::BalloonTarget;
-use emu_devices::virtio::input::{InputEvents, Model};
 use emu_devices::virtio::scsi::{MAX_TARGETS, Target};
 use std::sync::Arc;
 
@@ -50,6 +51,8 @@ pub enum Kind {
     Ac97(String),
     Virtio(Virtio),
     ScsiUnit(Unit),
+    Xhci,
+    Usb(Usb),
 }
 
 /// A network card.
@@ -94,6 +97,11 @@ const KINDS: &[(&str, Read)] = &[
     }),
     ("virtio-gpu-pci", |_| Ok(Kind::Virtio(Virtio::Gpu))),
     ("virtio-rng-pci", |_| Ok(Kind::Virtio(Virtio::Rng))),
+    ("qemu-xhci", |_| Ok(Kind::Xhci)),
+    ("usb-kbd", |p| usb::input(p, Model::Keyboard)),
+    ("usb-mouse", |p| usb::input(p, Model::Mouse)),
+    ("usb-tablet", |p| usb::input(p, Model::Tablet)),
+    ("usb-storage", usb::storage),
     ("virtconsole", |p| virtio::console(p).map(Kind::Virtio)),
 ];
 
@@ -113,7 +121,7 @@ pub fn parse(text: &str) -> Result<Device, String> {
     let kind = read(&mut props)?;
     let device = Device {
         addr: match kind {
-            Kind::DebugExit(_) | Kind::ScsiUnit(_) => None,
+            Kind::DebugExit(_) | Kind::ScsiUnit(_) | Kind::Usb(_) => None,
             _ => props.read("addr", "a PCI device such as 0x4 or 4.1", pci_addr)?,
         },
         id: props.text("id")?,
@@ -165,7 +173,7 @@ pub struct Parts<'a> {
     /// Units that wait for a SCSI host.
     pub units: Vec<Target>,
     /// Keyboards and pointers that were made.
-    pub inputs: Vec<(Model, Arc<InputEvents>)>,
+    pub inputs: Vec<(Model, Arc<dyn InputSink>)>,
 }
 
 impl Parts<'_> {
@@ -190,7 +198,8 @@ impl Parts<'_> {
 /// The PCI device of `device`; `None`: it is none, and [`PcConfig`](emu_devices::pc::PcConfig) has it.
 fn make(device: &Device, parts: &mut Parts) -> Result<Option<Box<dyn PciDevice>>, Error> {
     Ok(match &device.kind {
-        Kind::DebugExit(_) | Kind::ScsiUnit(_) => None,
+        // A controller is made with what is plugged into it.
+        Kind::DebugExit(_) | Kind::ScsiUnit(_) | Kind::Usb(_) | Kind::Xhci => None,
         Kind::Virtio(what) => Some(virtio::make(what, parts)?),
         Kind::Ac97(audiodev) => {
             let voice = parts.audio.voice(audiodev)?;
@@ -230,10 +239,17 @@ pub fn plug(devices: &[Device], pc: &mut Pc, parts: &mut Parts) -> Result<(), Er
     if parts.units.len() > MAX_TARGETS {
         return Err(Error::ScsiUnits(parts.units.len()));
     }
-    let (placed, free): (Vec<&Device>, Vec<&Device>) =
-        devices.iter().partition(|d| d.addr.is_some());
-    for device in placed.into_iter().chain(free) {
-        let Some(made) = make(device, parts)? else {
+    let mut hosts = usb::hosts(devices, parts)?;
+    let (placed, free): (Vec<usize>, Vec<usize>) =
+        (0..devices.len()).partition(|&n| devices[n].addr.is_some());
+    for n in placed.into_iter().chain(free) {
+        let device = &devices[n];
+        let host = hosts.iter().position(|h| h.0 == n);
+        let made = match host {
+            Some(at) => Some(Box::new(hosts.swap_remove(at).1) as Box<dyn PciDevice>),
+            None => make(device, parts)?,
+        };
+        let Some(made) = made else {
             continue;
         };
         let (slot, function) = match device.addr {
@@ -328,6 +344,9 @@ mod tests {
             "virtio-rng-pci,drive=d",
             "virtio-9p-pci,path=/tmp",
             "scsi-hd,drive=d,addr=5",
+            "usb-storage",
+            "usb-kbd,addr=5",
+            "usb-kbd,port=9",
             "virtconsole,chardev=nowhere",
         ] {
             assert!(parse(bad).is_err(), "{bad}");

@@ -30,6 +30,7 @@ mod signals;
 mod state;
 mod stats;
 mod status;
+mod usb;
 mod virtio;
 mod vm;
 

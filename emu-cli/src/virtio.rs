@@ -6,6 +6,7 @@ use crate::drives::Attached;
 use crate::error::Error;
 use crate::props::Props;
 use emu_devices::Memory;
+use emu_devices::input::Model;
 use emu_devices::net::{End, Mac};
 use emu_devices::pci::PciDevice;
 use emu_devices::storage::Drive;
@@ -14,7 +15,7 @@ use emu_devices::virtio::balloon::Balloon;
 use emu_devices::virtio::blk::Blk;
 use emu_devices::virtio::console::Console;
 use emu_devices::virtio::gpu::Gpu;
-use emu_devices::virtio::input::{Input, InputEvents, Model};
+use emu_devices::virtio::input::{Input, InputEvents};
 use emu_devices::virtio::net::Net;
 use emu_devices::virtio::p9::P9;
 use emu_devices::virtio::pci::VirtioPci;
@@ -116,9 +117,9 @@ pub fn make(what: &Virtio, parts: &mut Parts) -> Result<Box<dyn PciDevice>, Erro
             Box::new(device)
         }
         Virtio::Input(model) => {
-            let events = Arc::new(InputEvents::default());
+            let events = InputEvents::new(*model);
             parts.inputs.push((*model, events.clone()));
-            Box::new(Input::new(*model, events))
+            Box::new(Input::new(events))
         }
         Virtio::Gpu => Box::new(Gpu::new()),
         Virtio::Rng => Box::new(Rng::new(entropy(parts.is_virtual)?)),

@@ -10,6 +10,7 @@ pub mod chips;
 pub mod display;
 pub mod firmware;
 pub mod ibmpc;
+pub mod input;
 pub mod loader;
 pub mod net;
 pub mod pc;
@@ -17,6 +18,7 @@ pub mod pci;
 pub mod port_map;
 pub mod state;
 pub mod storage;
+pub mod usb;
 pub mod virtio;
 
 pub use chips::fw_cfg::{GuestMemory, Memory};

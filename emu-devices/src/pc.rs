@@ -36,11 +36,11 @@ use crate::chips::uart16550::Uart16550;
 use crate::display::Screen;
 use crate::firmware::{self, Hardware};
 use crate::ibmpc;
+use crate::input::{InputSink, Model};
 use crate::pci::chipset::{Chipset, Model as Machine, Places};
 use crate::pci::{ConfigSpace, PciDevice, PciSlots};
 use crate::port_map::{PortError, PortMap};
 use crate::storage::Drive;
-use crate::virtio::input::{InputEvents, Model};
 use emu_core::bus::{Board, Interrupt, Nanos, Request};
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
@@ -283,8 +283,8 @@ pub struct Pc {
     floppies: Floppies,
     speaker: Option<Speaker>,
     memory: Option<Memory>,
-    /// virtio's keyboards and pointers.
-    virtio_inputs: Vec<(Model, Arc<InputEvents>)>,
+    /// Keyboards and pointers that are not PS/2.
+    plugged: Vec<(Model, Arc<dyn InputSink>)>,
     /// Worked out by `settle`: each vCPU's inputs, and when `advance` is due.
     inputs: Vec<Interrupt>,
     next: Nanos,
@@ -355,7 +355,7 @@ impl Pc {
             floppies,
             speaker: config.speaker.map(Speaker::new),
             memory: config.memory,
-            virtio_inputs: Vec::new(),
+            plugged: Vec::new(),
             next: 0,
             poll_at: Nanos::MAX,
         };
@@ -451,7 +451,7 @@ impl Pc {
 
     /// A key goes down or up (codes: [`ps2`](crate::chips::ps2)).
     pub fn key(&mut self, key: u16, down: bool, now: Nanos) {
-        match Self::used(&self.virtio_inputs, Model::Keyboard) {
+        match self.used(Model::Keyboard) {
             Some(keyboard) => {
                 keyboard.key(key, down);
                 self.slots.poll(now);
@@ -463,26 +463,48 @@ impl Pc {
 
     /// Whether the keyboard can take any key without losing it.
     pub fn keyboard_has_room(&self) -> bool {
-        self.s.kbc.keyboard.has_room()
+        let keyboard = self.used(Model::Keyboard);
+        keyboard.map_or_else(|| self.s.kbc.keyboard.has_room(), |k| k.has_room())
     }
 
-    /// A virtio keyboard, mouse or tablet that takes what the PS/2 devices would get, once a driver uses it.
-    pub fn attach_input(&mut self, model: Model, events: Arc<InputEvents>) {
-        self.virtio_inputs.push((model, events));
+    /// A keyboard, mouse or tablet that takes what the PS/2 devices would get, once a driver uses it.
+    pub fn attach_input(&mut self, model: Model, events: Arc<dyn InputSink>) {
+        self.plugged.push((model, events));
     }
 
-    fn used(inputs: &[(Model, Arc<InputEvents>)], model: Model) -> Option<&Arc<InputEvents>> {
-        let found = inputs.iter().find(|i| i.0 == model && i.1.is_used());
-        found.map(|i| &i.1)
+    /// As in QEMU, the one that was plugged in last.
+    fn used(&self, model: Model) -> Option<Arc<dyn InputSink>> {
+        let mut newest = self.plugged.iter().rev();
+        let found = newest.find(|i| i.0 == model && i.1.is_used());
+        found.map(|i| i.1.clone())
     }
 
-    /// The pointer is at a place, each coordinate from 0 to [`TABLET_MAX`](crate::virtio::input::TABLET_MAX); false: no tablet
-    /// is in use.
+    /// The pointers' names and whether they are absolute, PS/2's first; and which of them is moved.
+    pub fn pointers(&self) -> (Vec<(&'static str, bool)>, usize) {
+        let current = self.used(Model::Tablet).or_else(|| self.used(Model::Mouse));
+        let mut list = vec![("QEMU PS/2 Mouse", false)];
+        let mut moved = 0;
+        for (model, sink) in self.plugged.iter().filter(|i| i.0 != Model::Keyboard) {
+            if current.as_ref().is_some_and(|c| Arc::ptr_eq(c, sink)) {
+                moved = list.len();
+            }
+            list.push((sink.name(), *model == Model::Tablet));
+        }
+        (list, moved)
+    }
+
+    /// Whether a tablet is in use, so that pointers should be told where they are.
+    pub fn has_tablet(&self) -> bool {
+        self.used(Model::Tablet).is_some()
+    }
+
+    /// The pointer is at a place, each coordinate from 0 to [`TABLET_MAX`](crate::input::TABLET_MAX); its wheel turns (up
+    /// positive), its buttons (bit 0 left, 1 right, 2 middle) are so. False: no tablet is in use.
     pub fn pointer(&mut self, x: u32, y: u32, dz: i32, buttons: u8, now: Nanos) -> bool {
-        let Some(tablet) = Self::used(&self.virtio_inputs, Model::Tablet) else {
+        let Some(tablet) = self.used(Model::Tablet) else {
             return false;
         };
-        tablet.placed(x, y, dz.saturating_neg(), buttons);
+        tablet.placed(x, y, dz, buttons);
         self.slots.poll(now);
         self.settle();
         true
@@ -490,15 +512,15 @@ impl Pc {
 
     /// The keyboard's lights: bit 0 ScrollLock, 1 NumLock, 2 CapsLock.
     pub fn leds(&self) -> u8 {
-        self.s.kbc.keyboard.leds()
+        let keyboard = self.used(Model::Keyboard);
+        keyboard.map_or_else(|| self.s.kbc.keyboard.leds(), |k| k.leds())
     }
 
-    /// The mouse moves (right and up positive) or its buttons change.
+    /// The mouse moves (right and up positive), its wheel turns (up positive) or its buttons change.
     pub fn mouse(&mut self, dx: i32, dy: i32, dz: i32, buttons: u8, now: Nanos) {
-        match Self::used(&self.virtio_inputs, Model::Mouse) {
+        match self.used(Model::Mouse) {
             Some(mouse) => {
-                // Linux counts down and away from the user.
-                mouse.moved(dx, dy.saturating_neg(), dz.saturating_neg(), buttons);
+                mouse.moved(dx, dy.saturating_neg(), dz, buttons);
                 self.slots.poll(now);
             }
             None => self.s.kbc.mouse_event(dx, dy, dz, buttons, now),

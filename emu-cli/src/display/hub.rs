@@ -7,6 +7,7 @@
 use emu_core::machine::Machine;
 use emu_devices::display::{Frame, Screen, TextGrid};
 use emu_devices::pc::Pc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -39,6 +40,8 @@ struct State {
 pub struct Hub {
     state: Mutex<State>,
     changed: Condvar,
+    /// The guest uses a tablet, so that it wants to know where the pointer is.
+    absolute: AtomicBool,
 }
 
 /// Somebody who looks.
@@ -74,6 +77,17 @@ impl Hub {
         self.changed.notify_all();
     }
 
+    /// Whether the guest uses a tablet.
+    pub fn is_absolute(&self) -> bool {
+        self.absolute.load(SeqCst)
+    }
+
+    /// The size of the newest picture.
+    pub fn size(&self) -> (usize, usize) {
+        let frame = &self.lock().shot.frame;
+        (frame.width, frame.height)
+    }
+
     /// Begins to look.
     pub fn view(self: &Arc<Self>) -> Viewer {
         self.lock().viewers += 1;
@@ -88,6 +102,11 @@ impl Viewer {
         self.0.lock().shot.clone()
     }
 
+    /// Whether the guest uses a tablet.
+    pub fn is_absolute(&self) -> bool {
+        self.0.is_absolute()
+    }
+
     /// Waits until `ready` says so of the newest picture, or for `most`; `None`: the run has ended.
     pub fn wait(&self, most: Duration, mut ready: impl FnMut(&Shot) -> bool) -> Option<Shot> {
         let state = self.0.lock();
@@ -99,13 +118,14 @@ impl Viewer {
     }
 }
 
-/// What the machine shows now.
-fn look(machine: &Machine, since: Instant) -> Option<Screen> {
+/// What the machine shows now, and whether it has a tablet.
+fn look(machine: &Machine, since: Instant) -> Option<(Screen, bool)> {
     let mut board = machine.board();
     let board: &mut dyn std::any::Any = &mut **board;
     // What blinks goes on while the guest is stopped.
     let now = since.elapsed().as_nanos() as u64;
-    board.downcast_ref::<Pc>()?.screen(now)
+    let pc = board.downcast_ref::<Pc>()?;
+    Some((pc.screen(now)?, pc.has_tablet()))
 }
 
 /// The painter: puts pictures into the hub until the run has ended.
@@ -134,9 +154,12 @@ pub fn paint(machine: &Machine, hub: &Hub) {
                 return;
             }
         }
-        let Some(screen) = look(machine, began) else {
+        let Some((screen, absolute)) = look(machine, began) else {
             return;
         };
+        if hub.absolute.swap(absolute, SeqCst) != absolute {
+            hub.wake();
+        }
         let key = (screen.changes, screen.blink_phase());
         if seen == Some(key) && !screen.is_linear() {
             continue;

@@ -5,6 +5,7 @@
 
 use super::hub::Hub;
 use crate::commands::Commands;
+use emu_devices::input::TABLET_MAX;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -80,17 +81,23 @@ impl Input {
             && with.iter().rev().all(|&k| self.key(k, false))
     }
 
-    /// The pointer is at a place of the picture, with RFB's buttons.
+    /// The pointer is at a place of the picture, with RFB's buttons. A guest without a tablet is told how far it has moved.
     pub fn pointer_at(&mut self, x: i32, y: i32, buttons: u8) -> bool {
         let (dx, dy) = match self.at.replace((x, y)) {
             Some((was_x, was_y)) => (x - was_x, y - was_y),
             None => (0, 0),
         };
-        self.pointer_by(dx, dy, buttons)
+        let (width, height) = self.hub.size();
+        let place = (along(x, width), along(y, height));
+        self.pointer(Some(place), (dx, dy), buttons)
     }
 
     /// The pointer moves right and down, with RFB's buttons.
     pub fn pointer_by(&mut self, dx: i32, dy: i32, buttons: u8) -> bool {
+        self.pointer(None, (dx, dy), buttons)
+    }
+
+    fn pointer(&mut self, at: Option<(u32, u32)>, (dx, dy): (i32, i32), buttons: u8) -> bool {
         let pressed = buttons & !self.buttons;
         self.buttons = buttons;
         let wheel =
@@ -104,11 +111,22 @@ impl Input {
         }
         let done = self.commands.call(move |vm| {
             let now = vm.runner.cpu.now();
-            vm.with_pc(|pc| pc.mouse(dx, -dy, wheel, ps2, now));
+            vm.with_pc(|pc| {
+                let taken = at.is_some_and(|(x, y)| pc.pointer(x, y, wheel, ps2, now));
+                if !taken {
+                    pc.mouse(dx, -dy, wheel, ps2, now);
+                }
+            });
         });
         self.hub.stir();
         done.is_some()
     }
+}
+
+/// A pixel's place as a tablet has it.
+fn along(at: i32, size: usize) -> u32 {
+    let last = size.max(2) as u32 - 1;
+    ((at.max(0) as u32).min(last) * TABLET_MAX + last / 2) / last
 }
 
 impl Drop for Input {
@@ -116,8 +134,36 @@ impl Drop for Input {
         for code in std::mem::take(&mut self.down) {
             self.key(code, false);
         }
-        if self.buttons != 0 {
-            self.pointer_by(0, 0, 0);
+        match self.at {
+            _ if self.buttons == 0 => {}
+            Some((x, y)) => {
+                self.pointer_at(x, y, 0);
+            }
+            None => {
+                self.pointer_by(0, 0, 0);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::along;
+
+    #[test]
+    fn pixels_as_a_tablet_has_them() {
+        let ends = [
+            along(0, 640),
+            along(639, 640),
+            along(9999, 640),
+            along(-1, 640),
+        ];
+        assert_eq!(ends, [0, 0x7fff, 0x7fff, 0]);
+        assert_eq!((along(5, 0), along(0, 1)), (0x7fff, 0));
+        // Each pixel comes out again where a guest scales it back.
+        for at in 0..1920 {
+            let back = (along(at, 1920) * 1919 + 0x3fff) / 0x7fff;
+            assert_eq!(back, at as u32);
         }
     }
 }

@@ -59,7 +59,7 @@ const TABLE: &[(&str, Run)] = &[
     ("query-memory-size-summary", |c, a| {
         with(a, |_: None| machine::memory(c))
     }),
-    ("query-mice", |_, a| with(a, |_: None| Ok(input::mice()))),
+    ("query-mice", |c, a| with(a, |_: None| input::query_mice(c))),
     ("query-name", |_, a| with(a, |_: None| Ok(json!({})))),
     ("query-pci", |c, a| with(a, |_: None| bus::query(c))),
     ("query-status", |c, a| with(a, |_: None| machine::status(c))),

@@ -308,10 +308,8 @@ fn mouse_button(c: &Context, w: &Words) -> Text {
 
 fn mouse_set(c: &Context, w: &Words) -> Text {
     w.most(1)?;
-    match w.number(c, 0, "index")? {
-        0 => Ok(String::new()),
-        n => Err(format!("Mouse at index '{n}' not found").into()),
-    }
+    let index = w.number(c, 0, "index")?;
+    input::choose_mouse(c, index).map(|()| String::new())
 }
 
 fn saved(c: &Context, w: &Words, f: fn(&Context, machine::Save) -> Answer) -> Text {

@@ -2,7 +2,7 @@
 
 use super::human::{Text, Words};
 use super::pages::{NX, Page, Tables, U, W};
-use super::{Context, block, bus};
+use super::{Context, block, bus, input};
 use crate::state::RunState;
 use emu_core::nearest::hint;
 use emu_core::state::CpuState;
@@ -29,9 +29,11 @@ const TABLE: &[Row] = &[
     ("irq", "show the interrupts statistics", irq),
     ("jit", "show what the engine has counted", jit),
     ("mem", "show the active virtual memory mappings", mem),
-    ("mice", "show which guest mouse is receiving events", |_| {
-        Ok("* Mouse #0: PS/2 Mouse\n".into())
-    }),
+    (
+        "mice",
+        "show which guest mouse is receiving events",
+        input::mice,
+    ),
     ("mtree", "show memory tree", mtree),
     ("pci", "show PCI info", bus::info),
     ("pic", "show PIC state", pic),

@@ -9,8 +9,9 @@ use crate::commands::Commands;
 use crate::keys;
 use crate::state::RunState;
 use emu_core::nearest::hint;
+use emu_devices::input::TABLET_MAX;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -28,8 +29,6 @@ const GAP: Duration = Duration::from_millis(10);
 const STOPPED: Duration = Duration::from_millis(20);
 /// The most that one command moves the mouse.
 const FAR: i32 = 4096;
-/// QEMU's range for absolute coordinates.
-const ABSOLUTE: i64 = 0x7fff;
 
 struct Combination {
     keys: Vec<u16>,
@@ -40,8 +39,14 @@ struct Combination {
 pub struct Input {
     typist: Mutex<Option<SyncSender<Combination>>>,
     commands: Arc<Commands>,
-    /// The mouse's buttons that are down.
-    buttons: Mutex<u8>,
+    pointer: Mutex<Pointer>,
+}
+
+/// What the pointer was told last: the buttons that are down (bit 0 left, 1 right, 2 middle), and a tablet's place.
+#[derive(Clone, Copy, Default)]
+struct Pointer {
+    buttons: u8,
+    at: (u32, u32),
 }
 
 impl Input {
@@ -49,12 +54,12 @@ impl Input {
         Self {
             typist: Mutex::default(),
             commands,
-            buttons: Mutex::default(),
+            pointer: Mutex::default(),
         }
     }
 
-    fn buttons(&self) -> MutexGuard<'_, u8> {
-        self.buttons.lock().unwrap_or_else(|e| e.into_inner())
+    fn pointer(&self) -> MutexGuard<'_, Pointer> {
+        self.pointer.lock().unwrap_or_else(|e| e.into_inner())
     }
 
     /// Has keys pressed together and let go.
@@ -186,23 +191,10 @@ pub struct SendEvent {
     rename_all = "lowercase"
 )]
 enum InputEvent {
-    Key {
-        key: Key,
-        down: bool,
-    },
-    Btn {
-        button: Button,
-        down: bool,
-    },
-    Rel {
-        axis: Axis,
-        value: i64,
-    },
-    Abs {
-        #[allow(dead_code, reason = "checked; nothing takes it yet")]
-        axis: Axis,
-        value: i64,
-    },
+    Key { key: Key, down: bool },
+    Btn { button: Button, down: bool },
+    Rel { axis: Axis, value: i64 },
+    Abs { axis: Axis, value: i64 },
 }
 
 #[derive(Clone, Copy, Deserialize)]
@@ -226,33 +218,38 @@ enum Axis {
     Y,
 }
 
-/// What one command does to the mouse: the last word on each button, movements in sum.
+/// What one command does to the pointer: the last word on its place, movements in sum.
 #[derive(Default)]
 struct Motion {
     dx: i32,
     dy: i32,
     dz: i32,
+    /// It is placed, not moved.
+    placed: bool,
     any: bool,
 }
 
 pub fn send_event(c: &Context, a: SendEvent) -> Answer {
     let mut keys = Vec::new();
     let mut motion = Motion::default();
-    let mut buttons = c.input.buttons();
-    let mut pressed = *buttons;
+    let mut pointer = c.input.pointer();
+    let mut next = *pointer;
     for event in &a.events {
         match event {
             InputEvent::Key { key, down } => {
                 keys.push((key.code()?, *down));
                 continue;
             }
-            InputEvent::Abs { value, .. } if !(0..=ABSOLUTE).contains(value) => {
-                return Err(format!("value {value} is not from 0 to {ABSOLUTE}").into());
-            }
-            InputEvent::Abs { .. } => {
-                return Err(
-                    "Input handler not found for event type abs: the guest has no tablet".into(),
-                );
+            InputEvent::Abs { axis, value } => {
+                let place = u32::try_from(*value).ok().filter(|v| *v <= TABLET_MAX);
+                let Some(place) = place else {
+                    return Err(format!("value {value} is not from 0 to {TABLET_MAX}").into());
+                };
+                match axis {
+                    Axis::X => next.at.0 = place,
+                    Axis::Y => next.at.1 = place,
+                }
+                motion.placed = true;
             }
             InputEvent::Rel { axis, value } => {
                 let value = (*value).clamp(-i64::from(FAR), i64::from(FAR)) as i32;
@@ -278,16 +275,16 @@ pub fn send_event(c: &Context, a: SendEvent) -> Answer {
                         motion.dz = (motion.dz - i32::from(*down)).max(-FAR);
                         0
                     }
-                    // The PS/2 mouse has no such wheel.
+                    // No mouse here has such a wheel.
                     Button::WheelLeft | Button::WheelRight => 0,
                 };
-                pressed = pressed & !bit | if *down { bit } else { 0 };
+                next.buttons = next.buttons & !bit | if *down { bit } else { 0 };
             }
         }
-        motion.any |= !matches!(event, InputEvent::Key { .. });
+        motion.any = true;
     }
-    send(c, keys, motion, pressed)?;
-    *buttons = pressed;
+    send(c, keys, motion, next)?;
+    *pointer = next;
     Ok(json!({}))
 }
 
@@ -298,46 +295,102 @@ pub fn move_mouse(c: &Context, dx: i32, dy: i32, dz: i32) -> Answer {
         dy: -dy.clamp(-FAR, FAR),
         dz: dz.clamp(-FAR, FAR),
         any: true,
+        ..Motion::default()
     };
-    let buttons = *c.input.buttons();
-    send(c, Vec::new(), motion, buttons)
+    let pointer = *c.input.pointer();
+    send(c, Vec::new(), motion, pointer)
 }
 
 /// Lets the mouse's buttons be these (bit 0 left, 1 right, 2 middle).
 pub fn press_buttons(c: &Context, pressed: u8) -> Answer {
-    let mut buttons = c.input.buttons();
-    let any = true;
+    let mut pointer = c.input.pointer();
+    let next = Pointer {
+        buttons: pressed,
+        ..*pointer
+    };
     let motion = Motion {
-        any,
+        any: true,
         ..Motion::default()
     };
-    send(c, Vec::new(), motion, pressed)?;
-    *buttons = pressed;
+    send(c, Vec::new(), motion, next)?;
+    *pointer = next;
     Ok(json!({}))
 }
 
-fn send(c: &Context, keys: Vec<(u16, bool)>, motion: Motion, pressed: u8) -> Answer {
-    c.call(move |vm| {
+/// As in QEMU, a tablet takes buttons and wheel too, and movements are for the mouse.
+fn send(c: &Context, keys: Vec<(u16, bool)>, motion: Motion, to: Pointer) -> Answer {
+    let done = c.call(move |vm| {
         let now = vm.runner.cpu.now();
         vm.with_pc(|pc| {
+            let tablet = pc.has_tablet();
+            if motion.placed && !tablet {
+                return Err(
+                    "Input handler not found for event type abs: the guest has no tablet".into(),
+                );
+            }
             for (key, down) in keys {
                 pc.key(key, down, now);
             }
-            if motion.any {
-                pc.mouse(motion.dx, motion.dy, motion.dz, pressed, now);
+            let Motion { dx, dy, dz, .. } = motion;
+            let moved = (dx, dy) != (0, 0);
+            if tablet && (motion.placed || motion.any && !moved) {
+                pc.pointer(to.at.0, to.at.1, dz, to.buttons, now);
             }
-        });
+            match tablet {
+                true if moved => pc.mouse(dx, dy, 0, 0, now),
+                false if motion.any => pc.mouse(dx, dy, dz, to.buttons, now),
+                _ => {}
+            }
+            Ok(())
+        })
     })?;
-    Ok(json!({}))
+    match done {
+        Some(Err(refusal)) => Err(refusal),
+        _ => Ok(json!({})),
+    }
 }
 
-pub fn mice() -> Value {
-    json!([{ "name": "QEMU PS/2 Mouse", "index": 0, "current": true, "absolute": false }])
+/// The pointers' names and whether they are absolute; and which of them is moved.
+fn pointers(c: &Context) -> Result<(Vec<(&'static str, bool)>, usize), Refusal> {
+    let list = c.call(|vm| vm.with_pc(|pc| pc.pointers()))?;
+    Ok(list.unwrap_or_default())
+}
+
+pub fn query_mice(c: &Context) -> Answer {
+    let (list, current) = pointers(c)?;
+    let list = list.into_iter().enumerate().map(|(n, (name, absolute))| {
+        json!({ "name": name, "index": n, "current": n == current, "absolute": absolute })
+    });
+    Ok(list.collect())
+}
+
+/// `info mice`.
+pub fn mice(c: &Context) -> Result<String, Refusal> {
+    let (list, current) = pointers(c)?;
+    let lines = list.into_iter().enumerate().map(|(n, (name, absolute))| {
+        let mark = if n == current { '*' } else { ' ' };
+        let kind = if absolute { " (absolute)" } else { "" };
+        format!("{mark} Mouse #{n}: {name}{kind}\n")
+    });
+    Ok(lines.collect())
+}
+
+/// `mouse_set`: the newest that a driver uses is moved, and no other can be.
+pub fn choose_mouse(c: &Context, n: u64) -> Result<(), Refusal> {
+    let (list, current) = pointers(c)?;
+    match usize::try_from(n) {
+        Ok(n) if n == current => Ok(()),
+        Ok(n) if n < list.len() => {
+            Err(format!("Mouse #{current} is moved: the guest uses it").into())
+        }
+        _ => Err(format!("Mouse at index '{n}' not found").into()),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::Value;
 
     #[test]
     fn keys_by_number_and_name() {

@@ -608,3 +608,83 @@ fn a_diskette_sector_comes_by_dma_and_interrupts() {
     assert!(ram.read(PhysAddr(0x12300), &mut data));
     assert_eq!((data[..512] == [4; 512], data[512]), (true, 0));
 }
+
+/// A keyboard or pointer that keeps what it is told.
+#[derive(Default)]
+struct Told {
+    used: std::sync::atomic::AtomicBool,
+    list: std::sync::Mutex<Vec<String>>,
+}
+
+impl crate::input::InputSink for Told {
+    fn is_used(&self) -> bool {
+        self.used.load(std::sync::atomic::Ordering::SeqCst)
+    }
+    fn has_room(&self) -> bool {
+        false
+    }
+    fn key(&self, key: u16, down: bool) {
+        self.list.lock().unwrap().push(format!("{key:x} {down}"));
+    }
+    fn moved(&self, dx: i32, dy: i32, wheel: i32, buttons: u8) {
+        let text = format!("by {dx} {dy} {wheel} {buttons}");
+        self.list.lock().unwrap().push(text);
+    }
+    fn placed(&self, x: u32, y: u32, wheel: i32, buttons: u8) {
+        let text = format!("at {x} {y} {wheel} {buttons}");
+        self.list.lock().unwrap().push(text);
+    }
+    fn leds(&self) -> u8 {
+        4
+    }
+    fn name(&self) -> &'static str {
+        "told"
+    }
+}
+
+#[test]
+fn the_newest_that_is_used_gets_keys_and_pointers() {
+    use crate::input::Model;
+    let mut pc = Pc::new(PcConfig::new(1 << 20)).unwrap();
+    let told: [Arc<Told>; 4] = Default::default();
+    let models = [
+        Model::Keyboard,
+        Model::Keyboard,
+        Model::Tablet,
+        Model::Mouse,
+    ];
+    for (model, t) in models.into_iter().zip(&told) {
+        pc.attach_input(model, t.clone());
+    }
+    let take = |n: usize| std::mem::take(&mut *told[n].list.lock().unwrap());
+    let use_it = |n: usize| {
+        told[n]
+            .used
+            .store(true, std::sync::atomic::Ordering::SeqCst)
+    };
+    pc.key(0x1e, true, 0);
+    pc.mouse(1, 2, 3, 4, 0);
+    assert!(!pc.pointer(1, 2, 3, 4, 0) && !pc.has_tablet());
+    assert!(told.iter().all(|t| t.list.lock().unwrap().is_empty()));
+    assert_eq!(
+        (pc.leds(), pc.keyboard_has_room(), pc.pointers().1),
+        (0, true, 0)
+    );
+    use_it(0);
+    pc.key(0x1e, true, 0);
+    assert_eq!(take(0), ["1e true"]);
+    (1..4).for_each(use_it);
+    pc.key(0xe048, false, 0);
+    assert_eq!((take(0), take(1)), (vec![], vec!["e048 false".to_string()]));
+    assert_eq!((pc.leds(), pc.keyboard_has_room()), (4, false));
+    assert!(pc.pointer(1, 2, 3, 4, 0));
+    pc.mouse(1, 2, 3, 4, 0);
+    assert_eq!(take(2), ["at 1 2 3 4"]);
+    assert_eq!(
+        take(3),
+        ["by 1 -2 3 4"],
+        "down is positive there, up with the wheel"
+    );
+    let (list, current) = pc.pointers();
+    assert_eq!((list.len(), list[1], current), (3, ("told", true), 1));
+}

@@ -3,7 +3,7 @@
 //! A [`Drive`] is a place for a medium, shared by a controller, which transfers data, and the monitor, which changes media. Its
 //! medium is an image in one of the formats of [`image`], or memory. Every method may be called from any thread.
 //!
-//! Controllers: [`ide`], [`ahci`], [`nvme`]. What all of them share is how a disk ([`ata`]) and a CD-ROM drive ([`atapi`]) understand commands,
+//! Controllers: [`ide`], [`ahci`], [`nvme`]. What all of them share is how a disk ([`ata`], [`scsi`]) and a CD-ROM drive ([`atapi`]) understand commands,
 //! and how a command's data are moved ([`job`]).
 
 pub mod ahci;
@@ -13,6 +13,7 @@ pub mod ide;
 pub mod image;
 pub mod job;
 pub mod nvme;
+pub mod scsi;
 #[cfg(test)]
 mod testing;
 

@@ -7,7 +7,7 @@ use super::balloon::Balloon;
 use super::blk::Blk;
 use super::console::Console;
 use super::gpu::Gpu;
-use super::input::{Input, InputEvents, Model};
+use super::input::{Input, InputEvents};
 use super::net::Net;
 use super::p9::P9;
 use super::rng::{Rng, Source};
@@ -15,6 +15,7 @@ use super::scsi::{Scsi, Target};
 use super::testing::*;
 use super::*;
 use crate::backend::CharBackend;
+use crate::input::{InputSink, Model};
 use crate::net::{End, FIRST_MAC, Link};
 use crate::pci::{COMMAND, PciDevice};
 use crate::storage::Drive;
@@ -76,7 +77,7 @@ fn devices() -> Vec<(&'static str, Box<dyn VirtioDevice>, Option<End>)> {
     for n in 0..50 {
         other.send(vec![0xff; 60 + 40 * n].into()).unwrap();
     }
-    let events = Arc::new(InputEvents::default());
+    let events = InputEvents::new(Model::Tablet);
     (0..20).for_each(|key| events.key(key, true));
     let (console, _) = CharBackend::memory();
     let folder = std::env::temp_dir();
@@ -89,7 +90,7 @@ fn devices() -> Vec<(&'static str, Box<dyn VirtioDevice>, Option<End>)> {
         ("balloon", Box::new(Balloon::new(Arc::default())), None),
         ("scsi", Box::new(Scsi::new(targets.to_vec())), None),
         ("9p", Box::new(P9::new(&folder, "t", true).unwrap()), None),
-        ("input", Box::new(Input::new(Model::Tablet, events)), None),
+        ("input", Box::new(Input::new(events)), None),
     ]
 }
 

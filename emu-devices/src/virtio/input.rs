@@ -5,9 +5,10 @@
 //! board poll. What the driver has no buffer for waits there, up to a bound; a report is taken whole or not at all.
 
 use super::*;
+use crate::input::{InputSink, Model, TABLET_MAX};
 use crate::state;
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 const EVENTS: usize = 0;
@@ -26,9 +27,6 @@ const REL_WHEEL: u16 = 8;
 const ABS_X: u16 = 0;
 const ABS_Y: u16 = 1;
 const BTN_LEFT: u16 = 0x110;
-
-/// The tablet's coordinates go from 0 to this.
-pub const TABLET_MAX: u32 = 0x7fff;
 
 // Selectors of the configuration.
 const ID_NAME: u8 = 1;
@@ -61,14 +59,6 @@ fn key_code(key: u16) -> Option<u16> {
     }
 }
 
-/// Which of them it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Model {
-    Keyboard,
-    Mouse,
-    Tablet,
-}
-
 type Event = (u16, u16, u32);
 
 #[derive(Default)]
@@ -78,20 +68,26 @@ struct Pending {
 }
 
 /// What the host side has for a device.
-#[derive(Default)]
 pub struct InputEvents {
+    model: Model,
     pending: Mutex<Pending>,
     used: AtomicBool,
+    /// Bit n: light n is on.
+    leds: AtomicU16,
 }
 
 impl InputEvents {
-    fn lock(&self) -> MutexGuard<'_, Pending> {
-        self.pending.lock().unwrap_or_else(|e| e.into_inner())
+    pub fn new(model: Model) -> Arc<Self> {
+        Arc::new(Self {
+            model,
+            pending: Mutex::default(),
+            used: AtomicBool::new(false),
+            leds: AtomicU16::new(0),
+        })
     }
 
-    /// Whether a driver takes events; if none does, they are for the PS/2 devices.
-    pub fn is_used(&self) -> bool {
-        self.used.load(SeqCst)
+    fn lock(&self) -> MutexGuard<'_, Pending> {
+        self.pending.lock().unwrap_or_else(|e| e.into_inner())
     }
 
     /// Adds a report, if there is room for it.
@@ -103,31 +99,6 @@ impl InputEvents {
         }
     }
 
-    /// A key goes down or up (codes: [`ps2`](crate::chips::ps2)).
-    pub fn key(&self, key: u16, down: bool) {
-        if let Some(code) = key_code(key) {
-            self.report(&[(EV_KEY, code, down as u32)]);
-        }
-    }
-
-    /// The mouse moves (right and down positive), its wheel turns, its buttons (bit 0 left, 1 right, 2 middle) are so.
-    pub fn moved(&self, dx: i32, dy: i32, wheel: i32, buttons: u8) {
-        let axes = [(REL_X, dx), (REL_Y, dy), (REL_WHEEL, wheel)];
-        let moved = axes.into_iter().filter(|a| a.1 != 0);
-        let events = moved.map(|(axis, by)| (EV_REL, axis, by as u32));
-        self.report_with(events.collect(), buttons);
-    }
-
-    /// The pointer is at a place, each coordinate up to [`TABLET_MAX`].
-    pub fn placed(&self, x: u32, y: u32, wheel: i32, buttons: u8) {
-        let place = [(ABS_X, x), (ABS_Y, y)];
-        let mut events: Vec<Event> = place.map(|(a, v)| (EV_ABS, a, v.min(TABLET_MAX))).to_vec();
-        if wheel != 0 {
-            events.push((EV_REL, REL_WHEEL, wheel as u32));
-        }
-        self.report_with(events, buttons);
-    }
-
     fn report_with(&self, mut events: Vec<Event>, buttons: u8) {
         let changed = std::mem::replace(&mut self.lock().buttons, buttons) ^ buttons;
         for n in (0..3).filter(|n| changed >> n & 1 != 0) {
@@ -137,24 +108,67 @@ impl InputEvents {
     }
 }
 
+impl InputSink for InputEvents {
+    fn is_used(&self) -> bool {
+        self.used.load(SeqCst)
+    }
+
+    fn has_room(&self) -> bool {
+        self.lock().events.len() < MOST / 2
+    }
+
+    fn key(&self, key: u16, down: bool) {
+        if let Some(code) = key_code(key) {
+            self.report(&[(EV_KEY, code, down as u32)]);
+        }
+    }
+
+    fn moved(&self, dx: i32, dy: i32, wheel: i32, buttons: u8) {
+        let axes = [(REL_X, dx), (REL_Y, dy), (REL_WHEEL, wheel)];
+        let moved = axes.into_iter().filter(|a| a.1 != 0);
+        let events = moved.map(|(axis, by)| (EV_REL, axis, by as u32));
+        self.report_with(events.collect(), buttons);
+    }
+
+    fn placed(&self, x: u32, y: u32, wheel: i32, buttons: u8) {
+        let place = [(ABS_X, x), (ABS_Y, y)];
+        let mut events: Vec<Event> = place.map(|(a, v)| (EV_ABS, a, v.min(TABLET_MAX))).to_vec();
+        if wheel != 0 {
+            events.push((EV_REL, REL_WHEEL, wheel as u32));
+        }
+        self.report_with(events, buttons);
+    }
+
+    fn leds(&self) -> u8 {
+        // Linux: 0 NumLock, 1 CapsLock, 2 ScrollLock.
+        let leds = self.leds.load(SeqCst) as u8;
+        (leds & 3) << 1 | leds >> 2 & 1
+    }
+
+    fn name(&self) -> &'static str {
+        match self.model {
+            Model::Keyboard => "QEMU Virtio Keyboard",
+            Model::Mouse => "QEMU Virtio Mouse",
+            Model::Tablet => "QEMU Virtio Tablet",
+        }
+    }
+}
+
 /// The device.
 pub struct Input {
     model: Model,
     events: Arc<InputEvents>,
     select: u8,
     subselect: u8,
-    /// Bit n: light n is on.
-    leds: u16,
 }
 
 impl Input {
-    pub fn new(model: Model, events: Arc<InputEvents>) -> Self {
+    pub fn new(events: Arc<InputEvents>) -> Self {
         Self {
-            model,
+            model: events.model,
             events,
             select: 0,
             subselect: 0,
-            leds: 0,
         }
     }
 
@@ -290,7 +304,9 @@ impl VirtioDevice for Input {
                 && u16::from_le_bytes([kind, kind_high]) == EV_LED
                 && code < 16
             {
-                self.leds = self.leds & !(1 << code) | ((value != 0) as u16) << code;
+                let old = self.events.leds.load(SeqCst) & !(1 << code);
+                let on = ((value != 0) as u16) << code;
+                self.events.leds.store(old | on, SeqCst);
             }
             x.push(queue, &chain, 0)?;
         }
@@ -302,21 +318,24 @@ impl VirtioDevice for Input {
     }
 
     fn reset(&mut self) {
-        (self.select, self.subselect, self.leds) = (0, 0, 0);
+        (self.select, self.subselect) = (0, 0);
+        self.events.leds.store(0, SeqCst);
         // What was typed before is not for this driver.
         self.events.lock().events.clear();
         self.events.used.store(false, SeqCst);
     }
 
     fn save(&self) -> Vec<u8> {
-        state::to_bytes(&(self.select, self.subselect, self.leds))
+        let leds = self.events.leds.load(SeqCst);
+        state::to_bytes(&(self.select, self.subselect, leds))
     }
 
     fn restore(&mut self, bytes: &[u8]) -> bool {
-        let Some(saved) = state::from_bytes(bytes) else {
+        let Some((select, subselect, leds)) = state::from_bytes(bytes) else {
             return false;
         };
-        (self.select, self.subselect, self.leds) = saved;
+        (self.select, self.subselect) = (select, subselect);
+        self.events.leds.store(leds, SeqCst);
         true
     }
 }
@@ -329,11 +348,8 @@ mod tests {
     use crate::virtio::testing::*;
 
     fn device(model: Model) -> (Driver, Arc<InputEvents>) {
-        let events = Arc::new(InputEvents::default());
-        (
-            Driver::ready(Box::new(Input::new(model, events.clone()))),
-            events,
-        )
+        let events = InputEvents::new(model);
+        (Driver::ready(Box::new(Input::new(events.clone()))), events)
     }
 
     /// Gives the device these buffers.

@@ -5,15 +5,13 @@
 //! drive (the MMC commands of [`atapi`](crate::storage::atapi)). Commands are executed at once, so there is never a task to
 //! manage.
 
-pub mod disk;
-
 use super::*;
 use crate::state;
 use crate::storage::Drive;
-use crate::storage::atapi::{Cdrom, Sense, UNREADABLE};
-use crate::storage::job::{Job, Kind as JobKind, ListEnd, Pumped, Scatter};
-use disk::{BAD_FIELD, Disk};
-use serde::{Deserialize, Serialize};
+use crate::storage::atapi::Sense;
+use crate::storage::job::{ListEnd, Pumped, Scatter};
+use crate::storage::scsi::disk::{self, BAD_FIELD};
+use crate::storage::scsi::{CHECK_CONDITION, MAX_TRANSFER, Unit, fixed};
 use std::sync::Arc;
 
 const CONTROL: usize = 0;
@@ -21,8 +19,6 @@ const EVENT: usize = 1;
 
 /// Targets at most.
 pub const MAX_TARGETS: usize = 16;
-/// The longest transfer, in bytes.
-pub const MAX_TRANSFER: u64 = 64 << 20;
 
 // Response codes (5.6.6.1).
 const S_OK: u8 = 0;
@@ -31,19 +27,11 @@ const S_BAD_TARGET: u8 = 3;
 const S_FAILURE: u8 = 9;
 const S_INCORRECT_LUN: u8 = 12;
 
-const CHECK_CONDITION: u8 = 2;
 /// Bytes before the command block, and before the sense data.
 const REQUEST: usize = 19;
 const RESPONSE: usize = 12;
 const SENSE_SIZE: usize = 20;
 const CDB_SIZE: usize = 24;
-
-/// A unit's state between commands.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-enum Unit {
-    Disk(Disk),
-    Cdrom(Cdrom),
-}
 
 /// What is plugged in as a target.
 #[derive(Clone)]
@@ -162,14 +150,10 @@ impl Scsi {
     ) -> Answer {
         let drive = self.targets[target].drive.clone();
         let (out, back) = (chain.readable.left(), chain.writable.left());
-        let job = match (present, &mut self.units[target]) {
-            _ if cdb[0] == 0xa0 => disk::report_luns(cdb).map(Some),
-            (false, _) => disk::absent(cdb).map(Some),
-            (true, Unit::Disk(unit)) => unit.command(cdb, &drive),
-            (true, Unit::Cdrom(unit)) => {
-                let packet = cdb.first_chunk().copied().unwrap_or_default();
-                unit.packet(&packet, &drive)
-            }
+        let unit = &mut self.units[target];
+        let job = match present || cdb[0] == 0xa0 {
+            false => disk::absent(cdb).map(Some),
+            true => unit.command(cdb, &drive),
         };
         let mut answer = Answer {
             residual: out + back,
@@ -203,18 +187,10 @@ impl Scsi {
             if !job.is_out() {
                 answer.written = moved;
             }
-            match (pumped, &mut self.units[target]) {
-                (Pumped::Finished, Unit::Disk(unit)) if job.kind == JobKind::Parameters => {
-                    answer.sense = unit.finish(cdb, job.parameters(), &drive).err();
-                }
-                (Pumped::Finished, _) => {}
-                (Pumped::Failed, Unit::Cdrom(unit)) => {
-                    answer.sense = unit.fail::<()>(UNREADABLE).err();
-                }
-                (Pumped::Failed, Unit::Disk(unit)) => {
-                    answer.sense = Some(unit.failed(job.is_out()));
-                }
-                (Pumped::Starved | Pumped::BadMemory, _) => answer.response = S_FAILURE,
+            match pumped {
+                Pumped::Finished => answer.sense = unit.finish(cdb, &job, &drive).err(),
+                Pumped::Failed => answer.sense = Some(unit.failed(job.is_out())),
+                Pumped::Starved | Pumped::BadMemory => answer.response = S_FAILURE,
             }
         }
         self.buffer = job.into_buffer();
@@ -315,10 +291,7 @@ impl VirtioDevice for Scsi {
             response[11] = answer.response;
             if let Some(sense) = answer.sense {
                 response[10] = CHECK_CONDITION;
-                // SPC-3, 4.5.3: fixed format.
-                let mut bytes = [0; 18];
-                (bytes[0], bytes[2], bytes[7]) = (0x70, sense.key, 10);
-                (bytes[12], bytes[13]) = (sense.asc, sense.ascq);
+                let bytes = fixed(sense);
                 let n = bytes.len().min(self.sense_size as usize);
                 response[..4].copy_from_slice(&(n as u32).to_le_bytes());
                 response[RESPONSE..RESPONSE + n].copy_from_slice(&bytes[..n]);
@@ -332,11 +305,8 @@ impl VirtioDevice for Scsi {
 
     fn reset(&mut self) {
         (self.sense_size, self.cdb_size) = (96, 32);
-        let units = self.targets.iter().map(|t| match t.cdrom {
-            true => Unit::Cdrom(Cdrom::new(&t.drive)),
-            false => Unit::Disk(Disk::new(&t.drive)),
-        });
-        self.units = units.collect();
+        let units = self.targets.iter();
+        self.units = units.map(|t| Unit::new(&t.drive, t.cdrom)).collect();
     }
 
     fn save(&self) -> Vec<u8> {
@@ -348,7 +318,7 @@ impl VirtioDevice for Scsi {
         let Some((units, sense, cdb)) = state::from_bytes::<Saved>(bytes) else {
             return false;
         };
-        let same = |(u, t): (&Unit, &Target)| matches!(u, Unit::Cdrom(_)) == t.cdrom;
+        let same = |(u, t): (&Unit, &Target)| u.is_cdrom() == t.cdrom;
         if units.len() != self.targets.len() || !units.iter().zip(&self.targets).all(same) {
             return false;
         }
@@ -356,12 +326,6 @@ impl VirtioDevice for Scsi {
         (self.sense_size, self.cdb_size) = (sense.min(256), cdb.min(256));
         true
     }
-}
-
-/// An allocation length's worth of an answer.
-fn page(mut data: Vec<u8>, limit: u32) -> Job {
-    data.truncate(limit as usize);
-    Job::page(data)
 }
 
 #[cfg(test)]

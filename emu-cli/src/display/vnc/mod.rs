@@ -2,7 +2,8 @@
 //!
 //! A client has two threads: one reads its messages, one sends pictures when they were asked for. `handshake.rs` is
 //! everything up to the first message, `encode.rs` the pixels. Of the extensions there are: the picture's size changes
-//! (DesktopSize), QEMU's extended key events, and QEMU's relative pointer, which is what a PS/2 mouse wants. A message that
+//! (DesktopSize), QEMU's extended key events, and QEMU's change between an absolute pointer (the guest uses a tablet) and a
+//! relative one (it uses a mouse). A message that
 //! is not known ends the connection, since its length is not known either.
 
 mod encode;
@@ -59,6 +60,9 @@ struct Wants {
     encoding: i32,
     resize: bool,
     extended_key: bool,
+    /// It knows relative pointers, and is told when ours is one.
+    motion: bool,
+    /// What it was told.
     relative: bool,
     /// An update was asked for.
     update: bool,
@@ -103,6 +107,7 @@ impl Server {
             encoding: encode::RAW,
             resize: false,
             extended_key: false,
+            motion: false,
             relative: false,
             update: false,
             full: true,
@@ -166,7 +171,8 @@ fn read_messages(from: &mut impl Read, wants: &Shared, input: &mut Input, hub: &
                 wants.encoding = known.copied().unwrap_or(encode::RAW);
                 wants.resize = list.contains(&pseudo::DESKTOP_SIZE);
                 wants.extended_key = list.contains(&pseudo::QEMU_EXTENDED_KEY);
-                wants.relative = list.contains(&pseudo::QEMU_POINTER_MOTION);
+                wants.motion = list.contains(&pseudo::QEMU_POINTER_MOTION);
+                wants.relative = false;
                 // Told anew with the next update.
                 wants.full = true;
             }
@@ -249,21 +255,29 @@ fn send(
     let mut encoder = Encoder::new();
     let mut sent = Shot::default();
     loop {
+        let news = |w: &Wants, shot: &Shot| {
+            let pointer = w.motion && w.relative == viewer.is_absolute();
+            w.update && (w.full || pointer || shot.number != sent.number)
+        };
         let ready = |shot: &Shot| {
             let w = lock(wants);
-            w.gone || w.update && (w.full || shot.number != sent.number)
+            w.gone || news(&w, shot)
         };
         let Some(shot) = viewer.wait(NAP, ready) else {
             return Ok(());
         };
+        let tell;
         let now = {
             let mut wants = lock(wants);
             if wants.gone {
                 return Ok(());
             }
-            if !wants.update || !(wants.full || shot.number != sent.number) {
+            if !news(&wants, &shot) {
                 continue;
             }
+            let relative = wants.motion && !viewer.is_absolute();
+            tell = wants.motion && (wants.full || relative != wants.relative);
+            wants.relative = relative;
             let now = wants.clone();
             wants.update = false;
             wants.full = false;
@@ -288,9 +302,13 @@ fn send(
             head(&mut out, &everything(size), pseudo::QEMU_EXTENDED_KEY);
             count += 1;
         }
-        if now.full && now.relative {
-            // x = 0: the pointer is relative.
-            head(&mut out, &everything(size), pseudo::QEMU_POINTER_MOTION);
+        if tell {
+            // x = 0: the pointer is relative, 1: absolute.
+            let mode = Rect {
+                x: (!now.relative).into(),
+                ..everything(size)
+            };
+            head(&mut out, &mode, pseudo::QEMU_POINTER_MOTION);
             count += 1;
         }
         let picture = fitted(&shot.frame, size);

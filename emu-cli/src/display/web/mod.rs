@@ -2,7 +2,7 @@
 //!
 //! One port serves two things: `GET /` is the page (`page.html`), and `GET /screen` with an upgrade is the websocket. Pictures go
 //! out as binary messages (a head and a zlib stream of RGBA rectangles), each after the page has acknowledged the one before; keys
-//! and the mouse come in as short texts. `http.rs` says who may: a page of another site may not, though the browser would let it.
+//! and the mouse come in as short texts. `absolute` and `relative` go out as texts when the guest begins and ceases to use a tablet. `http.rs` says who may: a page of another site may not, though the browser would let it.
 
 mod http;
 
@@ -62,7 +62,13 @@ impl Server {
         let mut input = Input::new(self.hub.clone(), self.commands.clone());
         let mut sent = Shot::default();
         let mut ready = true;
+        let mut absolute = false;
         loop {
+            if viewer.is_absolute() != absolute {
+                absolute = !absolute;
+                let word = if absolute { "absolute" } else { "relative" };
+                socket.send(Message::text(word))?;
+            }
             if ready && let Some(message) = news(&viewer, &mut sent) {
                 ready = false;
                 socket.send(Message::binary(message))?;
@@ -72,6 +78,9 @@ impl Server {
                     Some(Event::Ready) => ready = true,
                     Some(Event::Key(code, down)) if !input.key(code, down) => return Ok(()),
                     Some(Event::Mouse(x, y, buttons)) if !input.pointer_by(x, y, buttons) => {
+                        return Ok(());
+                    }
+                    Some(Event::At(x, y, buttons)) if !input.pointer_at(x, y, buttons) => {
                         return Ok(());
                     }
                     _ => {}
@@ -93,18 +102,24 @@ enum Event {
     Key(u16, bool),
     /// Right, down, RFB's buttons.
     Mouse(i32, i32, u8),
+    /// A pixel, RFB's buttons.
+    At(i32, i32, u8),
 }
 
-/// Reads a message: `ready`, `down CODE`, `up CODE`, `mouse DX DY BUTTONS`. What is not one of them does nothing.
+/// Reads a message: `ready`, `down CODE`, `up CODE`, `mouse DX DY BUTTONS`, `at X Y BUTTONS`. What is not one of them does nothing.
 fn event(text: &str) -> Option<Event> {
     let mut words = text.split(' ');
     let event = match words.next()? {
         "ready" => Event::Ready,
         word @ ("down" | "up") => Event::Key(keys::by_js(words.next()?)?, word == "down"),
-        "mouse" => {
+        word @ ("mouse" | "at") => {
             let mut number = || words.next()?.parse::<i16>().ok().map(i32::from);
             let (x, y) = (number()?, number()?);
-            Event::Mouse(x, y, u8::try_from(number()?).ok()?)
+            let buttons = u8::try_from(number()?).ok()?;
+            match word {
+                "at" => Event::At(x, y, buttons),
+                _ => Event::Mouse(x, y, buttons),
+            }
         }
         _ => return None,
     };
@@ -162,6 +177,7 @@ mod tests {
         assert_eq!(event("down KeyA"), Some(Event::Key(0x1e, true)));
         assert_eq!(event("up ArrowUp"), Some(Event::Key(0xe048, false)));
         assert_eq!(event("mouse -3 4 1"), Some(Event::Mouse(-3, 4, 1)));
+        assert_eq!(event("at 639 0 4"), Some(Event::At(639, 0, 4)));
         for bad in [
             "",
             "down",
@@ -169,6 +185,7 @@ mod tests {
             "down KeyA KeyB",
             "mouse 1 2",
             "mouse 40000 0 0",
+            "at 1",
             "mouse 0 0 256",
             "mouse 0 0 -1",
             "\0",

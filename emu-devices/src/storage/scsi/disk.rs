@@ -2,7 +2,7 @@
 //!
 //! Sources: SBC-3 (reading, writing, UNMAP, WRITE SAME; VPD pages B0h to B2h), SPC-4 (INQUIRY, MODE SENSE, REPORT LUNS, sense data).
 
-use super::{Job, MAX_TRANSFER, Sense, page};
+use super::{Job, MAX_TRANSFER, Sense, fixed, page};
 use crate::storage::{Drive, SECTOR};
 use serde::{Deserialize, Serialize};
 
@@ -115,10 +115,7 @@ impl Disk {
             0x1b | 0x1e => Ok(None),
             0x03 => {
                 let s = self.attention.take().unwrap_or_default();
-                let mut data = vec![0; 18];
-                (data[0], data[2], data[7]) = (0x70, s.key, 10);
-                (data[12], data[13]) = (s.asc, s.ascq);
-                Ok(Some(page(data, cdb[4] as u32)))
+                Ok(Some(page(fixed(s).to_vec(), cdb[4] as u32)))
             }
             0x12 => inquiry(cdb, drive).map(Some),
             0x1a => mode_sense(cdb, drive, false).map(Some),
