@@ -71,6 +71,16 @@ pub enum NicModel {
     Virtio,
 }
 
+impl NicModel {
+    fn name(self) -> &'static str {
+        match self {
+            Self::E1000 => "e1000",
+            Self::Rtl8139 => "rtl8139",
+            Self::Virtio => "virtio-net-pci",
+        }
+    }
+}
+
 type Read = fn(&mut Props) -> Result<Kind, String>;
 
 /// Name and reader of each.
@@ -206,8 +216,8 @@ fn make(device: &Device, parts: &mut Parts) -> Result<Option<Box<dyn PciDevice>>
             Some(Box::new(Ac97::new(parts.memory.clone(), voice)))
         }
         Kind::Nic(nic) => {
-            let end = parts.networks.take(&nic.netdev)?;
-            let mac = parts.networks.mac(nic.mac);
+            let model = nic.model.name();
+            let (end, mac) = parts.networks.take(&nic.netdev, model, nic.mac)?;
             let memory = parts.memory.clone();
             Some(match nic.model {
                 NicModel::E1000 => Box::new(E1000::new(mac, end, memory)),

@@ -312,6 +312,8 @@ pub struct Attached {
     pub index: usize,
     pub cdrom: bool,
     pub spec: Spec,
+    /// What its image is.
+    pub format: Option<Format>,
 }
 
 impl Attached {
@@ -389,9 +391,10 @@ pub fn open(options: &DriveOptions, machine: Model) -> Result<Vec<Attached>, Dri
         if drives.iter().any(|d| d.drive.id() == id) {
             return Err(DriveError::Id(id));
         }
-        let drive = open_one(&id, &spec)?;
+        let (drive, format) = open_one(&id, &spec)?;
         drives.push(Attached {
             drive,
+            format,
             interface: spec.interface,
             index,
             cdrom: spec.cdrom,
@@ -407,6 +410,7 @@ pub fn open(options: &DriveOptions, machine: Model) -> Result<Vec<Attached>, Dri
             index: 2,
             cdrom: true,
             spec,
+            format: None,
         });
     }
     Ok(drives)
@@ -448,13 +452,13 @@ fn place(spec: &Spec, taken: &[(Interface, usize)], cable: Interface) -> Result<
     }
 }
 
-fn open_one(id: &str, spec: &Spec) -> Result<Arc<Drive>, DriveError> {
+fn open_one(id: &str, spec: &Spec) -> Result<(Arc<Drive>, Option<Format>), DriveError> {
     let Some(file) = &spec.file else {
-        return Ok(Drive::empty(id));
+        return Ok((Drive::empty(id), None));
     };
-    let (medium, read_only) = open_medium(spec)?;
+    let image = open_image(spec)?;
     let name = || file.display().to_string();
-    let size = medium.size();
+    let size = image.medium.size();
     if spec.interface == Interface::Floppy && Geometry::of(size).is_none() {
         return Err(DriveError::NoDiskette {
             name: name(),
@@ -465,18 +469,13 @@ fn open_one(id: &str, spec: &Spec) -> Result<Arc<Drive>, DriveError> {
     if size < 512 {
         return Err(DriveError::Empty { name: name(), size });
     }
-    Ok(Drive::with_serial(
-        id,
-        spec.serial.as_deref(),
-        Some(medium),
-        read_only,
-    ))
+    let (serial, medium) = (spec.serial.as_deref(), Some(image.medium));
+    let drive = Drive::with_serial(id, serial, medium, image.read_only);
+    Ok((drive, Some(image.format)))
 }
 
-/// Opens a drive's image; gives whether it is read-only too.
-pub fn open_medium(
-    spec: &Spec,
-) -> Result<(Box<dyn emu_devices::storage::Medium>, bool), DriveError> {
+/// Opens a drive's image.
+pub fn open_image(spec: &Spec) -> Result<image::Image, DriveError> {
     let path = spec.file.clone().unwrap_or_default();
     let options = image::Options {
         format: spec.format,
@@ -485,13 +484,10 @@ pub fn open_medium(
         cache: spec.cache,
         backing: spec.backing.clone(),
     };
-    match image::open(&path, &options) {
-        Ok(image) => Ok((image.medium, image.read_only)),
-        Err(source) => Err(DriveError::Image {
-            name: path.display().to_string(),
-            source,
-        }),
-    }
+    image::open(&path, &options).map_err(|source| DriveError::Image {
+        name: path.display().to_string(),
+        source,
+    })
 }
 
 /// The drives of one interface by index.

@@ -261,10 +261,35 @@ pub fn mac(text: &str) -> Option<Mac> {
     (parts.next().is_none() && mac[0] & 1 == 0 && mac != [0; 6]).then_some(mac)
 }
 
+impl Backend {
+    /// As the monitor shows it.
+    fn about(&self) -> String {
+        match self {
+            Self::User(config) => {
+                let (net, restrict) = (config.network.0, config.restrict);
+                let restrict = if restrict { "on" } else { "off" };
+                format!("type=user,net={net},restrict={restrict}")
+            }
+            Self::Socket(address) => format!("type=socket,{address}"),
+            Self::Tap(name) => format!("type=tap,ifname={name}"),
+        }
+    }
+}
+
+/// A network's cable, and what is at its ends.
+#[derive(Clone)]
+pub struct Cable {
+    pub link: Arc<Link>,
+    /// Type and properties of the back end.
+    pub backend: String,
+    /// The NIC's model and address.
+    pub nic: Option<(&'static str, Mac)>,
+}
+
 /// The networks of a machine.
 #[derive(Default)]
 pub struct Networks {
-    links: Vec<Arc<Link>>,
+    cables: Vec<Cable>,
     /// The NICs' ends that no NIC has taken yet.
     ends: Vec<End>,
     nics: u8,
@@ -293,14 +318,18 @@ impl Networks {
         }
         let mut networks = Self::default();
         for netdev in &all {
-            if networks.links.iter().any(|l| l.id() == netdev.id) {
+            if networks.cables.iter().any(|c| c.link.id() == netdev.id) {
                 return Err(Error::Network(format!(
                     "--netdev id={} is given twice",
                     netdev.id
                 )));
             }
             let (nic, host) = Link::pair(&netdev.id);
-            networks.links.push(nic.link().clone());
+            networks.cables.push(Cable {
+                link: nic.link().clone(),
+                backend: netdev.backend.about(),
+                nic: None,
+            });
             match &netdev.backend {
                 Backend::User(config) => user::start((**config).clone(), host)?,
                 Backend::Socket(address) => wire::start_socket(address.clone(), host)?,
@@ -311,51 +340,49 @@ impl Networks {
         Ok(networks)
     }
 
-    /// The NIC's end of a network, which one NIC can have.
-    pub fn take(&mut self, id: &str) -> Result<End, Error> {
-        match self.ends.iter().position(|e| e.link().id() == id) {
-            Some(at) => Ok(self.ends.remove(at)),
-            None if self.links.iter().any(|l| l.id() == id) => Err(Error::Network(format!(
+    /// The NIC's end of a network, which one NIC can have, and the NIC's address if it has not asked for one.
+    pub fn take(
+        &mut self,
+        id: &str,
+        model: &'static str,
+        asked: Option<Mac>,
+    ) -> Result<(End, Mac), Error> {
+        let Some(cable) = self.cables.iter_mut().find(|c| c.link.id() == id) else {
+            let hint = hint(id, self.cables.iter().map(|c| c.link.id()));
+            return Err(Error::Network(format!(
+                "netdev={id} is not there{hint}: give --netdev user,id={id}"
+            )));
+        };
+        let Some(at) = self.ends.iter().position(|e| e.link().id() == id) else {
+            return Err(Error::Network(format!(
                 "netdev={id} has a NIC already: give each NIC its own --netdev"
-            ))),
-            None => {
-                let hint = hint(id, self.links.iter().map(|l| l.id()));
-                Err(Error::Network(format!(
-                    "netdev={id} is not there{hint}: give --netdev user,id={id}"
-                )))
-            }
-        }
-    }
-
-    /// An address for the next NIC, unless it has one.
-    pub fn mac(&mut self, asked: Option<Mac>) -> Mac {
+            )));
+        };
         let n = self.nics;
         self.nics = n.wrapping_add(1);
-        asked.unwrap_or_else(|| {
+        let mac = asked.unwrap_or_else(|| {
             let mut mac = FIRST_MAC;
             mac[5] = mac[5].wrapping_add(n);
             mac
-        })
+        });
+        cable.nic = Some((model, mac));
+        Ok((self.ends.remove(at), mac))
     }
 
     /// Whom to wake when a frame comes.
     pub fn set_waker(&self, waker: &Waker) {
-        self.links
-            .iter()
-            .for_each(|l| l.set_nic_waker(waker.clone()));
+        for cable in &self.cables {
+            cable.link.set_nic_waker(waker.clone());
+        }
     }
 
-    /// The cables, for the monitor.
-    #[allow(
-        dead_code,
-        reason = "the monitor's `info network` and `set_link` will use it"
-    )]
-    pub fn links(&self) -> &[Arc<Link>] {
-        &self.links
+    /// What connects the NICs.
+    pub fn cables(&self) -> &[Cable] {
+        &self.cables
     }
 
     pub fn is_empty(&self) -> bool {
-        self.links.is_empty()
+        self.cables.is_empty()
     }
 }
 

@@ -21,7 +21,7 @@ fn hmp(c: &mut Client, line: &str) -> String {
 #[test]
 fn what_a_human_asks() {
     let guest = spinning();
-    let m = Machine::start(&[guest.path(), "--memory", "16M"]);
+    let m = Machine::start(&[guest.path(), "--memory", "16M", "--nic", "user,id=lan"]);
     let mut c = m.client();
     c.run("stop", json!({}));
     let bytes = std::fs::read(&guest.0).unwrap();
@@ -49,6 +49,12 @@ fn what_a_human_asks() {
         ("pic", "pic"),
         ("mtree", "com1"),
         ("pci", "PCI device 8086:1237"),
+        (
+            "network",
+            "e1000.0: index=0,type=nic,model=e1000,macaddr=52:54:00:12:34:56\n \\ lan: index=0,type=user,net=10.0.2.0,restrict=off\n",
+        ),
+        ("qtree", "dev: ISA bridge, 8086:7000"),
+        ("blockstats", "ide1-cd0: rd_bytes=0"),
         ("irq", "ioapic"),
         ("block", "ide1-cd0: [not inserted]"),
         ("cpus", "CPU #0"),
@@ -64,6 +70,12 @@ fn what_a_human_asks() {
         hmp(&mut c, "info stauts"),
         "Error: unknown subcommand: info stauts: did you mean status?\n"
     );
+    assert_eq!(hmp(&mut c, "set_link lan off"), "");
+    assert!(hmp(&mut c, "info network").contains("restrict=off,link=down"));
+    c.run("set_link", json!({ "name": "e1000.0", "up": true }));
+    assert!(!hmp(&mut c, "info network").contains("down"));
+    let none = c.ask("set_link", json!({ "name": "lab", "up": true }));
+    assert_eq!(none.unwrap_err()["class"], "DeviceNotFound");
     assert_eq!(hmp(&mut c, "cont"), "");
     assert_eq!(c.status(), "running");
     assert_eq!(hmp(&mut c, "q"), "");

@@ -185,7 +185,7 @@ pub fn change_medium(c: &Context, a: Change) -> Answer {
         Access::ReadOnly => spec.read_only = true,
         Access::ReadWrite => spec.read_only = false,
     }
-    let (medium, read_only) = drives::open_medium(&spec).map_err(|e| e.to_string())?;
+    let image = drives::open_image(&spec).map_err(|e| e.to_string())?;
     let old = c.call(move |vm| {
         if !open(vm, &name, which.force)? {
             let text = format!(
@@ -194,8 +194,9 @@ pub fn change_medium(c: &Context, a: Change) -> Answer {
             return Err(Refusal::from(text));
         }
         let a = find(vm, &name)?;
-        let old = a.drive.change(Some(medium), read_only);
+        let old = a.drive.change(Some(image.medium), image.read_only);
         a.spec = spec;
+        a.format = Some(image.format);
         let cdrom = a.cdrom;
         moved(vm, &name, cdrom, false);
         Ok(old)
@@ -208,7 +209,7 @@ pub fn change_medium(c: &Context, a: Change) -> Answer {
 fn inserted(a: &Attached) -> Value {
     let file = a.spec.file.as_deref().map(|f| f.display().to_string());
     let file = file.unwrap_or_default();
-    let format = a.spec.format.map_or("raw".into(), |f| f.to_string());
+    let format = a.format.map_or("raw".into(), |f| f.to_string());
     let mut cache = json!({ "writeback": true, "direct": false, "no-flush": false });
     match a.spec.cache {
         Cache::Writeback => {}
@@ -263,6 +264,45 @@ pub fn query(c: &Context) -> Answer {
     Ok(list.collect())
 }
 
+/// `query-blockstats`.
+pub fn stats(c: &Context) -> Answer {
+    let drives = c.call(|vm| vm.drives.clone())?;
+    let list = drives.iter().map(|a| {
+        let n = a.drive.counts();
+        json!({
+            "device": a.drive.id(),
+            "qdev": a.drive.id(),
+            "stats": {
+                "rd_operations": n.reads, "rd_bytes": n.bytes_read,
+                "wr_operations": n.writes, "wr_bytes": n.bytes_written,
+                "flush_operations": n.flushes,
+            },
+        })
+    });
+    Ok(list.collect())
+}
+
+/// `info blockstats`.
+pub fn info_stats(c: &Context) -> Text {
+    let drives = c.call(|vm| vm.drives.clone())?;
+    let mut out = String::new();
+    for a in &drives {
+        let n = a.drive.counts();
+        let _ = writeln!(
+            out,
+            "{}: rd_bytes={} wr_bytes={} rd_operations={} wr_operations={} flush_operations={} failed={}",
+            a.drive.id(),
+            n.bytes_read,
+            n.bytes_written,
+            n.reads,
+            n.writes,
+            n.flushes,
+            n.failed
+        );
+    }
+    Ok(out)
+}
+
 /// `info block`.
 pub fn info(c: &Context) -> Text {
     let drives = c.call(|vm| vm.drives.clone())?;
@@ -272,7 +312,7 @@ pub fn info(c: &Context) -> Text {
         let about = match &a.spec.file {
             None => "[not inserted]".into(),
             Some(file) => {
-                let format = a.spec.format.map_or("raw".into(), |f| f.to_string());
+                let format = a.format.map_or("raw".into(), |f| f.to_string());
                 let ro = if a.drive.is_read_only() {
                     ", read-only"
                 } else {

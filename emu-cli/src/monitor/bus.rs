@@ -1,4 +1,4 @@
-//! PCI: `query-pci` and `info pci`.
+//! PCI: `query-pci`, `info pci` and `info qtree`.
 
 use super::Context;
 use super::human::Text;
@@ -100,6 +100,33 @@ pub fn query(c: &Context) -> Answer {
     });
     let devices: Vec<Value> = list.collect();
     Ok(json!([{ "bus": 0, "devices": devices }]))
+}
+
+/// `info qtree`: what hangs on which bus; PCI functions by class, drives by name.
+pub fn tree(c: &Context) -> Text {
+    let drives = c.call(|vm| vm.drives.clone())?;
+    let ports = c.call(|vm| vm.with_pc(|pc| pc.port_list()))?;
+    let mut out = String::from("bus: main-system-bus\n  dev: pcihost\n    bus: pci.0\n");
+    for (devfn, f) in functions(c)? {
+        let class = class_name(word(&f, pci::REVISION + 2));
+        let (vendor, device) = (word(&f, pci::VENDOR), word(&f, pci::VENDOR + 2));
+        let _ = writeln!(out, "      dev: {class}, {vendor:04x}:{device:04x}");
+        let _ = writeln!(out, "        addr = {:02x}.{:x}", devfn >> 3, devfn & 7);
+        for (n, _, base, size) in bars(&f) {
+            let _ = writeln!(out, "        bar {n}: {size:#x} bytes at {base:#x}");
+        }
+    }
+    out += "  bus: isa.0\n";
+    for (name, first, last) in ports.unwrap_or_default() {
+        let _ = writeln!(out, "    dev: {name}, ports {first:#06x}-{last:#06x}");
+    }
+    out += "  drives\n";
+    for drive in &drives {
+        let kind = if drive.cdrom { "cdrom" } else { "disk" };
+        let (id, size) = (drive.drive.id(), drive.drive.size());
+        let _ = writeln!(out, "    dev: {kind}, id \"{id}\", {size} bytes");
+    }
+    Ok(out)
 }
 
 pub fn info(c: &Context) -> Text {

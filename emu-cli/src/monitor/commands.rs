@@ -1,7 +1,7 @@
 //! The QMP commands by name; each row checks its arguments and calls the function that does it.
 
 use super::qmp::{Answer, Refusal, version};
-use super::{Context, block, bus, events, human, input, machine, screen};
+use super::{Context, block, bus, events, human, input, machine, network, screen};
 use emu_core::nearest::hint;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -41,6 +41,9 @@ const TABLE: &[(&str, Run)] = &[
         with(a, |_: None| machine::query_balloon(c))
     }),
     ("query-block", |c, a| with(a, |_: None| block::query(c))),
+    ("query-blockstats", |c, a| {
+        with(a, |_: None| block::stats(c))
+    }),
     ("query-chardev", |c, a| {
         with(a, |_: None| machine::chardevs(c))
     }),
@@ -70,6 +73,7 @@ const TABLE: &[(&str, Run)] = &[
     ("quit", |c, a| with(a, |_: None| machine::quit(c))),
     ("screendump", |c, a| with(a, |a| screen::screendump(c, a))),
     ("send-key", |c, a| with(a, |a| input::send_key(c, a))),
+    ("set_link", |c, a| with(a, |a| network::set_link(c, a))),
     ("stop", |c, a| with(a, |_: None| machine::stop(c))),
     ("system_powerdown", |c, a| {
         with(a, |_: None| machine::powerdown(c))

@@ -6,7 +6,7 @@
 use super::Context;
 use super::expr;
 use super::qmp::{Answer, Refusal};
-use super::{block, examine, info, input, machine, screen};
+use super::{block, examine, info, input, machine, network, screen};
 use emu_core::nearest::hint;
 use serde::Deserialize;
 use serde_json::Value;
@@ -186,6 +186,12 @@ pub const TABLE: &[Row] = &[
         "keys [hold_ms]",
         "send keys to the VM (e.g. 'sendkey ctrl-alt-f1', default hold time=100 ms)",
         sendkey,
+    ),
+    row(
+        &["set_link"],
+        "name on|off",
+        "change the link status of a network adapter",
+        network::set_link_by_hand,
     ),
     row(&["stop", "s"], "", "stop emulation", |c, w| {
         w.most(0)?;

@@ -2,7 +2,7 @@
 
 use super::human::{Text, Words};
 use super::pages::{NX, Page, Tables, U, W};
-use super::{Context, block, bus, input};
+use super::{Context, block, bus, input, network};
 use crate::state::RunState;
 use emu_core::nearest::hint;
 use emu_core::state::CpuState;
@@ -22,6 +22,11 @@ const TABLE: &[Row] = &[
         "show info of one block device or all block devices",
         block::info,
     ),
+    (
+        "blockstats",
+        "show block device statistics",
+        block::info_stats,
+    ),
     ("chardev", "show the character devices", chardev),
     ("cpus", "show infos for each CPU", |_| {
         Ok(format!("* CPU #0: thread_id={}\n", std::process::id()))
@@ -35,8 +40,10 @@ const TABLE: &[Row] = &[
         input::mice,
     ),
     ("mtree", "show memory tree", mtree),
+    ("network", "show the network state", network::info),
     ("pci", "show PCI info", bus::info),
     ("pic", "show PIC state", pic),
+    ("qtree", "show device tree", bus::tree),
     ("registers", "show the cpu registers", registers),
     ("status", "show the current VM status", status),
     ("tlb", "show virtual to physical memory mappings", tlb),

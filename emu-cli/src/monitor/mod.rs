@@ -16,6 +16,7 @@ mod info;
 mod input;
 pub mod listen;
 mod machine;
+mod network;
 mod pages;
 mod qmp;
 mod screen;

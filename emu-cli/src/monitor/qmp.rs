@@ -29,6 +29,13 @@ impl Refusal {
         }
     }
 
+    pub fn no_device(desc: impl Into<String>) -> Self {
+        Self {
+            class: "DeviceNotFound",
+            desc: desc.into(),
+        }
+    }
+
     pub fn desc(&self) -> &str {
         &self.desc
     }

@@ -66,7 +66,19 @@ impl Medium for Vec<u8> {
     }
 }
 
+/// What a drive has done since power-on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub reads: u64,
+    pub bytes_read: u64,
+    pub writes: u64,
+    pub bytes_written: u64,
+    pub flushes: u64,
+    pub failed: u64,
+}
+
 struct Inner {
+    counts: Counts,
     medium: Option<Box<dyn Medium>>,
     read_only: bool,
     /// Counts the changes of the medium.
@@ -117,6 +129,7 @@ impl Drive {
             id: id.into(),
             serial: serial.unwrap_or(id).into(),
             inner: Mutex::new(Inner {
+                counts: Counts::default(),
                 medium,
                 read_only,
                 changes: 0,
@@ -210,22 +223,39 @@ impl Drive {
         std::mem::replace(&mut inner.medium, medium)
     }
 
+    /// What it has done so far.
+    pub fn counts(&self) -> Counts {
+        self.lock().counts
+    }
+
     /// Reads; an error when it is past the end or there is no medium.
     pub fn read(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
-        let length = buf.len();
-        self.lock().range(offset, length as u64)?.read(offset, buf)
+        let length = buf.len() as u64;
+        let mut inner = self.lock();
+        let medium = inner.range(offset, length);
+        let done = medium.and_then(|m| m.read(offset, buf));
+        inner.counts.reads += 1;
+        inner.counts.bytes_read += length;
+        inner.counted(done)
     }
 
     /// Writes; an error when the drive is read-only too.
     pub fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.lock()
-            .writable(offset, data.len() as u64)?
-            .write(offset, data)
+        let length = data.len() as u64;
+        let mut inner = self.lock();
+        let medium = inner.writable(offset, length);
+        let done = medium.and_then(|m| m.write(offset, data));
+        inner.counts.writes += 1;
+        inner.counts.bytes_written += length;
+        inner.counted(done)
     }
 
     /// What was written is on the host's disk when this returns.
     pub fn flush(&self) -> io::Result<()> {
-        self.lock().medium.as_mut().map_or(Ok(()), |m| m.flush())
+        let mut inner = self.lock();
+        let done = inner.medium.as_mut().map_or(Ok(()), |m| m.flush());
+        inner.counts.flushes += 1;
+        inner.counted(done)
     }
 
     /// The range is not needed any more.
@@ -244,6 +274,11 @@ impl Drive {
 }
 
 impl Inner {
+    fn counted(&mut self, done: io::Result<()>) -> io::Result<()> {
+        self.counts.failed += u64::from(done.is_err());
+        done
+    }
+
     fn range(&mut self, offset: u64, length: u64) -> io::Result<&mut Box<dyn Medium>> {
         let medium = self.medium.as_mut().filter(|_| !self.open);
         let medium = medium.ok_or_else(|| io::Error::other("no medium"))?;
@@ -284,5 +319,8 @@ mod tests {
         assert_eq!((drive.size(), drive.changes()), (512, 3));
         drive.change(None, true);
         assert!(drive.read(0, &mut buf).is_err() && drive.flush().is_ok());
+        let n = drive.counts();
+        assert_eq!((n.reads, n.writes, n.bytes_written), (5, 2, 514));
+        assert_eq!((n.flushes, n.failed), (1, 5));
     }
 }

@@ -5,6 +5,7 @@
 use super::super::{ETHERNET_HEADER, MAX_FRAME};
 use super::*;
 use mio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use std::fmt;
 use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -16,6 +17,18 @@ pub enum Address {
     Connect(SocketAddr),
     ListenUnix(PathBuf),
     ConnectUnix(PathBuf),
+}
+
+/// As `--netdev socket,` takes it.
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Listen(addr) => write!(f, "listen={addr}"),
+            Self::Connect(addr) => write!(f, "connect={addr}"),
+            Self::ListenUnix(path) => write!(f, "listen=unix:{}", path.display()),
+            Self::ConnectUnix(path) => write!(f, "connect=unix:{}", path.display()),
+        }
+    }
 }
 
 struct Stream<S> {
