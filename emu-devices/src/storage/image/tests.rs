@@ -288,6 +288,7 @@ fn damaged_images_fail_and_nothing_more() {
     let content = raw_bytes(1024);
     let mut random = Random(0x2545_f491_4f6c_dd1d);
     let mut next = |n: usize| random.below(n.max(1) as u64) as usize;
+    let soak = std::env::var("EMU_SOAK").map_or(1, |n| n.parse().unwrap_or(1));
     let mut opened = 0;
     for (format, options) in [
         ("qcow2", &["-o", "cluster_size=4096"][..]),
@@ -300,7 +301,7 @@ fn damaged_images_fail_and_nothing_more() {
             return;
         };
         let good = fs::read(&path).unwrap();
-        for round in 0..150 {
+        for round in 0..150 * soak {
             let mut bad = good.clone();
             if round % 5 == 0 {
                 bad.truncate(next(bad.len()));
