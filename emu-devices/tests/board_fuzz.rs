@@ -7,8 +7,8 @@
 use emu_core::addr::PhysAddr;
 use emu_core::bus::Board;
 use emu_core::mem::phys::Ram;
-use emu_devices::audio::ac97::Ac97;
 use emu_devices::audio::Voice;
+use emu_devices::audio::ac97::Ac97;
 use emu_devices::backend::CharBackend;
 use emu_devices::display::vga::{self, Vga};
 use emu_devices::net::e1000::E1000;
@@ -17,10 +17,10 @@ use emu_devices::net::{End, FIRST_MAC, Frame, Link};
 use emu_devices::pc::{Pc, PcConfig, Snapshot};
 use emu_devices::pci::chipset::Model as Machine;
 use emu_devices::pci::{self, Bar};
+use emu_devices::storage::Drive;
 use emu_devices::storage::ahci::{self, Ahci};
 use emu_devices::storage::ide::{self, Attached, Ide};
 use emu_devices::storage::nvme::Nvme;
-use emu_devices::storage::Drive;
 use emu_devices::virtio::VirtioDevice;
 use emu_devices::virtio::balloon::Balloon;
 use emu_devices::virtio::blk::Blk;
@@ -292,7 +292,8 @@ impl Rig {
                     }
                     (false, true) => drop(self.pc.mmio_read(PhysAddr(at), size as u8, self.now)),
                     (false, false) => {
-                        self.pc.mmio_write(PhysAddr(at), size as u8, value, self.now);
+                        self.pc
+                            .mmio_write(PhysAddr(at), size as u8, value, self.now);
                     }
                 }
             }
@@ -333,7 +334,10 @@ fn anything_goes(machine: Machine) {
         let state = r.0;
         let started = Instant::now();
         let done = catch_unwind(AssertUnwindSafe(|| rig.step(&mut r)));
-        assert!(done.is_ok(), "step {n} of {machine:?}, random state {state:#x}");
+        assert!(
+            done.is_ok(),
+            "step {n} of {machine:?}, random state {state:#x}"
+        );
         let took = started.elapsed();
         assert!(took < LONGEST, "step {n} of {machine:?} takes {took:?}");
         if n % 4096 == 4095 {
@@ -350,7 +354,10 @@ fn anything_goes(machine: Machine) {
         }
     }
     let grown = resident().saturating_sub(before) >> 20;
-    println!("{machine:?}: {steps} steps in {:?}, {grown} MiB more", began.elapsed());
+    println!(
+        "{machine:?}: {steps} steps in {:?}, {grown} MiB more",
+        began.elapsed()
+    );
     assert!(grown < 400, "{grown} MiB more than at the beginning");
 }
 
