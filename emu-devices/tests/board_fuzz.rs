@@ -11,6 +11,7 @@ use emu_devices::audio::Voice;
 use emu_devices::audio::ac97::Ac97;
 use emu_devices::backend::CharBackend;
 use emu_devices::display::vga::{self, Vga};
+use emu_devices::input::Model;
 use emu_devices::net::e1000::E1000;
 use emu_devices::net::rtl8139::Rtl8139;
 use emu_devices::net::{End, FIRST_MAC, Frame, Link};
@@ -21,11 +22,15 @@ use emu_devices::storage::Drive;
 use emu_devices::storage::ahci::{self, Ahci};
 use emu_devices::storage::ide::{self, Attached, Ide};
 use emu_devices::storage::nvme::Nvme;
+use emu_devices::usb::hid::{Hid, HidEvents};
+use emu_devices::usb::storage::MassStorage;
+use emu_devices::usb::xhci::Xhci;
 use emu_devices::virtio::VirtioDevice;
 use emu_devices::virtio::balloon::Balloon;
 use emu_devices::virtio::blk::Blk;
 use emu_devices::virtio::console::Console;
-use emu_devices::virtio::input::{Input, InputEvents, Model};
+use emu_devices::virtio::gpu::Gpu;
+use emu_devices::virtio::input::{Input, InputEvents};
 use emu_devices::virtio::net::Net;
 use emu_devices::virtio::p9::P9;
 use emu_devices::virtio::pci::VirtioPci;
@@ -132,7 +137,7 @@ impl Rig {
             drive: drive.clone(),
             cdrom,
         };
-        let input = |model| Box::new(Input::new(model, Arc::<InputEvents>::default()));
+        let input = |model| Box::new(Input::new(InputEvents::new(model)));
         let virtio: Vec<Box<dyn VirtioDevice>> = vec![
             Box::new(Blk::new(disks[2].clone(), "s")),
             Box::new(Scsi::new(vec![
@@ -146,7 +151,15 @@ impl Rig {
             Box::new(P9::new(std::path::Path::new(env!("CARGO_MANIFEST_DIR")), "t", true).unwrap()),
             input(Model::Keyboard),
             input(Model::Tablet),
+            Box::new(Gpu::new()),
         ];
+        let mut usb = Xhci::new(ram.clone());
+        for model in [Model::Keyboard, Model::Mouse, Model::Tablet] {
+            let hid = Hid::new(HidEvents::new(model));
+            assert!(usb.attach(Box::new(hid), None).is_ok());
+        }
+        let stick = MassStorage::new(disks[5].clone(), false, "s");
+        assert!(usb.attach(Box::new(stick), None).is_ok());
         let mut plug = |device| {
             let slot = pc.free_slot().unwrap();
             pc.plug(slot, 0, device).unwrap();
@@ -155,6 +168,7 @@ impl Rig {
         plug(Box::new(Nvme::new(disks[4].clone(), ram.clone())));
         plug(Box::new(E1000::new(FIRST_MAC, wire(), ram.clone())));
         plug(Box::new(Rtl8139::new(FIRST_MAC, wire(), ram.clone())));
+        plug(Box::new(usb));
         plug(Box::new(Ac97::new(ram.clone(), Voice::silent())));
         for device in virtio {
             plug(Box::new(VirtioPci::new(device, ram.clone())));
