@@ -60,7 +60,7 @@ impl Rom {
         ram.write_window(n, 0, &self.bytes);
         ram.place(n, Some(PhysAddr(ibmpc::FOUR_GIB - self.bytes.len() as u64)));
         let shadow = &self.bytes[self.bytes.len().saturating_sub(ibmpc::BIOS.1 as usize)..];
-        ram.write(PhysAddr((1 << 20) - shadow.len() as u64), shadow);
+        ram.load(PhysAddr((1 << 20) - shadow.len() as u64), shadow);
     }
 }
 

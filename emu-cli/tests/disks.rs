@@ -22,8 +22,8 @@ fn boot(name: &str, more: &[&str]) -> (Machine, Client) {
 }
 
 /// GRUB's menu, then its command line, and a command of it.
-fn grub(firmware: &str, drive: &str, device: &str) {
-    let (machine, mut c) = boot(firmware, &["--drive", drive]);
+fn grub(firmware: &str, args: &[&str], device: &str) {
+    let (machine, mut c) = boot(firmware, args);
     wait_for(&mut c, "GNU/Linux");
     type_keys(&mut c, &["c"]);
     wait_for(&mut c, "grub>");
@@ -44,13 +44,22 @@ fn a_bare_image_is_told_and_shown() {
 #[test]
 fn grub_from_a_cd_by_seabios() {
     let iso = format!("file={},media=cdrom", guest("grub-rescue.iso"));
-    grub("seabios", &iso, "(cd)");
+    grub("seabios", &["--drive", &iso], "(cd)");
 }
 
 #[test]
 fn grub_from_a_cd_by_the_built_in_bios() {
     let iso = format!("file={},media=cdrom", guest("grub-rescue.iso"));
-    grub("builtin", &iso, "(cd)");
+    grub("builtin", &["--drive", &iso], "(cd)");
+}
+
+/// From a SATA port.
+#[test]
+fn grub_from_a_cd_on_the_q35_by_both() {
+    let iso = format!("file={},media=cdrom", guest("grub-rescue.iso"));
+    for bios in ["seabios", "builtin"] {
+        grub(bios, &["--machine", "q35", "--drive", &iso], "(cd)");
+    }
 }
 
 #[test]
@@ -59,8 +68,8 @@ fn grub_from_a_diskette_by_both() {
         "file={},if=floppy,readonly=on",
         guest("grub-rescue-floppy.img")
     );
-    grub("seabios", &image, "(fd0)");
-    grub("builtin", &image, "(fd0)");
+    grub("seabios", &["--drive", &image], "(fd0)");
+    grub("builtin", &["--drive", &image], "(fd0)");
 }
 
 #[test]
@@ -98,6 +107,21 @@ fn ovmf_reaches_its_shell_and_keeps_its_variables() {
     let after = std::fs::read(&vars.0).unwrap();
     assert_eq!(after.len(), before.len());
     assert!(after != before, "the boot order is kept in variables");
+}
+
+/// UEFI sets the Q35 up itself, and finds the drive on its SATA port.
+#[test]
+fn ovmf_reaches_its_shell_on_the_q35() {
+    let code = guest("OVMF_CODE_4M.fd");
+    let vars = common::Temp::new(&std::fs::read(guest("OVMF_VARS_4M.fd")).unwrap());
+    let flash = ["--pflash", &code, "--pflash", vars.path()];
+    let mut console = Console::start(&[&["--machine", "q35"], &flash[..]].concat());
+    console.wait("Sata(0x2,0xFFFF,0x0)");
+    console.wait("Shell> ");
+    console.send("pci");
+    console.wait("Device 2922");
+    console.send("reset -s");
+    assert_eq!(console.end().code(), Some(0));
 }
 
 #[test]

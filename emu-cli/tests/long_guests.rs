@@ -118,6 +118,18 @@ fn debian_keeps_a_file_on_virtio_by_the_built_in_bios() {
     debian_keeps_a_file("builtin", "if=virtio", &[]);
 }
 
+#[test]
+#[ignore = "two boots of Debian; needs mk-guests.sh bootdisk"]
+fn debian_keeps_a_file_on_the_q35_by_seabios() {
+    debian_keeps_a_file("seabios", "if=ide", &["--machine", "q35"]);
+}
+
+#[test]
+#[ignore = "two boots of Debian; needs mk-guests.sh bootdisk"]
+fn debian_keeps_a_file_on_the_q35_by_the_built_in_bios() {
+    debian_keeps_a_file("builtin", "if=ide", &["--machine", "q35"]);
+}
+
 /// On the screen too: what is typed there reaches the serial port.
 #[test]
 #[ignore = "a boot of Debian; needs mk-guests.sh bootdisk"]

@@ -360,6 +360,7 @@ impl Pc {
             poll_at: Nanos::MAX,
         };
         pc.place();
+        pc.protect();
         pc.poll_host(0);
         pc.settle();
         Ok(pc)
@@ -610,6 +611,7 @@ impl Pc {
             self.request(Request::MemoryMap);
         }
         self.place();
+        self.protect();
         self.poll_host(now);
         self.settle();
         true
@@ -643,6 +645,14 @@ impl Pc {
                 ecam: self.places.ecam,
             };
             firmware::add_items(&mut self.s.fw_cfg, &hardware);
+        }
+    }
+
+    /// RAM is write-protected where the chipset says.
+    fn protect(&mut self) {
+        let segments = self.s.chipset.read_only();
+        if self.memory.as_ref().is_some_and(|m| m.protect(segments)) {
+            self.request(Request::MemoryMap);
         }
     }
 

@@ -7,7 +7,7 @@
 //! *Windows* are memory beside RAM that the CPU reaches directly too: a screen's frame buffer, a firmware's ROM. They lie behind
 //! RAM in the mapping; a device places them in the physical address space (and then asks for
 //! [`Request::MemoryMap`](crate::bus::Request), since TLBs remember where things were). A ROM is read and executed like RAM; writes
-//! to it go to the board. The *hole* (A0000h..BFFFFh on a PC) hides RAM behind
+//! to it go to the board. So are *protected* segments of RAM, in which a PC's chipset shadows its ROMs. The *hole* (A0000h..BFFFFh on a PC) hides RAM behind
 //! the board's memory-like registers: an access there neither depends on time nor causes an interrupt.
 //!
 //! *Dirty bitmap*: one bit a page, set when a TLB entry is filled for writing or when a device writes.
@@ -27,6 +27,11 @@ pub const LOW_LIMIT: u64 = 0xc000_0000;
 pub const HIGH_BASE: u64 = 0x1_0000_0000;
 /// How many writes without a hit a page bears before it counts as data again.
 const HEAT: u8 = 64;
+
+/// Where segments can be protected, how many, and the bytes of each.
+const SHADOW: u64 = 0xc_0000;
+const SEGMENTS: u64 = 16;
+const SEGMENT: u64 = 0x4000;
 
 /// Why RAM could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +69,8 @@ pub struct Ram {
     windows: Box<[Window]>,
     /// Physical addresses below 4 GiB that are the board's though RAM is behind them.
     hole: std::ops::Range<u64>,
+    /// A bit for each segment from C0000h on that takes no writes.
+    protected: AtomicU32,
     dirty: Box<[AtomicU64]>,
     /// Pages whose dirty bits were taken: what is in neither map has never been written.
     touched: Box<[AtomicU64]>,
@@ -121,6 +128,7 @@ impl Ram {
             low: size.min(LOW_LIMIT),
             windows,
             hole,
+            protected: AtomicU32::new(0),
             dirty,
             touched,
             code,
@@ -250,14 +258,32 @@ impl Ram {
         (base != NOWHERE).then_some(PhysAddr(base))
     }
 
-    /// Whether the CPU's writes to this offset go to the board.
+    /// Whether writes to this offset go to the board.
     #[inline]
     pub fn is_rom(&self, off: u64) -> bool {
-        off >= self.size
-            && self
-                .windows
-                .iter()
-                .any(|w| w.kind.rom && off.wrapping_sub(w.off) < w.kind.size)
+        if off < self.size {
+            let segment = off.wrapping_sub(SHADOW) / SEGMENT;
+            return segment < SEGMENTS && self.protected.load(Relaxed) >> segment & 1 != 0;
+        }
+        let mut windows = self.windows.iter();
+        windows.any(|w| w.kind.rom && off.wrapping_sub(w.off) < w.kind.size)
+    }
+
+    /// Protects segments of 16 KiB from C0000h on, a bit each, and no others; true when that changes anything (TLBs remember it).
+    pub fn protect(&self, segments: u16) -> bool {
+        let segments = u32::from(segments);
+        self.protected.swap(segments, SeqCst) != segments
+    }
+
+    /// Writes RAM, protected or not, as what is in a ROM gets there; false when a byte of the range is not RAM.
+    pub fn load(&self, at: PhysAddr, data: &[u8]) -> bool {
+        match self.offset_of(at) {
+            Some((off, left)) if off < self.size && left >= data.len() as u64 => {
+                self.copy_in(off, data);
+                true
+            }
+            _ => data.is_empty(),
+        }
     }
 
     /// Reads window `n`, wherever it is; false when a byte is beyond its end.
@@ -361,14 +387,16 @@ impl Ram {
         };
     }
 
-    /// Copies into RAM as a loader or a device does (dirty bits set); false when a byte of the range is not RAM.
+    /// Copies into RAM as a loader or a device does (dirty bits set); false when a byte of the range is not RAM, or protected.
     ///
     /// Where blocks had been decoded from the range, it is noted for [`Ram::take_device_hits`].
     pub fn write(&self, at: PhysAddr, data: &[u8]) -> bool {
         let Some((off, left)) = self.offset_of(at) else {
             return data.is_empty();
         };
-        if left < data.len() as u64 || self.is_rom(off) {
+        let segments = (off..off + data.len() as u64).step_by(SEGMENT as usize);
+        let last = off + (data.len() as u64).saturating_sub(1);
+        if left < data.len() as u64 || segments.chain([last]).any(|off| self.is_rom(off)) {
             return false;
         }
         self.copy_in(off, data);
@@ -597,6 +625,30 @@ mod tests {
         assert!(ram.read(PhysAddr((2 << 20) - 4), &mut b));
         assert_eq!(&b, b"abcd");
         assert!(ram.is_dirty((2 << 20) - 1) && !ram.is_dirty(0));
+    }
+
+    #[test]
+    fn shadowed_roms_are_protected() {
+        let ram = Ram::new(1 << 20).unwrap();
+        assert!(ram.protect(0x8001) && !ram.protect(0x8001));
+        for (at, len, well) in [
+            (0xb_ffff, 1, true),
+            (0xb_ffff, 2, false),
+            (0xc_3fff, 1, false),
+            (0xc_4000, 0x3_8000, true),
+            (0xc_4000, 0x3_8001, false),
+            (0xf_ffff, 1, false),
+            (0xb_0000, 0x2_0000, false),
+        ] {
+            let data = vec![1; len];
+            assert_eq!(ram.write(PhysAddr(at), &data), well, "{at:x} {len:x}");
+            assert_eq!(ram.is_rom(at), at >= 0xf_c000 || at >> 14 == 0x30);
+        }
+        let mut b = [0; 2];
+        assert!(ram.update_u32(PhysAddr(0xf_c000), 0, 2) && ram.read(PhysAddr(0xf_c000), &mut b));
+        assert_eq!(b, [0, 0], "the bit got lost");
+        assert!(ram.load(PhysAddr(0xf_ffff), b"R") && !ram.load(PhysAddr(0xf_ffff), b"RR"));
+        assert!(ram.protect(0) && ram.write(PhysAddr(0xf_ffff), b"x"));
     }
 
     #[test]

@@ -16,6 +16,10 @@ pub trait GuestMemory {
     fn write(&self, addr: u64, buf: &[u8]) -> bool;
     /// The contents are not needed any more: whole pages of RAM in the range may be given back to the host, and read as zeros then.
     fn discard(&self, _addr: u64, _length: u64) {}
+    /// Protects segments of 16 KiB from C0000h on, a bit each, and no others; true when that changes anything.
+    fn protect(&self, _segments: u16) -> bool {
+        false
+    }
 }
 
 /// Guest RAM as devices hold it.
@@ -30,6 +34,9 @@ impl GuestMemory for Ram {
     }
     fn discard(&self, addr: u64, length: u64) {
         Ram::discard(self, PhysAddr(addr), length);
+    }
+    fn protect(&self, segments: u16) -> bool {
+        Ram::protect(self, segments)
     }
 }
 

@@ -182,9 +182,12 @@ impl Pc {
     fn config_write(&mut self, devfn: u8, at: usize, size: u8, value: u32) {
         if !self.s.chipset.config_write(devfn, at, size, value) {
             self.slots.config_write(devfn, at, size, value);
-        } else if self.s.chipset.places() != self.places {
+            return;
+        }
+        if self.s.chipset.places() != self.places {
             self.place();
         }
+        self.protect();
     }
 
     /// Part of an access to configuration space in memory that is within a double word: which function's, at which of
@@ -574,6 +577,7 @@ impl Board for Pc {
         self.s.reset();
         self.slots.reset();
         self.place();
+        self.protect();
         self.set_a20(true);
         // The runner flushes the TLB with a reset, so that nobody need be told.
         self.flash.iter_mut().for_each(|f| {

@@ -554,6 +554,36 @@ fn the_8259_through_ioapic_pin_0() {
 }
 
 #[test]
+fn what_a_bios_shadows_is_protected() {
+    let ram = Arc::new(emu_core::mem::phys::Ram::new(1 << 20).unwrap());
+    let mut pc = pc_with(|c| c.memory = Some(ram.clone()));
+    let writes = || [0xc_0000, 0xe_8000, 0xf_0000].map(|at| ram.write(PhysAddr(at), b"x"));
+    assert_eq!(writes(), [true; 3]);
+    assert_eq!(pc.take_request(), None);
+    let saved = pc.save();
+    pc.pio_write(0xcf8, 4, 0x8000_0058, 0);
+    out(&mut pc, 0xcfd, 0x10, 0);
+    assert_eq!(pc.take_request(), Some(Request::MemoryMap));
+    assert_eq!(writes(), [true, true, false]);
+    out(&mut pc, 0xcfd, 0x10, 0);
+    assert_eq!(pc.take_request(), None, "nothing has changed");
+    assert!(pc.restore(&saved, 0));
+    assert_eq!(pc.take_request(), Some(Request::MemoryMap));
+    assert_eq!(writes(), [true; 3]);
+    // With firmware in the guest everything is protected at first, after a reset too.
+    let mut pc = pc_with(|c| {
+        c.memory = Some(ram.clone());
+        c.firmware = true;
+    });
+    assert_eq!(writes(), [false; 3]);
+    pc.pio_write(0xcf8, 4, 0x8000_005c, 0);
+    out(&mut pc, 0xcff, 0x33, 0);
+    assert_eq!(writes(), [false, true, false]);
+    pc.reset(0);
+    assert_eq!(writes(), [false; 3]);
+}
+
+#[test]
 fn a_diskette_sector_comes_by_dma_and_interrupts() {
     let image: Vec<u8> = (0..1440 * 1024).map(|i| (i / 512) as u8).collect();
     let ram = Arc::new(emu_core::mem::phys::Ram::new(1 << 20).unwrap());

@@ -13,6 +13,9 @@ const PMREGMISC: usize = 0x80;
 /// Device activity B: bit 25 lets writes to the SMI command port raise SMIs (82371AB, 7.1.20).
 const DEVACTB: usize = 0x58;
 
+/// PAM0 to PAM6, 82441FX 3.2.18.
+const PAM: usize = 0x59;
+
 /// PIRQ route control registers of the ISA bridge, PIRQA# to PIRQD#.
 const PIRQ_ROUTE: usize = 0x60;
 
@@ -33,7 +36,7 @@ impl I440fx {
     pub(super) fn new() -> Self {
         let mut host = ConfigSpace::new(0x8086, 0x1237, [6, 0, 0], 2);
         host.set(4, &[0x06, 0, 0x80, 0x02]).allow(4, &[0, 1]);
-        host.set(0x59, &[0x33; 7]).allow(0x50, &[0xff; 0x30]);
+        host.set(PAM, &[0x33; 7]).allow(0x50, &[0xff; 0x30]);
 
         let mut isa = ConfigSpace::new(0x8086, 0x7000, [6, 1, 0], 0);
         isa.set(4, &[0x07, 0, 0x00, 0x02]).allow(4, &[0x08, 1]);
@@ -62,7 +65,7 @@ impl I440fx {
     /// See [`Chipset::power_on`](super::Chipset::power_on).
     pub(super) fn power_on() -> Self {
         let mut chipset = Self::new();
-        chipset.host.set(0x59, &[0; 7]);
+        chipset.host.set(PAM, &[0; 7]);
         chipset.isa.set(PIRQ_ROUTE, &[0x80; 4]);
         chipset.pm.set(4, &[0]);
         chipset.pm.set(PMBA, &[1, 0, 0, 0]).set(PMREGMISC, &[0]);
@@ -101,6 +104,10 @@ impl Bridges for I440fx {
 
     fn pirq(&self, device: u8, pin: u8) -> u8 {
         Model::I440fx.pirq(device, pin)
+    }
+
+    fn pam(&self) -> [u8; 7] {
+        std::array::from_fn(|n| self.host.byte(PAM + n))
     }
 }
 

@@ -5,7 +5,8 @@
 //! asks: where firmware has put what can be moved ([`Places`]), which PIRQ line a device's pin is wired to, and which IRQ and
 //! I/O APIC pin that line leads to.
 //!
-//! Memory attributes (PAM) are kept, but RAM is always there and takes writes: what a BIOS shadows is not protected.
+//! Memory attributes (PAM): a segment whose writes go to PCI is write-protected ([`Chipset::read_only`]). Reads are RAM's always;
+//! where they would go to a ROM, its copy is there (the machine puts it at each reset).
 
 mod i440fx;
 mod q35;
@@ -106,6 +107,8 @@ trait Bridges {
     /// The route control register of PIRQ line `n`.
     fn route(&self, n: u8) -> u8;
     fn pirq(&self, device: u8, pin: u8) -> u8;
+    /// PAM0 to PAM6.
+    fn pam(&self) -> [u8; 7];
     /// After a write to configuration space.
     fn written(&mut self) {}
 }
@@ -170,6 +173,16 @@ impl Chipset {
     /// Where things are now.
     pub fn places(&self) -> Places {
         self.bridges().places()
+    }
+
+    /// The segments of 16 KiB from C0000h on that take no writes, a bit each. PAM0's high half has F0000h..=FFFFFh, the halves of
+    /// PAM1 to PAM6 a segment each; in each half bit 1 enables writes.
+    pub fn read_only(&self) -> u16 {
+        let pam = self.bridges().pam();
+        let halves = pam[1..].iter().flat_map(|p| [p & 2, p >> 4 & 2]);
+        let all = halves.chain([pam[0] >> 4 & 2; 4]);
+        all.enumerate()
+            .fold(0, |bits, (n, on)| bits | u16::from(on == 0) << n)
     }
 
     /// CONFIG_ADDRESS (CF8h).
@@ -252,6 +265,19 @@ mod tests {
         assert_eq!(c.target(), None);
         c.set_address(0x0000_0840);
         assert_eq!(c.target(), None);
+    }
+
+    #[test]
+    fn memory_attributes_protect() {
+        for (model, pam) in [(Model::I440fx, 0x59), (Model::Q35, 0x90)] {
+            let mut c = Chipset::power_on(model);
+            assert_eq!(c.read_only(), 0xffff);
+            for (at, value, bits) in [(0, 0x20, 0x0fff), (1, 0x12, 0x0ffe), (6, 0x21, 0x07fe)] {
+                assert!(c.config_write(0, pam + at, 1, value));
+                assert_eq!(c.read_only(), bits, "{model:?} PAM{at}");
+            }
+            assert_eq!(Chipset::new(model).read_only(), 0);
+        }
     }
 
     #[test]

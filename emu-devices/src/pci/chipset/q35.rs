@@ -177,6 +177,10 @@ impl Bridges for Q35 {
         }
     }
 
+    fn pam(&self) -> [u8; 7] {
+        std::array::from_fn(|n| self.host.byte(PAM + n))
+    }
+
     fn written(&mut self) {
         // D_LCK closes SMRAM, and stays until reset.
         let smram = self.host.byte(SMRAM);
