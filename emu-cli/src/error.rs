@@ -64,9 +64,9 @@ pub enum Error {
     NoSlot,
     #[error("there is no drive \"{0}\"{1}: give --drive if=none,id={0},file=FILE")]
     NoDrive(String, String),
-    #[error("{0}: there is no USB bus: add --device qemu-xhci")]
+    #[error("--device {0}: No 'usb-bus' bus found: add --device qemu-xhci")]
     NoUsb(&'static str),
-    #[error("{0}: no port is free: give another port=, or another --device qemu-xhci")]
+    #[error("--device {0}: no port is free: give another port=, or another --device qemu-xhci")]
     UsbPort(&'static str),
     #[error("bus={0} is unknown{1}: give id= to --device qemu-xhci")]
     UsbBus(String, String),
