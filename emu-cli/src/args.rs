@@ -100,7 +100,7 @@ pub struct Options {
     /// Where bytes written to port 0xE9 go: stdio, null, file:PATH
     #[arg(long, value_name = "WHERE", value_parser = chardev)]
     pub debugcon: Option<CharDev>,
-    /// Where the screen is shown: none, terminal, vnc=HOST:NUMBER[,password=TEXT], web=HOST:PORT; may be given several times
+    /// Where the screen is shown: none, terminal[,graphics=auto|sixel|blocks], vnc=HOST:NUMBER[,password=TEXT], web=HOST:PORT; may be given several times
     #[arg(long, value_name = "DISPLAY", value_parser = display::parse)]
     pub display: Vec<Display>,
     /// The graphics adapter
@@ -207,7 +207,7 @@ impl Options {
             false => self.serial.clone(),
             true if self.monitor.contains(&Place::Stdio) => vec![CharDev::Null],
             // A screen in the terminal leaves no place for it there.
-            true if self.display.contains(&Display::Terminal) => vec![CharDev::Null],
+            true if self.display.iter().any(Display::is_terminal) => vec![CharDev::Null],
             true => vec![CharDev::Stdio],
         }
     }

@@ -8,7 +8,7 @@ use crate::args::{self, Options};
 use crate::boot::Choice;
 use crate::commands::Commands;
 use crate::console;
-use crate::display::{self, Display};
+use crate::display::{self, Display, Graphics};
 use crate::error::Error;
 use crate::monitor;
 use crate::report;
@@ -100,7 +100,7 @@ fn with_a_screen(options: &Options) -> Result<Options, Error> {
         && display::on_a_terminal()
         && matches!(Choice::of(&options)?, Choice::Drives(_))
     {
-        options.display.push(Display::Terminal);
+        options.display.push(Display::Terminal(Graphics::Auto));
     }
     Ok(options)
 }

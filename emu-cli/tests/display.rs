@@ -447,6 +447,18 @@ fn a_taken_port_is_named() {
 
 #[test]
 fn terminal_shows_the_screen_and_types() {
+    // Nine lines to a half block, four of them orange: the mean.
+    on_a_terminal("\x1b[?62;1;22c", "\x1b[38;2;113;56;0;");
+}
+
+#[test]
+fn a_terminal_that_takes_sixels_gets_them() {
+    // A picture whose first colour is orange, in percents.
+    on_a_terminal("\x1b[?62;4;22c", "#0;2;100;50;0");
+}
+
+/// A terminal that says what it can, and what it gets for a picture.
+fn on_a_terminal(answer: &str, picture: &str) {
     let terminal = Terminal::new();
     let image = guest();
     let mut child = terminal.start(&["--kernel", image.path(), "--display", "terminal"]);
@@ -460,14 +472,16 @@ fn terminal_shows_the_screen_and_types() {
             let n = master.read(&mut bytes).unwrap();
             seen += &String::from_utf8_lossy(&bytes[..n]);
         }
-        seen.clear();
+        let end = seen.find(what).unwrap() + what.len();
+        seen.drain(..end);
     };
+    until(&mut master, "\x1b[c");
+    master.write_all(answer.as_bytes()).unwrap();
     until(&mut master, "\x1b[38;2;255;255;255;48;2;0;0;170m█Hi");
     master.write_all(b"a").unwrap();
     until(&mut master, "\x1b[38;2;255;255;85;48;2;0;0;0m█");
     master.write_all(b"\r").unwrap();
-    // Nine lines to a half block, four of them orange: the mean.
-    until(&mut master, "\x1b[38;2;113;56;0;");
+    until(&mut master, picture);
     master.write_all(b"\x01x").unwrap();
     until(&mut master, "\x1b[?1049l");
     let out = child.wait().unwrap();

@@ -9,6 +9,7 @@ mod damage;
 mod hub;
 mod input;
 mod listen;
+mod sixel;
 mod terminal;
 mod vnc;
 mod web;
@@ -27,7 +28,7 @@ use std::thread::JoinHandle;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Display {
     None,
-    Terminal,
+    Terminal(Graphics),
     Vnc {
         host: String,
         /// Display number: port 5900 plus this.
@@ -40,19 +41,39 @@ pub enum Display {
     },
 }
 
+/// How a terminal shows graphics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Graphics {
+    /// As it says that it can.
+    #[default]
+    Auto,
+    Sixel,
+    /// Half blocks.
+    Blocks,
+}
+
+impl Display {
+    pub fn is_terminal(&self) -> bool {
+        matches!(self, Self::Terminal(_))
+    }
+}
+
 pub use terminal::there as on_a_terminal;
 
 /// Port 5900 is display 0.
 const VNC_PORT: u16 = 5900;
 const LOOPBACK: &str = "127.0.0.1";
-const FORMS: &str = "give none, terminal, vnc=HOST:NUMBER[,password=TEXT] or web=HOST:PORT";
+const FORMS: &str = "give none, terminal[,graphics=auto|sixel|blocks], vnc=HOST:NUMBER[,password=TEXT] or web=HOST:PORT";
 
 /// Reads a value of `--display`.
 pub fn parse(text: &str) -> Result<Display, String> {
     let (kind, rest) = text.split_once('=').unwrap_or((text, ""));
     match (kind, rest) {
         ("none", "") => Ok(Display::None),
-        ("terminal", "") => Ok(Display::Terminal),
+        ("terminal", "") => Ok(Display::Terminal(Graphics::Auto)),
+        ("terminal,graphics", "auto") => Ok(Display::Terminal(Graphics::Auto)),
+        ("terminal,graphics", "sixel") => Ok(Display::Terminal(Graphics::Sixel)),
+        ("terminal,graphics", "blocks") => Ok(Display::Terminal(Graphics::Blocks)),
         ("vnc", rest) => {
             let (place, options) = rest.split_once(',').unwrap_or((rest, ""));
             let password = match options.strip_prefix("password=") {
@@ -106,15 +127,18 @@ fn place_of(text: &str, number: &str) -> Result<(String, u16), String> {
 
 /// Displays that listen already, so that a taken port is known before the guest starts.
 pub struct Bound {
-    terminal: bool,
+    terminal: Option<Graphics>,
     vnc: Vec<(TcpListener, Option<String>)>,
     web: Vec<(TcpListener, String)>,
 }
 
 /// Takes the ports.
 pub fn bind(options: &Options) -> Result<Bound, Error> {
-    let terminal = options.display.contains(&Display::Terminal);
-    if terminal && options.reads_stdio() {
+    let terminal = options.display.iter().rev().find_map(|d| match d {
+        Display::Terminal(graphics) => Some(*graphics),
+        _ => None,
+    });
+    if terminal.is_some() && options.reads_stdio() {
         return Err(Error::TerminalTwice);
     }
     let mut bound = Bound {
@@ -124,7 +148,7 @@ pub fn bind(options: &Options) -> Result<Bound, Error> {
     };
     for display in &options.display {
         match display {
-            Display::None | Display::Terminal => {}
+            Display::None | Display::Terminal(_) => {}
             Display::Vnc {
                 host,
                 number,
@@ -161,7 +185,7 @@ impl Bound {
             hub: hub.clone(),
             threads: Vec::new(),
         };
-        if !self.terminal && self.vnc.is_empty() && self.web.is_empty() {
+        if self.terminal.is_none() && self.vnc.is_empty() && self.web.is_empty() {
             return Ok(shown);
         }
         let machine = vm.runner.machine().clone();
@@ -170,8 +194,8 @@ impl Bound {
             thread("painter", move || hub::paint(&machine, &hub))?
         };
         shown.threads.push(painter);
-        if self.terminal {
-            let drawing = terminal::start(&hub, commands, control)?;
+        if let Some(graphics) = self.terminal {
+            let drawing = terminal::start(&hub, commands, control, graphics)?;
             shown.threads.push(drawing);
         }
         for (listener, password) in self.vnc {
@@ -225,7 +249,9 @@ mod tests {
             })
         };
         assert_eq!(parse("none"), Ok(Display::None));
-        assert_eq!(parse("terminal"), Ok(Display::Terminal));
+        let terminal = |graphics| Ok(Display::Terminal(graphics));
+        assert_eq!(parse("terminal"), terminal(Graphics::Auto));
+        assert_eq!(parse("terminal,graphics=sixel"), terminal(Graphics::Sixel));
         assert_eq!(parse("vnc=:1"), vnc(LOOPBACK, 1, None));
         assert_eq!(
             parse("vnc=0.0.0.0:7,password=a,b=c"),
@@ -245,6 +271,8 @@ mod tests {
             "",
             "x",
             "none=1",
+            "terminal,graphics=x",
+            "terminal,size=3",
             "vnc=:x",
             "vnc=:59636",
             "vnc=:-1",

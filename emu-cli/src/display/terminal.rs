@@ -1,26 +1,32 @@
 //! `--display terminal`: the screen drawn in the terminal, its keys sent as the keyboard's.
 //!
-//! Text screens are drawn as text; graphics by half blocks, two pixels to a cell, scaled to fit. Only cells that changed
-//! are written. A terminal tells characters, not keys: each becomes a press and a release with the modifiers that it needs.
+//! Text screens are drawn as text; graphics as sixels if the terminal says that it takes them (primary device attributes), or else by half
+//! blocks, two pixels to a cell; scaled to fit. Only cells, or rows of cells, that changed are written. A terminal tells characters, not
+//! keys: each becomes a press and a release with the modifiers that it needs.
 //! Ctrl-A is ours, as on the serial console: `x` quits, a second Ctrl-A is passed on.
 
+use super::Graphics;
 use super::hub::{Hub, Shot, Viewer};
 use super::input::Input;
+use super::sixel::{Indexed, Size, fitting, scaled, update};
 use crate::commands::Commands;
 use crate::console;
 use crate::error::Error;
 use crate::keys;
 use crate::signals::Control;
 use emu_devices::display::{Frame, TextGrid};
-use rustix::termios::{isatty, tcgetwinsize};
+use rustix::termios::isatty;
 use std::fmt::Write as _;
 use std::io::{Read, Write};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// How often the terminal's size is looked at.
 const TICK: Duration = Duration::from_millis(250);
+/// Asks the terminal what it can do (DA1).
+const ASK: &[u8] = b"\x1b[c";
 const ESCAPE: u8 = 0x1b;
 const CTRL_A: u8 = 0x01;
 
@@ -155,22 +161,43 @@ pub fn start(
     hub: &Arc<Hub>,
     commands: &Arc<Commands>,
     control: &Arc<Control>,
+    graphics: Graphics,
 ) -> Result<JoinHandle<()>, Error> {
     if !there() || !console::take_screen() {
         return Err(Error::NoTerminal);
     }
     let mut input = Input::new(hub.clone(), commands.clone());
     let control = control.clone();
+    let takes_sixels = Arc::new(AtomicBool::new(graphics == Graphics::Sixel));
+    let answer = (graphics == Graphics::Auto).then(|| takes_sixels.clone());
     // A read cannot be given up: this thread ends with the process.
-    super::thread("terminal keys", move || read_keys(&mut input, &control))?;
+    super::thread("terminal keys", move || {
+        read_keys(&mut input, &control, answer.as_deref());
+    })?;
+    if graphics == Graphics::Auto {
+        // If that fails, drawing will tell.
+        let mut out = std::io::stdout().lock();
+        let _ = out.write_all(ASK).and_then(|()| out.flush());
+    }
     let viewer = hub.view();
     super::thread("terminal", move || {
-        draw(&viewer);
+        draw(&viewer, &takes_sixels);
         console::restore();
     })
 }
 
-fn read_keys(input: &mut Input, control: &Control) {
+/// An answer to [`ASK`]: whether sixels are among what the terminal can do, and how many bytes it took.
+fn attributes(bytes: &[u8]) -> Option<(bool, usize)> {
+    let body = bytes.strip_prefix(b"\x1b[?")?;
+    let end = body.iter().position(|b| !matches!(b, b'0'..=b'9' | b';'))?;
+    let list = std::str::from_utf8(&body[..end]).ok()?;
+    // The first number is the terminal's class.
+    let sixels = list.split(';').skip(1).any(|n| n == "4");
+    (body[end] == b'c').then_some((sixels, 3 + end + 1))
+}
+
+/// `answer`: where the answer to [`ASK`] goes.
+fn read_keys(input: &mut Input, control: &Control, answer: Option<&AtomicBool>) {
     let mut buf = [0; 1024];
     let mut escaped = false;
     loop {
@@ -192,6 +219,13 @@ fn read_keys(input: &mut Input, control: &Control) {
                     control.quit();
                 }
                 rest = &rest[1..];
+                continue;
+            }
+            if let Some((sixels, used)) = attributes(rest) {
+                if let Some(answer) = answer {
+                    answer.store(sixels, SeqCst);
+                }
+                rest = &rest[used..];
                 continue;
             }
             let (press, used) = decode(rest);
@@ -271,27 +305,8 @@ impl Canvas {
             .max(1e-3);
         let width = ((frame.width as f64 / scale) as usize).clamp(1, columns);
         let height = ((frame.height as f64 / scale) as usize).clamp(1, 2 * rows);
-        let pixel = |x: usize, y: usize| {
-            if y >= height {
-                return 0;
-            }
-            let part = |n: usize, of: usize, all: usize| {
-                let first = n * all / of;
-                first..((n + 1) * all / of).max(first + 1).min(all)
-            };
-            let (mut sum, mut count) = ([0u32; 3], 0);
-            for y in part(y, height, frame.height) {
-                for p in &frame.row(y)[part(x, width, frame.width)] {
-                    let [b, g, r, _] = p.to_le_bytes();
-                    for (s, v) in sum.iter_mut().zip([r, g, b]) {
-                        *s += u32::from(v);
-                    }
-                    count += 1;
-                }
-            }
-            let [r, g, b] = sum.map(|s| s / count.max(1));
-            r << 16 | g << 8 | b
-        };
+        let small = scaled(frame, width, height);
+        let pixel = |x: usize, y: usize| if y < height { small.row(y)[x] } else { 0 };
         for row in 0..height.div_ceil(2) {
             for x in 0..width {
                 canvas.cells[row * columns + x] = Cell {
@@ -338,42 +353,58 @@ impl Canvas {
     }
 }
 
+/// What the terminal shows.
+enum Shown {
+    Cells(Canvas),
+    Sixels(Indexed),
+}
+
 /// Draws until the run has ended or the terminal has gone.
-fn draw(viewer: &Viewer) {
-    let mut shown: Option<Canvas> = None;
+fn draw(viewer: &Viewer, takes_sixels: &AtomicBool) {
+    let mut shown: Option<Shown> = None;
+    let mut seen = None;
     let mut number = 0;
     while let Some(shot) = viewer.wait(TICK, |shot| shot.number != number) {
-        if shot.number == 0 {
-            continue;
-        }
         number = shot.number;
-        let canvas = canvas(&shot);
-        if shown.as_ref() == Some(&canvas) {
+        let (size, sixel) = (Size::now(), takes_sixels.load(SeqCst));
+        let key = Some((number, size, sixel));
+        if number == 0 || key == seen {
             continue;
         }
+        let resized = seen.is_none_or(|s| s.1 != size);
+        seen = key;
+        let (text, now) = if sixel && shot.text.is_none() {
+            let old = match &shown {
+                Some(Shown::Sixels(old)) if !resized => Some(old),
+                _ => None,
+            };
+            let new = fitting(&shot.frame, size);
+            let old = old.filter(|old| old.has_size_of(&new));
+            (update(&new, old, size), Shown::Sixels(new))
+        } else {
+            let old = match &shown {
+                Some(Shown::Cells(old)) => Some(old),
+                _ => None,
+            };
+            let new = canvas(&shot, size);
+            if old == Some(&new) {
+                continue;
+            }
+            (new.update(old), Shown::Cells(new))
+        };
         let mut out = std::io::stdout().lock();
-        let text = canvas.update(shown.as_ref());
-        if out
-            .write_all(text.as_bytes())
-            .and_then(|()| out.flush())
-            .is_err()
-        {
+        let written = out.write_all(text.as_bytes());
+        if written.and_then(|()| out.flush()).is_err() {
             return;
         }
-        shown = Some(canvas);
+        shown = Some(now);
     }
 }
 
-fn canvas(shot: &Shot) -> Canvas {
-    let (columns, rows) = match tcgetwinsize(std::io::stdout()) {
-        Ok(size) if size.ws_col > 0 && size.ws_row > 0 => {
-            (size.ws_col.min(1000).into(), size.ws_row.min(1000).into())
-        }
-        _ => (80, 25),
-    };
+fn canvas(shot: &Shot, size: Size) -> Canvas {
     match &shot.text {
-        Some(grid) => Canvas::text(grid, columns, rows),
-        None => Canvas::picture(&shot.frame, columns, rows),
+        Some(grid) => Canvas::text(grid, size.columns, size.rows),
+        None => Canvas::picture(&shot.frame, size.columns, size.rows),
     }
 }
 
@@ -431,6 +462,16 @@ mod tests {
         b.cursor = Some((1, 0));
         assert_eq!(b.update(Some(&a)), "\x1b[?25l\x1b[1;2H\x1b[?25h");
         assert!(a.update(Some(&Canvas::blank(5, 2))).contains("\x1b[2J"));
+    }
+
+    #[test]
+    fn the_terminal_says_what_it_can() {
+        assert_eq!(attributes(b"\x1b[?62;4;6;22cx"), Some((true, 13)));
+        assert_eq!(attributes(b"\x1b[?64;1;14;44c"), Some((false, 14)));
+        assert_eq!(attributes(b"\x1b[?4;6c"), Some((false, 7)), "a VT132");
+        for other in [&b"\x1b[?62;4"[..], b"\x1b[?1;2h", b"\x1b[62;4c", b"a", b""] {
+            assert_eq!(attributes(other), None);
+        }
     }
 
     #[test]
