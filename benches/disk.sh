@@ -69,7 +69,7 @@ run_emu() { # kernel words, options
 if [ -n "$stats" ]; then
 	# What reading 64 MiB costs beyond a boot that reads nothing.
 	count() {
-		run_emu "what=$1" --stats=json:"$work/stats" $2 >/dev/null 2>&1
+		run_emu "what=$1" --clock virtual --stats=json:"$work/stats" $2 >/dev/null 2>&1
 		python3 - "$work/stats" <<-'EOT'
 			import json, sys
 			s = json.load(open(sys.argv[1]))
