@@ -3,7 +3,6 @@
 //! Whoever reads a value takes the keys that it knows and then calls [`Props::finish`], which names the key that nobody took and
 //! the nearest one that somebody asked for.
 
-use crate::args;
 use emu_core::nearest::hint;
 
 /// The keys and values that are left.
@@ -74,14 +73,6 @@ impl Props {
             .collect()
     }
 
-    /// A number in C's notation.
-    #[allow(dead_code, reason = "for the disks' options, which are being built")]
-    pub fn number(&mut self, key: &'static str) -> Result<Option<u64>, String> {
-        self.read(key, "a number such as 4096 or 0x1000", |v| {
-            args::number(v).ok()
-        })
-    }
-
     /// `on` or `off`; the bare key is `on`.
     pub fn switch(&mut self, key: &'static str) -> Result<Option<bool>, String> {
         if let Some(bare) = self.list.iter_mut().find(|p| p.0 == key && p.1.is_none()) {
@@ -139,7 +130,7 @@ mod tests {
         let mut p = Props::parse("user,id=a,,b,x=0x10,f=1,f=2,restrict,,").unwrap();
         assert_eq!(p.name(), "user");
         assert_eq!(p.text("id"), Ok(Some("a,b".into())));
-        assert_eq!(p.number("x"), Ok(Some(16)));
+        assert_eq!(p.text("x"), Ok(Some("0x10".into())));
         assert_eq!(p.all("f"), Ok(vec!["1".into(), "2".into()]));
         assert_eq!(p.text("none"), Ok(None));
         let error = p.finish().unwrap_err();
