@@ -24,7 +24,7 @@ impl Pc {
     /// Collects lines and messages, then works out the cached answers. To be called after anything that can change
     /// a chip's outputs.
     pub(super) fn settle(&mut self) {
-        if self.slots.take_remap() {
+        if self.slots.refresh() {
             self.request(Request::MemoryMap);
         }
         let lines = self.collect();

@@ -12,6 +12,7 @@ pub mod msix;
 
 use crate::display::Screen;
 use serde::{Deserialize, Serialize};
+use std::collections::VecDeque;
 
 pub const VENDOR: usize = 0x00;
 pub const COMMAND: usize = 0x04;
@@ -242,37 +243,80 @@ pub struct Target {
     pub is_memory: bool,
 }
 
+/// A plugged-in device, and what it showed the board when it was last asked.
+struct Slot {
+    devfn: u8,
+    device: Box<dyn PciDevice>,
+    /// Something has been done to it since.
+    touched: bool,
+    isa_irqs: u16,
+    /// The interrupt pin that it asserts (1: INTA#); 0: none.
+    pin: u8,
+    next_event: Option<u64>,
+}
+
+impl Slot {
+    fn touch(&mut self) -> &mut dyn PciDevice {
+        self.touched = true;
+        &mut *self.device
+    }
+
+    fn refresh(&mut self) {
+        let device = &self.device;
+        self.isa_irqs = device.isa_irqs();
+        self.next_event = device.next_event();
+        let config = device.config();
+        let pin = config.byte(INTERRUPT_PIN);
+        let on = pin != 0 && config.byte(COMMAND + 1) & COMMAND_INTX_OFF == 0 && device.intx();
+        self.pin = if on { pin } else { 0 };
+        self.touched = false;
+    }
+}
+
 /// The plugged-in devices, by device and function number.
+///
+/// Interrupts and plans of a device change only when something is done to it: an access, time, news from the host. So
+/// [`refresh`](Self::refresh) asks the devices of which that is true, and the board reads what they answered.
 #[derive(Default)]
 pub struct PciSlots {
-    devices: Vec<(u8, Box<dyn PciDevice>)>,
+    slots: Vec<Slot>,
     windows: Vec<BarWindow>,
+    /// Message-signalled interrupts that are to be sent: address and data.
+    messages: VecDeque<(u64, u32)>,
 }
 
 impl PciSlots {
     /// Plugs a device in at `devfn` (device << 3 | function); false: the place is taken.
     pub fn plug(&mut self, devfn: u8, device: Box<dyn PciDevice>) -> bool {
-        if self.devices.iter().any(|d| d.0 == devfn) {
+        if self.slots.iter().any(|s| s.devfn == devfn) {
             return false;
         }
-        self.devices.push((devfn, device));
+        self.slots.push(Slot {
+            devfn,
+            device,
+            touched: true,
+            isa_irqs: 0,
+            pin: 0,
+            next_event: None,
+        });
         self.rebuild();
         true
     }
 
     /// Every function's configuration space.
     pub fn functions(&self) -> impl Iterator<Item = (u8, &ConfigSpace)> {
-        self.devices.iter().map(|d| (d.0, d.1.config()))
+        self.slots.iter().map(|s| (s.devfn, s.device.config()))
     }
 
     /// Whether any function of a device number is taken.
     pub fn is_taken(&self, device: u8) -> bool {
-        self.devices.iter().any(|d| d.0 >> 3 == device)
+        self.slots.iter().any(|s| s.devfn >> 3 == device)
     }
 
     fn rebuild(&mut self) {
         self.windows.clear();
-        for (device, (_, d)) in self.devices.iter().enumerate() {
+        for (device, slot) in self.slots.iter().enumerate() {
+            let d = &slot.device;
             let fixed = d.fixed().into_iter().enumerate();
             let fixed = fixed.map(|(n, f)| (FIXED + n, (f.io, f.base, f.size)));
             let bars = (0..6).filter_map(|bar| Some((bar, d.config().window(bar)?)));
@@ -291,15 +335,14 @@ impl PciSlots {
 
     /// Reads configuration space; `None`: nobody there.
     pub fn config_read(&mut self, devfn: u8, at: usize, size: u8) -> Option<u32> {
-        self.devices
-            .iter_mut()
-            .find(|d| d.0 == devfn)
-            .map(|d| d.1.config_read(at, size))
+        let slot = self.slots.iter_mut().find(|s| s.devfn == devfn)?;
+        Some(slot.touch().config_read(at, size))
     }
 
     /// Writes configuration space.
     pub fn config_write(&mut self, devfn: u8, at: usize, size: u8, value: u32) {
-        if let Some((_, device)) = self.devices.iter_mut().find(|d| d.0 == devfn) {
+        if let Some(slot) = self.slots.iter_mut().find(|s| s.devfn == devfn) {
+            let device = slot.touch();
             device.config_mut().write(at, size, value);
             device.config_written(at);
             self.rebuild();
@@ -319,21 +362,26 @@ impl PciSlots {
         })
     }
 
-    /// Whether memory has been placed elsewhere since the last call.
-    pub fn take_remap(&mut self) -> bool {
-        self.devices
-            .iter_mut()
-            .fold(false, |any, d| d.1.take_remap() | any)
+    /// Asks those to which something has been done; true: memory has been placed elsewhere.
+    pub fn refresh(&mut self) -> bool {
+        let mut moved = false;
+        for slot in self.slots.iter_mut().filter(|s| s.touched) {
+            moved |= slot.device.take_remap();
+            self.messages
+                .extend(std::iter::from_fn(|| slot.device.take_msi()));
+            slot.refresh();
+        }
+        moved
     }
 
     /// The host has something for one of them.
     pub fn poll(&mut self, now: u64) {
-        self.devices.iter_mut().for_each(|d| d.1.poll(now));
+        self.slots.iter_mut().for_each(|s| s.touch().poll(now));
     }
 
     /// What the first display shows that a driver has set up, or else the first.
     pub fn screen(&self, now: u64) -> Option<Screen> {
-        let mut screens = self.devices.iter().filter_map(|d| d.1.screen(now));
+        let mut screens = self.slots.iter().filter_map(|s| s.device.screen(now));
         let first = screens.next()?;
         match first.is_set_up() {
             true => Some(first),
@@ -343,68 +391,62 @@ impl PciSlots {
 
     /// The ISA interrupt lines that are asserted.
     pub fn isa_irqs(&self) -> u16 {
-        self.devices.iter().fold(0, |all, d| all | d.1.isa_irqs())
+        self.slots.iter().fold(0, |all, s| all | s.isa_irqs)
     }
 
     /// A read of what [`find`](Self::find) found.
     pub fn read(&mut self, t: Target, size: u8, now: u64) -> u64 {
-        let device = &mut self.devices[t.device].1;
+        let device = self.slots[t.device].touch();
         device.bar_read(t.bar, t.offset, size, now)
     }
 
     /// A write there.
     pub fn write(&mut self, t: Target, size: u8, value: u64, now: u64) {
-        let device = &mut self.devices[t.device].1;
+        let device = self.slots[t.device].touch();
         device.bar_write(t.bar, t.offset, size, value, now);
     }
 
     /// The PIRQ lines that are asserted, as a bit set. `route` says where INTA# (0) to INTD# (3) of a device number leads to.
     pub fn pirqs(&self, route: impl Fn(u8, u8) -> u8) -> u8 {
-        let mut lines = 0;
-        for (devfn, device) in &self.devices {
-            let config = device.config();
-            let pin = config.byte(INTERRUPT_PIN);
-            if pin != 0 && device.intx() && config.byte(COMMAND + 1) & COMMAND_INTX_OFF == 0 {
-                lines |= 1 << route(devfn >> 3, pin - 1);
-            }
-        }
-        lines
+        let asserted = self.slots.iter().filter(|s| s.pin != 0);
+        asserted.fold(0, |lines, s| lines | 1 << route(s.devfn >> 3, s.pin - 1))
     }
 
     /// The next message-signalled interrupt of any device.
     pub fn take_msi(&mut self) -> Option<(u64, u32)> {
-        self.devices.iter_mut().find_map(|d| d.1.take_msi())
+        self.messages.pop_front()
     }
 
     /// Runs what is due.
     pub fn advance(&mut self, now: u64) {
-        self.devices.iter_mut().for_each(|d| d.1.advance(now));
+        self.slots.iter_mut().for_each(|s| s.touch().advance(now));
     }
 
     /// The first planned event.
     pub fn next_event(&self) -> Option<u64> {
-        self.devices.iter().filter_map(|d| d.1.next_event()).min()
+        self.slots.iter().filter_map(|s| s.next_event).min()
     }
 
     /// RST# for all.
     pub fn reset(&mut self) {
-        self.devices.iter_mut().for_each(|d| d.1.reset());
+        self.slots.iter_mut().for_each(|s| s.touch().reset());
         self.rebuild();
     }
 
     /// Every device's state.
     pub fn save(&self) -> Vec<(u8, Vec<u8>)> {
-        self.devices.iter().map(|d| (d.0, d.1.save())).collect()
+        let slots = self.slots.iter();
+        slots.map(|s| (s.devfn, s.device.save())).collect()
     }
 
     /// Takes the states back; false: other devices, or a state does not fit.
     pub fn restore(&mut self, states: &[(u8, Vec<u8>)]) -> bool {
-        let fits = states.len() == self.devices.len()
+        let fits = states.len() == self.slots.len()
             && self
-                .devices
+                .slots
                 .iter_mut()
                 .zip(states)
-                .all(|(d, s)| d.0 == s.0 && d.1.restore(&s.1));
+                .all(|(slot, state)| slot.devfn == state.0 && slot.touch().restore(&state.1));
         self.rebuild();
         fits
     }
