@@ -1,7 +1,8 @@
 //! The board: a PC/AT with i440FX or Q35 chipset, as one wiring page.
 //!
-//! [`wire`] lists every device and its ports; what the chipsets do differently is asked of the [`Chipset`]. Interrupt lines (`interrupts.rs`) go to the 8259 pair and to the I/O APIC; the
-//! pair's INT goes to LINT0 of each local APIC and to I/O APIC pin 0. `access.rs` is the CPU's side ([`Board`]).
+//! [`wire`] lists every device and its ports; what the chipsets do differently is asked of the [`Chipset`]. Interrupt lines
+//! (`interrupts.rs`) go to the 8259 pair and to the I/O APIC; the pair's INT goes to LINT0 of each local APIC and to I/O APIC
+//! pin 0. `access.rs` is the CPU's side ([`Board`]).
 //!
 //! Data flow: an access reaches a chip through [`PortMap`] or the memory windows; afterwards `settle` collects the
 //! lines' levels and edges, routes APIC messages, and caches what each vCPU's INTR is and when `advance` is next due.
@@ -11,13 +12,13 @@
 //! are built by [`Pc::new`] from [`PcConfig`]; a snapshot is restored into a board that was built alike.
 
 mod access;
+mod config;
 pub mod flash;
 mod floppy;
 mod interrupts;
 #[cfg(test)]
 mod tests;
 
-use crate::audio::Voice;
 use crate::audio::speaker::Speaker;
 use crate::backend::CharBackend;
 use crate::chips::acpi_pm::{AcpiPm, Layout};
@@ -40,12 +41,12 @@ use crate::input::{InputSink, Model};
 use crate::pci::chipset::{Chipset, Model as Machine, Places};
 use crate::pci::{ConfigSpace, PciDevice, PciSlots};
 use crate::port_map::{PortError, PortMap};
-use crate::storage::Drive;
 use emu_core::bus::{Board, Interrupt, Nanos, Request};
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+pub use config::{BoardError, DebugExit, PcConfig};
 use flash::FlashChip;
 use floppy::Floppies;
 
@@ -121,84 +122,6 @@ fn wire(ports: &mut PortMap<Dev>, config: &PcConfig) -> Result<(), PortError> {
         ports.attach("isa-debug-exit", (exit.iobase, exit.iosize), Dev::DebugExit)?;
     }
     Ok(())
-}
-
-/// Where `isa-debug-exit` is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DebugExit {
-    pub iobase: u16,
-    pub iosize: u16,
-}
-
-impl Default for DebugExit {
-    /// QEMU's default place.
-    fn default() -> Self {
-        Self {
-            iobase: 0x501,
-            iosize: 2,
-        }
-    }
-}
-
-/// What a board is built of.
-pub struct PcConfig {
-    /// Its chipset.
-    pub machine: Machine,
-    /// Guest RAM in bytes.
-    pub ram_size: u64,
-    /// How many vCPUs, 1..=255.
-    pub cpus: usize,
-    /// The serial ports' host sides.
-    pub com: [CharBackend; 2],
-    /// The debug console and its port.
-    pub debugcon: Option<CharBackend>,
-    pub debugcon_port: u16,
-    /// `isa-debug-exit`.
-    pub debug_exit: Option<DebugExit>,
-    /// The diskette drives A: and B:.
-    pub floppies: [Option<Arc<Drive>>; 2],
-    /// What the PC speaker is heard on.
-    pub speaker: Option<Voice>,
-    /// The guest's BIOS is ours ([`bios`](crate::bios)).
-    pub bios: bool,
-    /// The clock's Unix time at power-on.
-    pub rtc_base: i64,
-    /// Guest RAM for devices that master the bus; without it fw_cfg has no DMA.
-    pub memory: Option<Memory>,
-    /// Firmware in the guest sets the board up; without, it is as a BIOS leaves it.
-    pub firmware: bool,
-}
-
-impl PcConfig {
-    /// One vCPU, nothing connected, the clock at 2000-01-01.
-    pub fn new(ram_size: u64) -> Self {
-        Self {
-            machine: Machine::default(),
-            ram_size,
-            cpus: 1,
-            com: [CharBackend::null(), CharBackend::null()],
-            debugcon: None,
-            debugcon_port: ibmpc::DEBUGCON.0,
-            debug_exit: None,
-            floppies: [None, None],
-            speaker: None,
-            bios: false,
-            rtc_base: 946_684_800,
-            memory: None,
-            firmware: false,
-        }
-    }
-}
-
-/// A board that cannot be built.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BoardError {
-    #[error(transparent)]
-    Port(#[from] PortError),
-    #[error("{0} vCPUs are not supported (1 to 255 are)")]
-    Cpus(usize),
-    #[error("PCI device {device:02x}.{function} is taken: choose another slot")]
-    PciSlot { device: u8, function: u8 },
 }
 
 /// What happened and is worth counting.
