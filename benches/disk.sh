@@ -34,13 +34,16 @@ cat >"$work/i/init" <<EOT
 /bin/busybox mount -t proc p /proc
 /bin/busybox mount -t sysfs s /sys
 /bin/busybox mount -t devtmpfs d /dev
-for m in $order; do [ -f /m/\$m.ko ] && /bin/busybox insmod /m/\$m.ko 2>/dev/null; done
+# Twice: which of two modules needs the other changes with the kernel.
+for m in $order $order; do [ -f /m/\$m.ko ] && /bin/busybox insmod /m/\$m.ko 2>/dev/null; done
 /bin/busybox sleep 2
+disk=
 for d in /dev/vda /dev/sda /dev/nvme0n1; do [ -b \$d ] && disk=\$d; done
+[ "\$disk" ] || { echo "@no disk"; /bin/busybox poweroff -f; }
 now() { read t _ </proc/uptime; echo \${t%.*}\${t#*.}; }
 measure() {
   a=\$(now)
-  for i in 1 2 3 4 5 6 7 8; do /bin/busybox dd bs=1M "\$@" 2>/dev/null; done
+  for i in 1 2 3 4 5 6 7 8; do /bin/busybox dd bs=1M "\$@" 2>/dev/null || echo "@failed"; done
   echo "@\$what \$((\$(now) - a))"
 }
 case \$(/bin/busybox cat /proc/cmdline) in
@@ -104,7 +107,7 @@ for what in "write", "read":
     for who in "emu", "qemu":
         text = open(f"{sys.argv[1]}/{who}", errors="replace").read()
         speeds = [8 * 25600 / max(int(t), 1) for t in re.findall(rf"@{what} (\d+)", text)]
-        if not speeds:
+        if not speeds or "@failed" in text or "@no disk" in text:
             sys.exit(f"{who}: the guest has not measured anything:\n{text[-2000:]}")
         median[who] = statistics.median(speeds)
         print(f"{what:5} {who:4} {median[who]:6.0f} MiB/s ({min(speeds):.0f} to {max(speeds):.0f})")
