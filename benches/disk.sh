@@ -22,11 +22,13 @@ root=$guests/debian-amd64-root
 version=$(ls "$root/lib/modules")
 mkdir -p "$work/i/bin" "$work/i/m"
 (cd "$work/i" && cpio -id --quiet 'bin/busybox' './bin/busybox' <"$guests/shell-amd64.cpio")
-order="virtio virtio_ring virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci virtio_blk scsi_common scsi_mod crc64 \
-  crc64-rocksoft crct10dif_common crct10dif_generic t10-pi sd_mod virtio_scsi libata ata_piix libahci ahci nvme-core nvme"
-for m in $order; do
-	file=$(find "$root/lib/modules/$version" -name "$m.ko" | head -n 1)
-	[ -z "$file" ] || cp "$file" "$work/i/m/"
+# What each needs is behind it in modules.dep, and goes first from the end of the line.
+order=
+for m in virtio_pci virtio_blk sd_mod ata_piix ahci nvme; do
+	for file in $(sed -n "s|^\(.*/$m\.ko\): *|\1 |p" "$root/lib/modules/$version/modules.dep" | tr ' ' '\n' | tac); do
+		cp "$root/lib/modules/$version/$file" "$work/i/m/"
+		order="$order ${file##*/}"
+	done
 done
 cat >"$work/i/init" <<EOT
 #!/bin/busybox sh
@@ -34,8 +36,7 @@ cat >"$work/i/init" <<EOT
 /bin/busybox mount -t proc p /proc
 /bin/busybox mount -t sysfs s /sys
 /bin/busybox mount -t devtmpfs d /dev
-# Twice: which of two modules needs the other changes with the kernel.
-for m in $order $order; do [ -f /m/\$m.ko ] && /bin/busybox insmod /m/\$m.ko 2>/dev/null; done
+for m in $order; do /bin/busybox insmod /m/\$m 2>/dev/null; done
 /bin/busybox sleep 2
 disk=
 for d in /dev/vda /dev/sda /dev/nvme0n1; do [ -b \$d ] && disk=\$d; done
@@ -46,9 +47,9 @@ measure() {
   for i in 1 2 3 4 5 6 7 8; do /bin/busybox dd bs=1M "\$@" 2>/dev/null || echo "@failed"; done
   echo "@\$what \$((\$(now) - a))"
 }
-case \$(/bin/busybox cat /proc/cmdline) in
-*what=none*) ;;
-*what=read*) /bin/busybox dd if=\$disk of=/dev/null bs=1M count=64 iflag=direct 2>/dev/null ;;
+case \$(/bin/busybox cat /what) in
+none) ;;
+read) /bin/busybox dd if=\$disk of=/dev/null bs=1M count=64 iflag=direct 2>/dev/null ;;
 *)
   for n in 1 2 3; do
     what=write; measure if=/dev/zero of=\$disk count=256 oflag=direct
@@ -58,21 +59,25 @@ esac
 /bin/busybox poweroff -f
 EOT
 chmod +x "$work/i/init"
-(cd "$work/i" && find . | cpio -o -H newc --quiet) >"$work/initrd"
+# What to do is not on the kernel's command line, so that boots are alike up to there.
+for what in none read full; do
+	echo $what >"$work/i/what"
+	(cd "$work/i" && find . | LC_ALL=C sort | cpio -o -H newc --quiet) >"$work/initrd.$what"
+done
 truncate -s 256M "$work/disk"
 kernel=$guests/debian-amd64-vmlinuz
 
-run_emu() { # kernel words, options
-	words=$1
-	shift
-	"$emu" run --no-reboot --serial stdio --kernel "$kernel" --initrd "$work/initrd" \
+run_emu() { # what to do, kernel words, options
+	what=$1 words=$2
+	shift 2
+	"$emu" run --no-reboot --serial stdio --kernel "$kernel" --initrd "$work/initrd.$what" \
 		--append "console=ttyS0 quiet $words" "$@" </dev/null
 }
 
 if [ -n "$stats" ]; then
 	# What reading 64 MiB costs beyond a boot that reads nothing.
 	count() {
-		run_emu "what=$1" --clock virtual --stats=json:"$work/stats" $2 >/dev/null 2>&1
+		run_emu "$1" "$2" --clock virtual --stats=json:"$work/stats" $3 >/dev/null 2>&1
 		python3 - "$work/stats" <<-'EOT'
 			import json, sys
 			s = json.load(open(sys.argv[1]))
@@ -81,8 +86,8 @@ if [ -n "$stats" ]; then
 	}
 	printf '%-14s %s\n' disk "device accesses per MiB"
 	while read -r name words options; do
-		a=$(count "none $words" "$options")
-		b=$(count "read $words" "$options")
+		a=$(count none "$words" "$options")
+		b=$(count read "$words" "$options")
 		printf '%-14s %s\n' "$name" "$(((b - a) / 64))"
 	done <<-EOT
 		ide-pio libata.dma=0 --drive file=$work/disk,if=ide,format=raw
@@ -95,9 +100,9 @@ if [ -n "$stats" ]; then
 fi
 
 for _ in $(seq "$rounds"); do
-	run_emu what=all --drive "file=$work/disk,if=virtio,format=raw" >>"$work/emu"
+	run_emu full panic=-1 --drive "file=$work/disk,if=virtio,format=raw" >>"$work/emu"
 	qemu-system-x86_64 -accel tcg,thread=single -smp 1 -m 512 -cpu max -M pc -nodefaults -display none -serial stdio -no-reboot \
-		-kernel "$kernel" -initrd "$work/initrd" -append "console=ttyS0 quiet what=all" \
+		-kernel "$kernel" -initrd "$work/initrd.full" -append "console=ttyS0 quiet panic=-1" \
 		-drive "file=$work/disk,if=virtio,format=raw" </dev/null >>"$work/qemu"
 done
 python3 - "$work" <<'EOT'
