@@ -10,6 +10,7 @@ mod guests;
 mod qmp;
 
 use guests::{Console, firmware, guest, quit, type_keys, type_line, wait_for};
+use iced_x86::code_asm::*;
 use qmp::{Client, Machine};
 
 /// The machine with firmware and a monitor, and no other end than the test's.
@@ -159,5 +160,42 @@ fn ipxe_has_a_lease_on_each_card() {
         wait_for(&mut c, chip);
         wait_for(&mut c, "10.0.2.15/255.255.255.0 gw 10.0.2.2");
         quit(machine, c);
+    }
+}
+
+/// What `--boot once=` says holds for the first start only.
+#[test]
+fn a_boot_order_for_once() {
+    // Says a letter on the serial port; then a reset, or the end.
+    let says = |letter: u8, last: bool| {
+        common::sector(|a| {
+            a.mov(dx, 0x3f8)?;
+            a.mov(al, u32::from(letter))?;
+            a.out(dx, al)?;
+            if last {
+                return common::power_off(a);
+            }
+            a.mov(al, 0xfe)?;
+            a.out(0x64, al)?;
+            a.hlt()
+        })
+    };
+    let (floppy, disk) = (says(b'F', false), says(b'D', true));
+    for image in [&floppy, &disk] {
+        let file = std::fs::File::options().write(true).open(&image.0).unwrap();
+        file.set_len(1440 << 10).unwrap();
+    }
+    let (hda, fda) = (disk.path(), floppy.path());
+    for name in ["builtin", "seabios"] {
+        let bios = firmware(name);
+        let drive = format!("file={hda},format=raw,if=ide");
+        let fda = format!("file={fda},format=raw,if=floppy");
+        let args = ["--firmware", &bios, "--drive", &drive, "--drive", &fda];
+        let said = common::Temp::new(b"");
+        let serial = format!("file:{}", said.path());
+        let order = ["--boot", "order=c,once=a", "--serial", &serial];
+        let out = common::run(&[&args[..], &order].concat());
+        assert_eq!(common::status(&out), 0, "{}", common::stderr(&out));
+        assert_eq!(std::fs::read(&said.0).unwrap(), b"FD", "{name}");
     }
 }
