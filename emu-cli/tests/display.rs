@@ -1,8 +1,12 @@
 //! The screen as VNC clients, browsers and terminals see it, and their keys as the guest does.
 
 mod common;
+#[path = "common/guests.rs"]
+mod guests;
 #[path = "common/pty.rs"]
 mod pty;
+#[path = "common/qmp.rs"]
+mod qmp;
 
 use common::*;
 use flate2::read::ZlibDecoder;
@@ -251,6 +255,38 @@ fn vnc_shows_the_screen_and_types() {
     vnc.key(0xff0d);
     vnc.until(|p| (p.width, p.height) == (640, 480) && p.at(639, 3) == ORANGE);
     assert_eq!(vnc.picture.at(0, 4), 0);
+}
+
+/// A VNC client of the GNOME project's sees what `screendump` writes; without it on the host there is nothing to compare.
+#[test]
+fn gvnccapture_sees_what_screendump_writes() {
+    let port = free_port();
+    let (image, display) = (guest(), format!("vnc=:{}", port - 5900));
+    let machine = qmp::Machine::start(&["--kernel", image.path(), "--display", &display]);
+    let mut c = machine.client();
+    drop(connect(port));
+    let seen = Temp::new(b"");
+    let capture = |file: &str| {
+        let place = format!("127.0.0.1:{}", port - 5900);
+        let mut client = std::process::Command::new("gvnccapture");
+        client.args(["-q", &place, file]).output()
+    };
+    let began = Instant::now();
+    let white = |p: &guests::Picture| p.2.chunks(3).filter(|p| *p == [255; 3]).count() > 100;
+    loop {
+        let out = match capture(seen.path()) {
+            Ok(out) => out,
+            Err(e) => return eprintln!("no gvnccapture here ({e}): nothing was compared"),
+        };
+        assert!(out.status.success(), "{}", stderr(&out));
+        let (client, ours) = (guests::read_png(&seen.0), guests::picture(&mut c));
+        if client == ours && white(&ours) {
+            break;
+        }
+        // Before the guest has drawn, or at the cursor's blink.
+        assert!(began.elapsed() < LONG, "another picture");
+    }
+    guests::quit(machine, c);
 }
 
 #[test]

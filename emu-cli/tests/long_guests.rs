@@ -10,7 +10,9 @@ mod guests;
 mod qmp;
 
 use common::Temp;
-use guests::{Console, PATIENCE, firmware, guest, quit, type_keys, type_line, wait_for};
+use guests::{
+    Console, PATIENCE, Picture, firmware, guest, picture, quit, type_keys, type_line, wait_for,
+};
 use qmp::{Client, Machine, SocketPath};
 use serde_json::json;
 use std::path::PathBuf;
@@ -163,23 +165,6 @@ fn debian_logs_in_on_its_screen() {
     assert_eq!(console.end().code(), Some(0));
 }
 
-/// The picture: width, height, and a byte each of red, green and blue.
-fn picture(c: &mut Client) -> (usize, usize, Vec<u8>) {
-    let file = Temp::new(b"");
-    c.run(
-        "screendump",
-        json!({ "filename": file.path(), "format": "png" }),
-    );
-    let decoder = png::Decoder::new(std::io::BufReader::new(
-        std::fs::File::open(&file.0).unwrap(),
-    ));
-    let mut reader = decoder.read_info().unwrap();
-    let mut bytes = vec![0; reader.output_buffer_size().unwrap()];
-    let info = reader.next_frame(&mut bytes).unwrap();
-    assert_eq!(info.color_type, png::ColorType::Rgb);
-    (info.width as usize, info.height as usize, bytes)
-}
-
 /// The installer in text mode, on a screen that stays in text mode.
 fn installer_in_text_mode(arch: &str) {
     let (kernel, initrd) = (
@@ -222,7 +207,7 @@ fn installer_for_i386_in_text_mode() {
 }
 
 /// The rows in which two pictures differ.
-fn changed(a: &(usize, usize, Vec<u8>), b: &(usize, usize, Vec<u8>)) -> Vec<usize> {
+fn changed(a: &Picture, b: &Picture) -> Vec<usize> {
     assert_eq!((a.0, a.1), (b.0, b.1));
     let rows = a.2.chunks(3 * a.0).zip(b.2.chunks(3 * b.0));
     rows.enumerate()

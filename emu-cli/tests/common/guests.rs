@@ -3,11 +3,12 @@
 //! The guests come from `images/fetch.sh out` in the workspace's root (or the folder that `EMU_GUESTS` names).
 #![allow(dead_code)] // each test program uses its own part
 
-use super::common::emu;
+use super::common::{Temp, emu};
 use super::qmp::{Client, Machine};
 use serde_json::json;
-use std::io::{Read, Write};
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{BufReader, Read, Write};
+use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
@@ -67,6 +68,31 @@ pub fn wait_for(c: &mut Client, text: &str) -> Vec<String> {
         );
         std::thread::sleep(Duration::from_millis(100));
     }
+}
+
+/// Width, height, and a byte each of red, green and blue.
+pub type Picture = (usize, usize, Vec<u8>);
+
+/// The picture in a PNG file.
+pub fn read_png(path: &Path) -> Picture {
+    let file = BufReader::new(File::open(path).unwrap());
+    let mut reader = png::Decoder::new(file).read_info().unwrap();
+    let mut bytes = vec![0; reader.output_buffer_size().unwrap()];
+    let info = reader.next_frame(&mut bytes).unwrap();
+    let samples = info.color_type.samples();
+    assert!(samples >= 3, "{:?}", info.color_type);
+    let rgb = bytes.chunks_exact(samples).flat_map(|p| p[..3].to_vec());
+    (info.width as usize, info.height as usize, rgb.collect())
+}
+
+/// The picture that `screendump` writes.
+pub fn picture(c: &mut Client) -> Picture {
+    let file = Temp::new(b"");
+    c.run(
+        "screendump",
+        json!({ "filename": file.path(), "format": "png" }),
+    );
+    read_png(&file.0)
 }
 
 /// Types keys by their names, one after the other.
