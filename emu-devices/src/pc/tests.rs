@@ -7,6 +7,7 @@ mod speaker;
 use super::*;
 use crate::backend::{InputQueue, MemoryOutput};
 use crate::pci::{Bar, ConfigSpace};
+use crate::storage::Drive;
 use emu_core::addr::PhysAddr;
 
 const SECOND: Nanos = 1_000_000_000;
