@@ -14,7 +14,6 @@ use guests::{
     Console, PATIENCE, Picture, firmware, guest, picture, quit, type_keys, type_line, wait_for,
 };
 use qmp::{Client, Machine, SocketPath};
-use serde_json::json;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
