@@ -50,11 +50,13 @@ fn power_off(mut console: Console) {
 }
 
 /// Logs in, asks apt-get for its version, writes a file; powers off, boots again and reads it back.
-fn debian_keeps_a_file(bios: &str, drive: &str, more: &[&str]) {
+fn debian_keeps_a_file(machine: &str, bios: &str, drive: &str) {
     let disk = Disk::copy("debian-amd64-boot.img");
     let bios = firmware(bios);
     let drive = format!("file={},format=raw,{drive}", disk.0.display());
     let args = [
+        "--machine",
+        machine,
         "--firmware",
         &bios,
         "--drive",
@@ -64,7 +66,6 @@ fn debian_keeps_a_file(bios: &str, drive: &str, more: &[&str]) {
         "--timeout",
         "900",
     ];
-    let args = [&args, more].concat();
 
     let mut console = log_in(&args);
     console.send("apt-get --version");
@@ -83,52 +84,26 @@ fn debian_keeps_a_file(bios: &str, drive: &str, more: &[&str]) {
     power_off(console);
 }
 
-#[test]
-#[ignore = "two boots of Debian; needs mk-guests.sh bootdisk"]
-fn debian_keeps_a_file_on_ide_by_seabios() {
-    debian_keeps_a_file("seabios", "if=ide", &[]);
+/// A test a row: board, firmware, drive.
+macro_rules! kept {
+    ($($name:ident: $machine:literal, $bios:literal, $drive:literal;)*) => {$(
+        #[test]
+        #[ignore = "two boots of Debian; needs mk-guests.sh bootdisk"]
+        fn $name() {
+            debian_keeps_a_file($machine, $bios, $drive);
+        }
+    )*};
 }
 
-#[test]
-#[ignore = "two boots of Debian; needs mk-guests.sh bootdisk"]
-fn debian_keeps_a_file_on_ide_by_the_built_in_bios() {
-    debian_keeps_a_file("builtin", "if=ide", &[]);
-}
-
-#[test]
-#[ignore = "two boots of Debian; needs mk-guests.sh bootdisk"]
-fn debian_keeps_a_file_on_ahci() {
-    debian_keeps_a_file("seabios", "if=ahci", &[]);
-}
-
-#[test]
-#[ignore = "two boots of Debian; needs mk-guests.sh bootdisk"]
-fn debian_keeps_a_file_on_nvme() {
-    debian_keeps_a_file("seabios", "if=nvme", &[]);
-}
-
-#[test]
-#[ignore = "two boots of Debian; needs mk-guests.sh bootdisk"]
-fn debian_keeps_a_file_on_virtio() {
-    debian_keeps_a_file("seabios", "if=virtio", &[]);
-}
-
-#[test]
-#[ignore = "two boots of Debian; needs mk-guests.sh bootdisk"]
-fn debian_keeps_a_file_on_virtio_by_the_built_in_bios() {
-    debian_keeps_a_file("builtin", "if=virtio", &[]);
-}
-
-#[test]
-#[ignore = "two boots of Debian; needs mk-guests.sh bootdisk"]
-fn debian_keeps_a_file_on_the_q35_by_seabios() {
-    debian_keeps_a_file("seabios", "if=ide", &["--machine", "q35"]);
-}
-
-#[test]
-#[ignore = "two boots of Debian; needs mk-guests.sh bootdisk"]
-fn debian_keeps_a_file_on_the_q35_by_the_built_in_bios() {
-    debian_keeps_a_file("builtin", "if=ide", &["--machine", "q35"]);
+kept! {
+    debian_keeps_a_file_on_ide_by_seabios: "pc", "seabios", "if=ide";
+    debian_keeps_a_file_on_ide_by_the_built_in_bios: "pc", "builtin", "if=ide";
+    debian_keeps_a_file_on_ahci: "pc", "seabios", "if=ahci";
+    debian_keeps_a_file_on_nvme: "pc", "seabios", "if=nvme";
+    debian_keeps_a_file_on_virtio: "pc", "seabios", "if=virtio";
+    debian_keeps_a_file_on_virtio_by_the_built_in_bios: "pc", "builtin", "if=virtio";
+    debian_keeps_a_file_on_the_q35_by_seabios: "q35", "seabios", "if=ide";
+    debian_keeps_a_file_on_the_q35_by_the_built_in_bios: "q35", "builtin", "if=ide";
 }
 
 /// On the screen too: what is typed there reaches the serial port.

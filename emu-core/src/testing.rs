@@ -20,6 +20,28 @@ use crate::mem::phys::Ram;
 use crate::vcpu::{Events, Vcpu, reg};
 use std::sync::Arc;
 
+/// A small generator (xorshift64*), so that a failure can be had again; its state must not be 0.
+pub struct Random(pub u64);
+
+impl Random {
+    #[allow(clippy::should_implement_trait, reason = "it never ends")]
+    pub fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    /// 0 to `n` - 1.
+    pub fn below(&mut self, n: u64) -> u64 {
+        (self.next() >> 11) % n
+    }
+
+    pub fn of<T: Copy>(&mut self, list: &[T]) -> T {
+        list[self.below(list.len() as u64) as usize]
+    }
+}
+
 /// Port of [`Pins`]: the byte written is the vector of the next maskable interrupt.
 pub const RAISE_INTR: u16 = 0xf0;
 /// Port of [`Pins`]: any write is an NMI.

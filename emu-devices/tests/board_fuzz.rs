@@ -7,6 +7,7 @@
 use emu_core::addr::PhysAddr;
 use emu_core::bus::Board;
 use emu_core::mem::phys::Ram;
+use emu_core::testing::Random;
 use emu_devices::audio::Voice;
 use emu_devices::audio::ac97::Ac97;
 use emu_devices::backend::CharBackend;
@@ -45,24 +46,11 @@ const STEPS: u64 = 60_000;
 /// No call may take longer, on a host that does other things too.
 const LONGEST: Duration = Duration::from_secs(10);
 
-struct Random(u64);
+trait Given {
+    fn value(&mut self) -> u64;
+}
 
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
-    fn below(&mut self, n: u64) -> u64 {
-        (self.next() >> 11) % n
-    }
-
-    fn of<T: Copy>(&mut self, list: &[T]) -> T {
-        list[self.below(list.len() as u64) as usize]
-    }
-
+impl Given for Random {
     /// What a driver may write: little numbers, addresses in memory, single bits, noise.
     fn value(&mut self) -> u64 {
         match self.below(8) {

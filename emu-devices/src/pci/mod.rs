@@ -222,6 +222,28 @@ pub trait PciDevice: Send {
     fn restore(&mut self, state: &[u8]) -> bool;
 }
 
+/// A read in a window of 32-bit registers: of a register, of a part of one, or of two (64 bits).
+pub fn read_registers(offset: u64, size: u8, mut read: impl FnMut(u64) -> u32) -> u64 {
+    let at = offset & !3;
+    let low = u64::from(read(at)) >> (8 * (offset & 3));
+    match size {
+        8 => low | u64::from(read(at + 4)) << 32,
+        _ => low & ((1 << (8 * u32::from(size))) - 1),
+    }
+}
+
+/// A write there. Registers are written whole, and 64 bits as two; other writes are dropped.
+pub fn write_registers(offset: u64, size: u8, value: u64, mut write: impl FnMut(u64, u32)) {
+    match size {
+        4 if offset & 3 == 0 => write(offset, value as u32),
+        8 if offset & 3 == 0 => {
+            write(offset, value as u32);
+            write(offset + 4, (value >> 32) as u32);
+        }
+        _ => {}
+    }
+}
+
 /// A range that a device decodes.
 #[derive(Clone, Copy, Debug)]
 struct BarWindow {

@@ -11,7 +11,7 @@ mod tests;
 
 use crate::Memory;
 use crate::pci::msi::Msi;
-use crate::pci::{Bar, ConfigSpace, INTERRUPT_PIN, PciDevice, STATUS};
+use crate::pci::{self, Bar, ConfigSpace, INTERRUPT_PIN, PciDevice, STATUS};
 use crate::state;
 use crate::storage::ide::Attached;
 use port::Port;
@@ -136,23 +136,11 @@ impl PciDevice for Ahci {
     }
 
     fn bar_read(&mut self, _bar: usize, offset: u64, size: u8, _now: u64) -> u64 {
-        let low = u64::from(self.read(offset & !3)) >> (8 * (offset & 3));
-        match size {
-            8 => low | u64::from(self.read((offset & !3) + 4)) << 32,
-            _ => low & ((1 << (8 * u32::from(size))) - 1),
-        }
+        pci::read_registers(offset, size, |at| self.read(at))
     }
 
     fn bar_write(&mut self, _bar: usize, offset: u64, size: u8, value: u64, _now: u64) {
-        // Registers are written whole (3); 64-bit accesses are two.
-        match size {
-            4 if offset & 3 == 0 => self.write(offset, value as u32),
-            8 if offset & 3 == 0 => {
-                self.write(offset, value as u32);
-                self.write(offset + 4, (value >> 32) as u32);
-            }
-            _ => {}
-        }
+        pci::write_registers(offset, size, value, |at, v| self.write(at, v));
     }
 
     fn intx(&self) -> bool {

@@ -15,7 +15,7 @@ mod tests;
 use crate::Memory;
 use crate::pci::msix::Msix;
 use crate::pci::{
-    BAR0, Bar, COMMAND, COMMAND_MASTER, ConfigSpace, INTERRUPT_PIN, PciDevice, STATUS,
+    self, BAR0, Bar, COMMAND, COMMAND_MASTER, ConfigSpace, INTERRUPT_PIN, PciDevice, STATUS,
 };
 use crate::state;
 use crate::storage::Drive;
@@ -322,26 +322,14 @@ impl PciDevice for Nvme {
         if offset >= u64::from(TABLE_AT) {
             return self.s.msix.read(offset, size);
         }
-        let low = u64::from(self.read(offset & !3)) >> (8 * (offset & 3));
-        match size {
-            8 => low | u64::from(self.read((offset & !3) + 4)) << 32,
-            _ => low & ((1 << (8 * u32::from(size))) - 1),
-        }
+        pci::read_registers(offset, size, |at| self.read(at))
     }
 
     fn bar_write(&mut self, _bar: usize, offset: u64, size: u8, value: u64, _now: u64) {
         if offset >= u64::from(TABLE_AT) {
             return self.s.msix.write(offset, size, value);
         }
-        // Registers are written whole; 64-bit accesses are two (3.1).
-        match size {
-            4 if offset & 3 == 0 => self.write(offset, value as u32),
-            8 if offset & 3 == 0 => {
-                self.write(offset, value as u32);
-                self.write(offset + 4, (value >> 32) as u32);
-            }
-            _ => {}
-        }
+        pci::write_registers(offset, size, value, |at, v| self.write(at, v));
     }
 
     fn intx(&self) -> bool {

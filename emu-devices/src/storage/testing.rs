@@ -38,19 +38,3 @@ impl GuestMemory for Ram {
         found.map(|r| r.copy_from_slice(buf)).is_some()
     }
 }
-
-/// xorshift64.
-pub struct Random(pub u64);
-
-impl Random {
-    pub fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    pub fn below(&mut self, n: u64) -> u64 {
-        (self.next() >> 11) % n
-    }
-}

@@ -19,26 +19,16 @@ use crate::input::{InputSink, Model};
 use crate::net::{End, FIRST_MAC, Link};
 use crate::pci::{COMMAND, PciDevice};
 use crate::storage::Drive;
+use emu_core::testing::Random;
 use std::sync::Arc;
 
-struct Random(u64);
+/// What a driver may give.
+trait Given {
+    fn address(&mut self) -> u64;
+    fn length(&mut self) -> u32;
+}
 
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
-    fn below(&mut self, n: u64) -> u64 {
-        (self.next() >> 11) % n
-    }
-
-    fn of<T: Copy>(&mut self, list: &[T]) -> T {
-        list[self.below(list.len() as u64) as usize]
-    }
-
+impl Given for Random {
     /// An address: mostly RAM, sometimes its edge, a device, or nothing.
     fn address(&mut self) -> u64 {
         match self.below(12) {

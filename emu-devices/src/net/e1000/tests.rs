@@ -5,6 +5,7 @@ use super::super::{FIRST_MAC, Link};
 use super::*;
 use crate::GuestMemory;
 use emu_core::mem::phys::Ram;
+use emu_core::testing::Random;
 use std::sync::Arc;
 
 const RX_RING: u64 = 0x1000;
@@ -419,18 +420,6 @@ fn the_state_goes_into_another_adapter() {
     assert!(other.nic.intx());
     assert_eq!(other.nic.save(), state);
     assert!(!other.nic.restore(&state[1..]));
-}
-
-/// A small generator, so that a failure can be had again.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 use super::*;
 use crate::storage::Drive;
-use crate::storage::testing::{Ram, Random};
+use crate::storage::testing::Ram;
+use emu_core::testing::Random;
 use std::sync::Arc;
 
 const LIST: u64 = 0x1_0000;

@@ -1,7 +1,8 @@
 use super::*;
 use crate::chips::fw_cfg::GuestMemory;
 use crate::storage::Drive;
-use crate::storage::testing::{Ram, Random};
+use crate::storage::testing::Ram;
+use emu_core::testing::Random;
 use std::sync::Arc;
 
 struct Rig {

@@ -1,6 +1,6 @@
 use super::*;
 use crate::storage::Drive;
-use crate::storage::testing::Random;
+use emu_core::testing::Random;
 use std::fs;
 use std::process::Command;
 

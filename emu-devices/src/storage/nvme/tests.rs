@@ -1,5 +1,6 @@
 use super::*;
-use crate::storage::testing::{Ram, Random};
+use crate::storage::testing::Ram;
+use emu_core::testing::Random;
 
 struct Rig {
     nvme: Nvme,

@@ -7,6 +7,7 @@
 use super::event::{Event, INTERRUPTERS, SEGMENTS_EXPONENT};
 use super::ring::{Ring, code, kind};
 use super::{MICROFRAME, PORTS, SLOTS, USB2_PORTS, Xhci};
+use crate::pci;
 
 const OPERATIONAL: u64 = 0x40;
 const PORT_SETS: u64 = OPERATIONAL + 0x400;
@@ -81,24 +82,14 @@ impl Xhci {
         if offset >= MSIX {
             return self.s.msix.read(offset, size);
         }
-        let at = offset & !3;
-        match size {
-            8 => u64::from(self.register(at)) | u64::from(self.register(at + 4)) << 32,
-            _ => {
-                let value = u64::from(self.register(at)) >> (8 * (offset & 3));
-                value & u64::MAX >> (64 - 8 * u32::from(size.clamp(1, 4)))
-            }
-        }
+        pci::read_registers(offset, size, |at| self.register(at))
     }
 
     pub(super) fn write(&mut self, offset: u64, size: u8, value: u64) {
         if offset >= MSIX {
             self.s.msix.write(offset, size, value);
-        } else if offset & 3 == 0 && size >= 4 {
-            self.set_register(offset, value as u32);
-            if size == 8 {
-                self.set_register(offset + 4, (value >> 32) as u32);
-            }
+        } else {
+            pci::write_registers(offset, size, value, |at, v| self.set_register(at, v));
         }
     }
 

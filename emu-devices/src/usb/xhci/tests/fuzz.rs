@@ -7,22 +7,14 @@ use super::*;
 use crate::input::InputSink;
 use crate::storage::Drive;
 use crate::usb::storage::MassStorage;
+use emu_core::testing::Random;
 use std::time::{Duration, Instant};
 
-struct Random(u64);
+trait Given {
+    fn address(&mut self) -> u64;
+}
 
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
-    fn below(&mut self, n: u64) -> u64 {
-        (self.next() >> 11) % n
-    }
-
+impl Given for Random {
     /// An address: mostly where the driver has something, sometimes anywhere.
     fn address(&mut self) -> u64 {
         match self.below(12) {
