@@ -136,15 +136,7 @@ fn drive(
         }
         if now - flushed >= FLUSH {
             flushed = now;
-            if let Some(e) = vm.with_pc(|pc| pc.flush()).flatten() {
-                vm.shutting_down(Cause::HostError);
-                return Err(Error::Output(e));
-            }
-            if let Some(e) = vm.with_pc(|pc| pc.take_flash_error()).flatten() {
-                console::say(format_args!(
-                    "emu: --pflash: {e}: what the guest writes there is lost from now on"
-                ));
-            }
+            write_out(vm)?;
         }
         commands.serve(vm);
         let left = deadline.map_or(DOZE, |d| d.saturating_sub(now - began));
@@ -162,6 +154,7 @@ fn drive(
                     (Status::Halted, Cause::GuestShutdown)
                 }
                 Step::Idle(next) => {
+                    write_out(vm)?;
                     let guest = vm.runner.cpu.now();
                     let planned =
                         next.map_or(DOZE, |t| Duration::from_nanos(t.saturating_sub(guest)));
@@ -200,6 +193,20 @@ fn drive(
         }
         vm.stop(RunState::Shutdown);
     }
+}
+
+/// Writes out what the guest has sent. An output that fails ends the run; a flash file that fails is said once.
+fn write_out(vm: &Vm) -> Result<(), Error> {
+    if let Some(e) = vm.with_pc(|pc| pc.flush()).flatten() {
+        vm.shutting_down(Cause::HostError);
+        return Err(Error::Output(e));
+    }
+    if let Some(e) = vm.with_pc(|pc| pc.take_flash_error()).flatten() {
+        console::say(format_args!(
+            "emu: --pflash: {e}: what the guest writes there is lost from now on"
+        ));
+    }
+    Ok(())
 }
 
 /// Where the CPU is, as a debugger shows it.

@@ -5,7 +5,7 @@ mod common;
 use common::*;
 use iced_x86::code_asm::*;
 use std::io::{Read, Write};
-use std::process::Stdio;
+use std::process::{Output, Stdio};
 use std::time::{Duration, Instant};
 
 #[test]
@@ -27,21 +27,22 @@ fn the_demo_reports_and_powers_off() {
 
 #[test]
 fn with_the_virtual_clock_two_runs_are_the_same() {
-    let stats = || -> serde_json::Value {
-        // Every counter is compared; those of the background compiler depend on the host's time.
-        let out = run(&[
-            "demo",
-            "--engine",
-            "interp",
-            "--clock",
-            "virtual",
-            "--stats=json",
-        ]);
+    // Every counter is compared; those of the background compiler depend on the host's time.
+    let args = "demo --engine interp --clock virtual --stats=json";
+    let args: Vec<&str> = args.split(' ').collect();
+    let stats = |out: Output| -> serde_json::Value {
         assert_eq!(status(&out), 0);
-        let text = stderr(&out);
-        serde_json::from_str(text.lines().last().unwrap()).unwrap()
+        serde_json::from_str(stderr(&out).lines().last().unwrap()).unwrap()
     };
-    let (mut a, mut b) = (stats(), stats());
+    // An input that ends, which the guest does not notice, and one that does not.
+    let mut a = stats(run(&args));
+    let mut open = emu(&args);
+    open.stdin(Stdio::piped());
+    open.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut open = open.spawn().unwrap();
+    let input = open.stdin.take();
+    let mut b = stats(open.wait_with_output().unwrap());
+    drop(input);
     for key in ["retired", "wall_ns", "guest_ns"] {
         assert!(a[key].as_u64().unwrap() > 0, "{key}");
     }

@@ -170,11 +170,6 @@ impl CharBackend {
         self.input.as_ref().is_some_and(|i| i.wants_polling())
     }
 
-    /// Whether output waits for a flush.
-    pub fn has_unwritten(&self) -> bool {
-        !self.buffer.is_empty()
-    }
-
     /// Sends one byte.
     pub fn put(&mut self, byte: u8) {
         if self.output.is_none() {

@@ -123,15 +123,12 @@ impl Pc {
                 if let Some(backend) = &mut self.debugcon {
                     backend.put(byte);
                     s.counters.output_bytes += 1;
-                    if backend.has_unwritten() {
-                        self.poll_at = self.poll_at.min(now.saturating_add(POLL));
-                    }
                 }
             }
             Dev::Com(n) => {
                 s.com[n as usize].write(offset as u8, byte, now);
                 if s.com[n as usize].has_output() {
-                    self.send_out(n as usize, now);
+                    self.send_out(n as usize);
                 }
             }
             Dev::Pvpanic => self.request(Request::GuestPanic(byte)),
