@@ -56,14 +56,8 @@ pub fn lin_checked(cpu: &mut Vcpu, seg: u8, off: u64, size: u64, write: bool) ->
     if cpu.code64() {
         return Ok(off.wrapping_add(cpu.seg_base[(seg & 7) as usize]));
     }
-    let s = &cpu.seg[(seg % 6) as usize];
-    let rights = if cpu.key.contains(crate::cpu::mode::ModeKey::PROTECTED) {
-        s.present() && if write { s.writable() } else { s.readable() }
-    } else {
-        true
-    };
-    if rights && s.holds(off, size) {
-        return Ok(s.base.wrapping_add(off) & 0xffff_ffff);
+    if let Some(lin) = within_segment(cpu, seg, off, size, write) {
+        return Ok(lin);
     }
     let v = if seg == segment::SS {
         vector::SS
@@ -71,6 +65,17 @@ pub fn lin_checked(cpu: &mut Vcpu, seg: u8, off: u64, size: u64, write: bool) ->
         vector::GP
     };
     Err(cpu.raise(Fault::coded(v, 0)))
+}
+
+/// Linear address of `size` bytes from `seg:off` on, if an access of all of them is allowed; not for 64-bit code.
+pub fn within_segment(cpu: &Vcpu, seg: u8, off: u64, size: u64, write: bool) -> Option<u64> {
+    let s = &cpu.seg[(seg % 6) as usize];
+    let rights = if cpu.key.contains(crate::cpu::mode::ModeKey::PROTECTED) {
+        s.present() && if write { s.writable() } else { s.readable() }
+    } else {
+        true
+    };
+    (rights && s.holds(off, size)).then(|| s.base.wrapping_add(off) & 0xffff_ffff)
 }
 
 /// A fault while the stack was touched implicitly: non-canonical addresses are #SS.

@@ -26,6 +26,8 @@ pub mod special_regs;
 pub mod stack;
 pub mod state_save;
 pub mod string;
+#[cfg(test)]
+mod string_tests;
 pub mod system;
 pub mod transfer;
 pub mod vec;

@@ -16,7 +16,7 @@ use crate::cpu::width::Width;
 use crate::decode::insn::{Handler, Insn, Op, akind, pfx, run};
 use crate::decode::table::Ctx;
 use crate::fault::R;
-use crate::interp::ea::lin_checked;
+use crate::interp::ea::{lin_checked, within_segment};
 use crate::vcpu::{Vcpu, reg};
 use iced_x86::{Instruction, OpKind};
 use std::marker::PhantomData;
@@ -198,17 +198,16 @@ impl<O: StringOp, W: Width> Op for Once<O, W> {
     }
 }
 
-/// Elements from the register's address to its page's end (or start, with DF), at least 1.
+/// Elements from the register's address to its page's end (or start, with DF) or to where the offset wraps, at least 1.
 fn page_room<W: Width>(cpu: &Vcpu, i: &Insn, seg: u8, r: usize) -> u64 {
     let off = cpu.gpr[r] & mask(i);
     let at = off.wrapping_add(cpu.seg_base[(seg & 7) as usize]);
     let room = if cpu.sys & flags::DF != 0 {
         (at & 0xfff) / W::BYTES + 1
     } else {
-        let wrap = if i.akind == akind::SEG16 {
-            (0x1_0000 - off) / W::BYTES
-        } else {
-            u64::MAX
+        let wrap = match i.akind {
+            akind::A64 => u64::MAX,
+            _ => (mask(i) + 1 - off) / W::BYTES,
         };
         ((0x1000 - (at & 0xfff)) / W::BYTES).min(wrap)
     };
@@ -255,11 +254,11 @@ fn repeat<O: StringOp, W: Width>(cpu: &mut Vcpu, i: &Insn) -> R {
     let mut done = 0;
     let mut ended = false;
     let ascending = cpu.sys & flags::DF == 0;
-    if ascending && chunk > 1 && !matches!(i.akind, akind::SEG16 | akind::SEG32) {
-        let at = |cpu: &Vcpu, seg: u8, r: usize| {
-            (cpu.gpr[r] & m).wrapping_add(cpu.seg_base[(seg & 7) as usize])
-        };
-        let (s, d) = (at(cpu, i.seg, reg::RSI), at(cpu, es(i), reg::RDI));
+    let runs = match ascending && chunk > 1 {
+        true => runs::<O, W>(cpu, i, chunk),
+        false => None,
+    };
+    if let Some((s, d)) = runs {
         // The first element fills the TLB (or faults); then the rest can go at once.
         let mut n = bulk::<O, W>(cpu, i, s, d, chunk);
         if n == 0 {
@@ -295,6 +294,24 @@ fn repeat<O: StringOp, W: Width>(cpu: &mut Vcpu, i: &Insn) -> R {
         }
     }
     go_on(cpu, i, !ended && done < count)
+}
+
+/// Linear addresses of `n` ascending elements of source and destination (of those that the operation has), if the segments
+/// allow all of them.
+fn runs<O: StringOp, W: Width>(cpu: &Vcpu, i: &Insn, n: u64) -> Option<(u64, u64)> {
+    let at = |used: bool, seg: u8, r: usize, write: bool| {
+        let off = cpu.gpr[r] & mask(i);
+        match i.akind {
+            akind::SEG16 | akind::SEG32 if used => {
+                within_segment(cpu, seg, off, n * W::BYTES, write)
+            }
+            _ => Some(off.wrapping_add(cpu.seg_base[(seg & 7) as usize])),
+        }
+    };
+    Some((
+        at(O::SRC, i.seg, reg::RSI, false)?,
+        at(O::DST, es(i), reg::RDI, O::WRITES)?,
+    ))
 }
 
 #[inline]
