@@ -3,7 +3,7 @@
 use super::block::{Block, Builder};
 use super::cache::Cache;
 use crate::cpu::mode::ModeKey;
-use crate::testing::{Page, UserBench};
+use crate::testing::{Page, Random, UserBench};
 use crate::vcpu::Vcpu;
 
 const CODE: u64 = 0x1000_0000;
@@ -15,31 +15,19 @@ fn bench() -> (UserBench, u64) {
     (b, off)
 }
 
-/// A small generator of its own: xorshift64*.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
-    /// Bytes of code: prefixes and common opcodes more often than chance has them.
-    fn code(&mut self, buf: &mut [u8]) {
-        const COMMON: &[u8] = &[
-            0x48, 0x4c, 0x66, 0x67, 0x0f, 0xc5, 0xc4, 0xf3, 0x81, 0x83, 0x8b, 0x89, 0x8d, 0xc7,
-            0xe8, 0xeb, 0x74, 0xa1, 0xb8, 0xd9, 0xc1, 0xd1, 0x05, 0x3d, 0x80, 0x00, 0xff, 0x7f,
-            0x24, 0x85, 0xf7,
-        ];
-        for b in buf {
-            let r = self.next();
-            *b = match r >> 62 {
-                0 | 1 => COMMON[(r >> 8) as usize % COMMON.len()],
-                _ => r as u8,
-            };
-        }
+/// Bytes of code: prefixes and common opcodes more often than chance has them.
+fn fill(random: &mut Random, buf: &mut [u8]) {
+    const COMMON: &[u8] = &[
+        0x48, 0x4c, 0x66, 0x67, 0x0f, 0xc5, 0xc4, 0xf3, 0x81, 0x83, 0x8b, 0x89, 0x8d, 0xc7, 0xe8,
+        0xeb, 0x74, 0xa1, 0xb8, 0xd9, 0xc1, 0xd1, 0x05, 0x3d, 0x80, 0x00, 0xff, 0x7f, 0x24, 0x85,
+        0xf7,
+    ];
+    for b in buf {
+        let r = random.next();
+        *b = match r >> 62 {
+            0 | 1 => COMMON[(r >> 8) as usize % COMMON.len()],
+            _ => r as u8,
+        };
     }
 }
 
@@ -93,7 +81,7 @@ fn what_was_learned_decodes_as_the_decoder_does() {
     let mut instructions = 0;
     for round in 0..60_000 {
         let mut code = [0; 64];
-        random.code(&mut code);
+        fill(&mut random, &mut code);
         b.write(CODE + 0x100, &code);
         let key = keys[round % keys.len()];
         b.cpu.key = key;

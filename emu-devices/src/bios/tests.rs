@@ -12,6 +12,7 @@ use emu_core::cpu::segment;
 use emu_core::interp::Interp;
 use emu_core::machine::{Clock, Machine};
 use emu_core::runner::Runner;
+use emu_core::testing::Random;
 use emu_core::vcpu::{Vcpu, reg};
 
 /// Where a test's code, data and buffers are.
@@ -590,13 +591,8 @@ fn calls_with_any_registers_come_back() {
         cdroms: vec![disc(4)],
         ..config()
     });
-    let mut seed = 0x1234_5678_9abc_def1u64;
-    let mut random = move || {
-        seed ^= seed << 13;
-        seed ^= seed >> 7;
-        seed ^= seed << 17;
-        seed
-    };
+    let mut source = Random(0x1234_5678_9abc_def1);
+    let mut random = || source.next();
     for _ in 0..3000 {
         let n = [0x10, 0x13, 0x15, 0x1a, 0x14, 0x11][random() as usize % 6];
         let mut registers: Vec<(usize, u64)> = (0..16)

@@ -407,7 +407,7 @@ fn real_stack(code: &[u8], sp: u64) -> Option<u8> {
     cpu.rip = 0;
     cpu.gpr[reg::RSP] = sp;
     let done = run(&mut cpu, 100);
-    (done == Exit::Halt).then_some(cpu.rip as u8 - 1)
+    (done == Exit::Halt).then(|| cpu.rip as u8 - 1)
 }
 
 #[test]

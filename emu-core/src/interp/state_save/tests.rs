@@ -214,6 +214,7 @@ fn mxcsr_by_itself() {
 #[test]
 fn the_host_saves_the_same() {
     use crate::interp::native::*;
+    use crate::testing::Random;
     let (mut n, mut p, mut r) = (Native::new(), Probe::new("max"), Random(1));
     for _ in 0..200 {
         let mut s = State::default();

@@ -8,6 +8,7 @@ use crate::cpu::control::cr4;
 use crate::fault::{Fault, vector};
 use crate::interp::native::*;
 use crate::interp::probe::Probe;
+use crate::testing::Random;
 use iced_x86::{
     Code, Encoder, EncodingKind, Instruction, MemoryOperand, Mnemonic, OpCodeOperandKind as K,
     Register,

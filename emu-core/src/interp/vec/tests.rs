@@ -4,6 +4,7 @@ use super::rows::ROWS;
 use crate::fault::{Fault, vector};
 use crate::interp::native::*;
 use crate::interp::probe::{DATA, Probe};
+use crate::testing::Random;
 use crate::vcpu::reg;
 use iced_x86::code_asm::*;
 use iced_x86::{Code, Encoder, Instruction, Mnemonic, OpKind, Register};

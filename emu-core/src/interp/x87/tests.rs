@@ -5,6 +5,7 @@ use crate::decode::table::lookup;
 use crate::fault::{Fault, vector};
 use crate::interp::native::*;
 use crate::interp::probe::{DATA, Probe};
+use crate::testing::Random;
 use crate::vcpu::reg;
 use iced_x86::{Decoder, Mnemonic};
 

@@ -2,6 +2,7 @@
 
 use super::media::SECTOR;
 use super::*;
+use emu_core::testing::Random;
 use std::cell::{Cell, RefCell};
 
 struct Disks {
@@ -346,13 +347,8 @@ fn formatting_verifying_and_comparing() {
 
 #[test]
 fn any_bytes_end_in_a_result_or_wait_for_more() {
-    let mut seed = 0x9e37_79b9_7f4a_7c15u64;
-    let mut random = move || {
-        seed ^= seed << 13;
-        seed ^= seed >> 7;
-        seed ^= seed << 17;
-        seed
-    };
+    let mut source = Random(0x9e37_79b9_7f4a_7c15);
+    let mut random = || source.next();
     let mut rig = Rig::new();
     for _ in 0..20_000 {
         let bits = random();

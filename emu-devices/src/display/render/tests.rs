@@ -5,6 +5,7 @@ use crate::display::vga::{HOLE, MEMORY, Start, Vga, WINDOW};
 use crate::display::{Frame, TextGrid};
 use crate::pci::{FIXED, PciDevice};
 use emu_core::mem::phys::Ram;
+use emu_core::testing::Random;
 use std::sync::Arc;
 
 /// A VGA in text mode, with the ways that the CPU has to it.
@@ -430,13 +431,8 @@ fn a_snapshot_restores_the_registers() {
 /// Whatever a guest writes, a picture can be made, and of a size that can be shown.
 #[test]
 fn any_registers_give_a_picture() {
-    let mut x = 0x9e37_79b9_7f4a_7c15u64;
-    let mut random = || {
-        x ^= x << 13;
-        x ^= x >> 7;
-        x ^= x << 17;
-        x
-    };
+    let mut source = Random(0x9e37_79b9_7f4a_7c15);
+    let mut random = || source.next();
     let mut c = Card::new();
     for round in 0..60 {
         for _ in 0..200 {

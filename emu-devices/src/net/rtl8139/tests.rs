@@ -5,6 +5,7 @@ use super::plus::*;
 use super::*;
 use crate::GuestMemory;
 use emu_core::mem::phys::Ram;
+use emu_core::testing::Random;
 use std::sync::Arc;
 
 const RX_RING: u64 = 0x1000;
@@ -269,13 +270,8 @@ fn multicast_by_its_hash() {
 #[test]
 fn nonsense_neither_hangs_nor_grows() {
     for seed in 1..60u64 {
-        let mut x = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let mut random = move || {
-            x ^= x << 13;
-            x ^= x >> 7;
-            x ^= x << 17;
-            x
-        };
+        let mut source = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let mut random = || source.next();
         let mut b = Board::new();
         let noise: Vec<u8> = (0..0x8000).map(|_| random() as u8).collect();
         b.put(0x1000, &noise);

@@ -1,6 +1,7 @@
 //! What holds for any use of the board.
 
 use super::*;
+use emu_core::testing::Random;
 
 /// A board that was asked at every event and one that was left alone for seconds are in the same state.
 #[test]
@@ -61,13 +62,8 @@ fn late_and_early_advances_agree() {
 #[test]
 fn random_accesses_do_no_harm() {
     let mut pc = pc_with(|c| c.cpus = 2);
-    let mut seed = 0x9e37_79b9_7f4a_7c15u64;
-    let mut random = || {
-        seed ^= seed << 13;
-        seed ^= seed >> 7;
-        seed ^= seed << 17;
-        seed
-    };
+    let mut source = Random(0x9e37_79b9_7f4a_7c15);
+    let mut random = || source.next();
     let mut now = 0u64;
     let list = pc.port_list();
     for _ in 0..300_000 {

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::pci::VENDOR;
+use emu_core::testing::Random;
 
 const ECAM: u64 = 0xb000_0000;
 const LPC: u64 = 0xf8;
@@ -154,13 +155,8 @@ fn random_configuration_accesses_agree() {
     let mut pc = q35();
     pc.plug(3, 0, probe()).unwrap();
     pc.plug(31, 2, probe()).unwrap();
-    let mut seed = 0x2545_f491_4f6c_dd1du64;
-    let mut random = || {
-        seed ^= seed << 13;
-        seed ^= seed >> 7;
-        seed ^= seed << 17;
-        seed
-    };
+    let mut source = Random(0x2545_f491_4f6c_dd1d);
+    let mut random = || source.next();
     let mut seen = 0;
     for _ in 0..60_000 {
         let (r, v) = (random(), random());

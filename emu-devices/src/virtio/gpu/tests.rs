@@ -5,6 +5,7 @@ use crate::display::Frame;
 use crate::pci::PciDevice;
 use crate::virtio::pci::NEEDS_RESET;
 use crate::virtio::testing::*;
+use emu_core::testing::Random;
 
 const PAGE: u64 = BUFFERS + 0x10_0000;
 
@@ -361,13 +362,8 @@ fn a_snapshot_shows_the_same() {
 #[test]
 fn drivers_may_send_anything() {
     let number = |name| std::env::var(name).ok().and_then(|v| v.parse::<u64>().ok());
-    let mut x = number("EMU_SEED").unwrap_or(0xfeed) | 1;
-    let mut random = move |below: u64| {
-        x ^= x << 13;
-        x ^= x >> 7;
-        x ^= x << 17;
-        (x >> 16) % below
-    };
+    let mut source = Random(number("EMU_SEED").unwrap_or(0xfeed) | 1);
+    let mut random = |below: u64| source.below(below);
     let mut c = Card::new();
     let kinds = [
         GET_DISPLAY_INFO,
