@@ -100,7 +100,7 @@ pub struct Options {
     /// Where bytes written to port 0xE9 go: stdio, null, file:PATH
     #[arg(long, value_name = "WHERE", value_parser = chardev)]
     pub debugcon: Option<CharDev>,
-    /// Where the screen is shown: none, terminal[,graphics=auto|sixel|blocks], vnc=HOST:NUMBER[,password=TEXT], web=HOST:PORT; may be given several times
+    /// Where the screen is shown: none, terminal[,graphics=auto|sixel|blocks], vnc=HOST:NUMBER[,password=TEXT], web=HOST:PORT, window (if built with the feature window); may be given several times
     #[arg(long, value_name = "DISPLAY", value_parser = display::parse)]
     pub display: Vec<Display>,
     /// The graphics adapter

@@ -110,6 +110,11 @@ pub enum Error {
     TerminalTwice,
     #[error("--display terminal: standard input and output are no terminal: give vnc or web")]
     NoTerminal,
+    #[cfg(feature = "window")]
+    #[error(
+        "--display window: {0}: let DISPLAY or WAYLAND_DISPLAY name one that runs, or give terminal, vnc or web"
+    )]
+    Window(String),
     #[error("a thread cannot be started: {0}")]
     Thread(std::io::Error),
     #[error("signals cannot be watched: {0}")]

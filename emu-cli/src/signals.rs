@@ -16,11 +16,13 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_millis(500);
 const QUIT: i32 = -1;
 const MONITOR_QUIT: i32 = -2;
+#[cfg(feature = "window")]
+const DISPLAY_LOST: i32 = -3;
 
 /// Shared by the run, the console and the signal thread.
 #[derive(Default)]
 pub struct Control {
-    /// 0, a signal's number, [`QUIT`] or [`MONITOR_QUIT`].
+    /// 0, a signal's number, [`QUIT`], [`MONITOR_QUIT`], or that the window is lost.
     stop: AtomicI32,
     /// The console has put something into its queue.
     input: AtomicBool,
@@ -34,6 +36,8 @@ impl Control {
         match self.stop.load(SeqCst) {
             0 => None,
             QUIT | MONITOR_QUIT => Some(Status::Quit),
+            #[cfg(feature = "window")]
+            DISPLAY_LOST => Some(Status::HostError),
             n => Some(Status::Signal(n)),
         }
     }
@@ -43,6 +47,8 @@ impl Control {
         match self.stop.load(SeqCst) {
             MONITOR_QUIT => Cause::MonitorQuit,
             0 | QUIT => Cause::HostUi,
+            #[cfg(feature = "window")]
+            DISPLAY_LOST => Cause::HostError,
             _ => Cause::Signal,
         }
     }
@@ -53,6 +59,12 @@ impl Control {
 
     pub fn quit_by_monitor(&self) {
         self.request(MONITOR_QUIT);
+    }
+
+    /// The window, without which nobody sees the run, is lost.
+    #[cfg(feature = "window")]
+    pub fn fail(&self) {
+        self.request(DISPLAY_LOST);
     }
 
     pub fn input_arrived(&self) {

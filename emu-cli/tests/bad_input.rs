@@ -70,12 +70,31 @@ fn initrds_and_command_lines() {
     assert!(one_line(&[sector.path(), "--append", "x"], 2).contains("command line"));
 }
 
+#[cfg(not(feature = "window"))]
+#[test]
+fn a_window_has_to_be_built() {
+    let line = one_line(&["demo", "--display", "window"], 2);
+    for words in ["--features window", "terminal, vnc or web"] {
+        assert!(line.contains(words), "{line}");
+    }
+    let file = Temp::new(b"[display]\ndisplay = [\"none\", \"window\"]\n");
+    let toml = Temp(file.0.with_extension("toml"));
+    std::fs::copy(&file.0, &toml.0).unwrap();
+    let line = one_line(&[toml.path()], 2);
+    let place = format!("{}:2: ", toml.path());
+    assert!(
+        line.contains(&place) && line.contains("--features window"),
+        "{line}"
+    );
+}
+
 #[test]
 fn option_values() {
     for (args, words) in [
         (&["--memory", "0"][..], "at least 1M"),
         (&["--memory", "-5"], "512M"),
         (&["--memory", "100T"], "at most"),
+        (&["--display", "windw"], "did you mean window?"),
         (&["--memory", "lots"], "512M"),
         (&["--memory", "1M"], "more --memory"),
         (&["--memory", "8G", "--cpu", "486"], "address bits"),

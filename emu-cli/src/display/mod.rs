@@ -1,4 +1,4 @@
-//! `--display`: the guest's screen on a terminal, for VNC clients, in a browser.
+//! `--display`: the guest's screen on a terminal, for VNC clients, in a browser, in a window.
 //!
 //! Data flow: the painter's thread takes a snapshot of the screen some thirty times a second while somebody looks, draws it
 //! outside the board's lock and puts it into the [`Hub`](hub::Hub). Each viewer has threads of its own, compares the newest picture
@@ -13,12 +13,15 @@ mod sixel;
 mod terminal;
 mod vnc;
 mod web;
+#[cfg(feature = "window")]
+mod window;
 
 use crate::args::Options;
 use crate::commands::Commands;
 use crate::error::Error;
 use crate::signals::Control;
 use crate::vm::Vm;
+use emu_core::nearest::nearest;
 use hub::Hub;
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -39,6 +42,8 @@ pub enum Display {
         host: String,
         port: u16,
     },
+    #[cfg(feature = "window")]
+    Window,
 }
 
 /// How a terminal shows graphics.
@@ -63,7 +68,8 @@ pub use terminal::there as on_a_terminal;
 /// Port 5900 is display 0.
 const VNC_PORT: u16 = 5900;
 const LOOPBACK: &str = "127.0.0.1";
-const FORMS: &str = "give none, terminal[,graphics=auto|sixel|blocks], vnc=HOST:NUMBER[,password=TEXT] or web=HOST:PORT";
+const FORMS: &str = "give none, terminal[,graphics=auto|sixel|blocks], vnc=HOST:NUMBER[,password=TEXT], web=HOST:PORT or window";
+const NAMES: [&str; 5] = ["none", "terminal", "vnc", "web", "window"];
 
 /// Reads a value of `--display`.
 pub fn parse(text: &str) -> Result<Display, String> {
@@ -107,8 +113,25 @@ pub fn parse(text: &str) -> Result<Display, String> {
             let (host, port) = place_of(rest, "8006")?;
             Ok(Display::Web { host, port })
         }
-        _ => Err(FORMS.into()),
+        ("window", "") => window(),
+        _ => {
+            let name = kind.split(',').next().unwrap_or_default();
+            Err(match nearest(name, NAMES) {
+                Some(near) if near != name => format!("did you mean {near}? {FORMS}"),
+                _ => FORMS.into(),
+            })
+        }
     }
+}
+
+#[cfg(feature = "window")]
+fn window() -> Result<Display, String> {
+    Ok(Display::Window)
+}
+
+#[cfg(not(feature = "window"))]
+fn window() -> Result<Display, String> {
+    Err("this program was built without it: build it with `cargo build --release --features window`, or give terminal, vnc or web".into())
 }
 
 /// `HOST:NUMBER`, `:NUMBER`, `HOST` or nothing; an IPv6 address is in brackets.
@@ -130,6 +153,8 @@ pub struct Bound {
     terminal: Option<Graphics>,
     vnc: Vec<(TcpListener, Option<String>)>,
     web: Vec<(TcpListener, String)>,
+    #[cfg(feature = "window")]
+    window: Option<window::Connected>,
 }
 
 /// Takes the ports.
@@ -145,6 +170,8 @@ pub fn bind(options: &Options) -> Result<Bound, Error> {
         terminal,
         vnc: Vec::new(),
         web: Vec::new(),
+        #[cfg(feature = "window")]
+        window: None,
     };
     for display in &options.display {
         match display {
@@ -161,6 +188,13 @@ pub fn bind(options: &Options) -> Result<Bound, Error> {
                 let listener = listen::bind("web", host, *port)?;
                 bound.web.push((listener, host.clone()));
             }
+            #[cfg(feature = "window")]
+            Display::Window => {
+                // One screen, one window.
+                if bound.window.is_none() {
+                    bound.window = Some(window::connect(options)?);
+                }
+            }
         }
     }
     Ok(bound)
@@ -173,6 +207,14 @@ pub struct Shown {
 }
 
 impl Bound {
+    fn is_empty(&self) -> bool {
+        #[cfg(feature = "window")]
+        if self.window.is_some() {
+            return false;
+        }
+        self.terminal.is_none() && self.vnc.is_empty() && self.web.is_empty()
+    }
+
     /// Starts showing the machine's screen.
     pub fn show(
         self,
@@ -185,7 +227,7 @@ impl Bound {
             hub: hub.clone(),
             threads: Vec::new(),
         };
-        if self.terminal.is_none() && self.vnc.is_empty() && self.web.is_empty() {
+        if self.is_empty() {
             return Ok(shown);
         }
         let machine = vm.runner.machine().clone();
@@ -213,6 +255,11 @@ impl Bound {
                     server.serve(stream, room);
                 })
             })?;
+        }
+        #[cfg(feature = "window")]
+        if let Some(connected) = self.window {
+            let drawing = connected.show(&hub, commands, control)?;
+            shown.threads.push(drawing);
         }
         Ok(shown)
     }
@@ -267,9 +314,12 @@ mod tests {
         };
         assert_eq!(parse("web"), web(LOOPBACK, 8006));
         assert_eq!(parse("web=localhost:80"), web("localhost", 80));
+        #[cfg(feature = "window")]
+        assert_eq!(parse("window"), Ok(Display::Window));
         for bad in [
             "",
             "x",
+            "window=1",
             "none=1",
             "terminal,graphics=x",
             "terminal,size=3",
