@@ -31,6 +31,9 @@ fn grub(firmware: &str, args: &[&str], device: &str) {
     type_keys(&mut c, &["l", "s", "ret"]);
     let lines = wait_for(&mut c, device);
     assert!(lines.iter().any(|l| l.contains("grub> ls")), "{lines:?}");
+    // What the machine is called, from where firmware has put the SMBIOS tables.
+    type_line(&mut c, "smbios --type 1 --get-string 5");
+    wait_for(&mut c, "emu PC");
     quit(machine, c);
 }
 

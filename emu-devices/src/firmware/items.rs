@@ -13,8 +13,6 @@ const RSDP: &str = "etc/acpi/rsdp";
 /// Firmware looks at the files' sizes at its start, before it maps what some tables describe: these have always the same.
 const TABLES_SIZE: usize = 0x1_0000;
 const SCRIPT_SIZE: usize = 0x1000;
-/// Bytes of the 32-bit SMBIOS entry point (DSP0134, 5.2.1).
-const SMBIOS_ENTRY: usize = 0x1f;
 
 /// Where the script wants a blob.
 enum Zone {
@@ -91,7 +89,10 @@ pub fn add_items(cfg: &mut FwCfg, hardware: &Hardware) {
     cfg.add_file("etc/table-loader", padded(&script.0, SCRIPT_SIZE));
 
     let table = smbios::table(0, hardware);
-    cfg.add_file("etc/smbios/smbios-anchor", table[..SMBIOS_ENTRY].to_vec());
+    cfg.add_file(
+        "etc/smbios/smbios-anchor",
+        table[smbios::OLD_ENTRY].to_vec(),
+    );
     cfg.add_file(
         "etc/smbios/smbios-tables",
         table[smbios::TABLE_AT..].to_vec(),
@@ -128,6 +129,20 @@ mod tests {
             }
             assert_eq!(sizes, [[TABLES_SIZE, RSDP_SIZE, SCRIPT_SIZE]; 3]);
         }
+    }
+
+    /// SeaBIOS takes an entry point of 31 bytes, whose table begins at 0, and moves both.
+    #[test]
+    fn smbios_comes_with_its_32_bit_entry_point() {
+        let mut cfg = FwCfg::new(1 << 30, 1);
+        add_items(&mut cfg, &Hardware::preset(Model::I440fx, 1 << 30, 1));
+        let anchor = file(&mut cfg, "etc/smbios/smbios-anchor");
+        let sum = |b: &[u8]| b.iter().fold(0u8, |s, &b| s.wrapping_add(b));
+        assert_eq!((anchor.len(), &anchor[..4]), (31, &b"_SM_"[..]));
+        assert_eq!((sum(&anchor), sum(&anchor[16..])), (0, 0));
+        let length = u16::from_le_bytes([anchor[22], anchor[23]]);
+        let tables = file(&mut cfg, "etc/smbios/smbios-tables");
+        assert_eq!(tables.len(), usize::from(length));
     }
 
     /// Does what firmware does with the script, and finds tables that are right where they ended up.

@@ -8,6 +8,8 @@ use crate::pci::chipset::Model;
 
 /// The structures begin this far after the entry points.
 pub(super) const TABLE_AT: usize = 0x40;
+/// The 32-bit entry point, which is the one that SeaBIOS knows how to place.
+pub(super) const OLD_ENTRY: std::ops::Range<usize> = 0x20..0x3f;
 /// The largest memory device of type 17 without the extended size, in MiB.
 const MAX_SIZE_MIB: u64 = 0x7fff;
 
@@ -255,7 +257,7 @@ pub(super) fn table(base: u64, hardware: &Hardware) -> Vec<u8> {
     set_checksum(&mut new, 5);
 
     let mut blob = new;
-    blob.resize(0x20, 0);
+    blob.resize(OLD_ENTRY.start, 0);
     blob.extend(old);
     blob.resize(TABLE_AT, 0);
     blob.extend(body);
@@ -294,7 +296,7 @@ mod tests {
     fn entry_points() {
         let b = table(0xf_0000, &pc(512 << 20, 1));
         assert_eq!((&b[..5], sum(&b[..0x18])), (&b"_SM3_"[..], 0));
-        assert_eq!((&b[0x20..0x24], sum(&b[0x20..0x3f])), (&b"_SM_"[..], 0));
+        assert_eq!((&b[0x20..0x24], sum(&b[OLD_ENTRY])), (&b"_SM_"[..], 0));
         assert_eq!((&b[0x30..0x35], sum(&b[0x30..0x3f])), (&b"_DMI_"[..], 0));
     }
 
