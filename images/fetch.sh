@@ -7,6 +7,7 @@
 #   vmlinuz-amd64 (cloud kernel), vmlinuz-686-pae, vmlinuz-686     kernels
 #   initramfs-amd64-micro.cpio, initramfs-i386-micro.cpio          guestbench as the first process
 #   shell-amd64.cpio, shell-i386.cpio                              busybox sh on the console
+#   drivers-amd64.cpio, drivers-amd64-vmlinuz                      the same with drivers, and the kernel that they are for
 #   guestbench64, guestbench32                                     the same program for the host
 #   grub-rescue.iso, memtest-*.iso, isolinux.iso, ipxe.iso ...     boot media
 #   seabios/, OVMF_CODE_4M.fd, OVMF_VARS_4M.fd                     firmware
@@ -15,7 +16,7 @@
 # What is there already is not made again. Needs Debian 12's apt with the i386 architecture,
 # gcc with -m32, make, dpkg-deb, cpio and xorriso; as root it adds the architecture itself.
 set -eu
-case ${1:-} in '' | -*) sed -n '2,17s/^# \{0,1\}//p' "$0" >&2; exit 2 ;; esac
+case ${1:-} in '' | -*) sed -n '2,18s/^# \{0,1\}//p' "$0" >&2; exit 2 ;; esac
 out=$1 want_apps=${2:-}
 here=$(cd "$(dirname "$0")" && pwd)
 mkdir -p "$out"
@@ -41,7 +42,7 @@ if ! apt-cache show busybox-static:i386 linux-image-686:i386 linux-image-cloud-a
 fi
 
 make -s -C "$here/guestbench" OUT="$out"
-"$here/guests/mk-guests.sh" "$out" kernels shell firmware grub memtest ipxe isolinux
+"$here/guests/mk-guests.sh" "$out" kernels shell drivers firmware grub memtest ipxe isolinux
 initramfs() { # ARCH KIND
 	[ -e "$out/initramfs-$1-$2.cpio" ] || BENCH_DIR=$out "$here/guestbench/mk-initramfs.sh" "$1" "$2" "$out"
 }

@@ -7,6 +7,8 @@
 #   kernels     vmlinuz-amd64 (the cloud kernel), vmlinuz-686-pae, vmlinuz-686
 #   generic     vmlinuz-amd64-generic (Debian's ordinary amd64 kernel)
 #   shell       shell-amd64.cpio, shell-i386.cpio: busybox sh on the console
+#   drivers     drivers-amd64-vmlinuz (the cloud kernel), drivers-amd64.cpio: the same shell with that kernel's drivers for
+#               PCI, disks, CDs, networks and input devices; it runs /script, if there is one (of a second archive)
 #   installer   di-amd64-{linux,initrd.gz}, di-amd64-gtk-initrd.gz, di-i386-...
 #   grub        grub-rescue.iso, grub-rescue-floppy.img
 #   memtest     memtest-x64.bin/.iso, memtest-ia32.bin/.iso
@@ -22,7 +24,7 @@
 # need root, mmdebstrap, e2fsprogs, and for bootdisk grub-pc-bin, grub2-common,
 # fdisk. The benchmark guest is made by ../guestbench/mk-initramfs.sh.
 set -eu
-[ $# -ge 2 ] || { sed -n '2,25s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+[ $# -ge 2 ] || { sed -n '2,27s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 mkdir -p "$1/debs"
 out=$(cd "$1" && pwd)
 shift
@@ -81,6 +83,38 @@ for target; do
 	shell)
 		shell_initramfs amd64
 		shell_initramfs i386 ;;
+	drivers)
+		have drivers-amd64.cpio && continue
+		t=$(mktemp -d)
+		unpack "$(real linux-image-cloud-amd64:amd64):amd64" "$t/k"
+		unpack busybox-static:amd64 "$t/bb"
+		v=$(ls "$t/k/lib/modules")
+		mkdir -p "$t/root/bin" "$t/root/proc" "$t/root/sys" "$t/root/dev" "$t/root/mnt" "$t/root/tmp" "$t/root/m"
+		cp "$t/bb/bin/busybox" "$t/root/bin/busybox"
+		"$t/bb/bin/busybox" depmod -b "$t/k" "$v"
+		# What each needs is behind it in modules.dep, and goes first from the end of the line.
+		order=
+		for m in virtio_pci virtio_blk virtio_scsi virtio_net virtio_input ata_piix sd_mod sr_mod evdev isofs; do
+			for file in $(sed -n "s|^\(.*/$m\.ko\): *|\1 |p" "$t/k/lib/modules/$v/modules.dep" | tr ' ' '\n' | tac); do
+				[ ! -e "$t/root/m/${file##*/}" ] || continue
+				cp "$t/k/lib/modules/$v/$file" "$t/root/m/"
+				order="$order ${file##*/}"
+			done
+		done
+		cat > "$t/root/init" <<INIT
+#!/bin/busybox sh
+/bin/busybox --install -s /bin
+export PATH=/bin
+mount -t proc proc /proc; mount -t sysfs sysfs /sys; mount -t devtmpfs dev /dev
+for m in$order; do insmod /m/\$m; done
+echo "@init"
+[ ! -e /script ] || . /script
+exec setsid cttyhack sh -i
+INIT
+		chmod 755 "$t/root/init"
+		(cd "$t/root" && find . | LC_ALL=C sort | cpio --quiet -o -H newc -R 0:0) > "$out/drivers-amd64.cpio"
+		cp "$t/k/boot/vmlinuz-$v" "$out/drivers-amd64-vmlinuz"
+		rm -rf "$t" ;;
 	installer)
 		for a in amd64 i386; do
 			have di-$a-linux di-$a-initrd.gz && continue

@@ -194,6 +194,16 @@ impl Console {
         input.write_all(format!("{line}\r").as_bytes()).unwrap();
     }
 
+    /// Ends the program as nothing but SIGKILL does, and gives what was said and no wait has taken.
+    pub fn kill(mut self) -> String {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        while let Ok(bytes) = self.said.recv_timeout(PATIENCE) {
+            self.text.push_str(&String::from_utf8_lossy(&bytes));
+        }
+        std::mem::take(&mut self.text)
+    }
+
     /// Waits for the program's end.
     pub fn end(mut self) -> ExitStatus {
         let end = Instant::now() + PATIENCE;
