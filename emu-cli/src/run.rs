@@ -58,6 +58,7 @@ pub fn run(options: &Options) -> Result<Status, Error> {
     let commands = Commands::new(control.clone());
     let monitor = bound.serve(options, &commands)?;
     vm.events = monitor.events.clone();
+    monitor::watch_trays(&vm);
     let stdio = options.reads_stdio();
     let raw = if stdio { console::raw() } else { None };
     if stdio {

@@ -249,7 +249,9 @@ impl Rig {
                 match r.below(3) {
                     0 => drop(drive.change(None, true)),
                     1 => drop(drive.change(Some(Box::new(vec![0; 1440 << 10])), false)),
-                    _ => drive.set_tray(r.below(2) == 0),
+                    _ => {
+                        drive.set_tray(r.below(2) == 0);
+                    }
                 }
                 self.pc.input_arrived(self.now);
             }

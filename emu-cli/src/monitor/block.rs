@@ -4,6 +4,7 @@
 //! the guest has locked opens for `force` only, and the guest is told that somebody wants it open.
 
 use super::Context;
+use super::events::Events;
 use super::human::{Text, Words};
 use super::qmp::{Answer, Refusal};
 use crate::drives::{self, Attached, Interface};
@@ -83,11 +84,23 @@ fn find<'a>(vm: &'a mut Vm, name: &str) -> Result<&'a mut Attached, Refusal> {
     }
 }
 
+fn tell(events: &Events, name: &str, open: bool) {
+    let data = json!({ "device": name, "id": name, "tray-open": open });
+    events.emit("DEVICE_TRAY_MOVED", Some(data));
+}
+
+/// What the guest itself does to trays is told too.
+pub fn watch_trays(vm: &Vm) {
+    for a in vm.drives.iter().filter(|a| a.cdrom) {
+        let (events, name) = (vm.events.clone(), a.drive.id().to_string());
+        a.drive.watch_tray(move |open| tell(&events, &name, open));
+    }
+}
+
 /// Tells of a tray, and has the controllers look.
 fn moved(vm: &mut Vm, name: &str, cdrom: bool, open: bool) {
     if cdrom {
-        let data = json!({ "device": name, "id": name, "tray-open": open });
-        vm.events.emit("DEVICE_TRAY_MOVED", Some(data));
+        tell(&vm.events, name, open);
     }
     let now = vm.runner.cpu.now();
     vm.with_pc(|pc| pc.input_arrived(now));
@@ -105,6 +118,8 @@ fn open(vm: &mut Vm, name: &str, force: bool) -> Result<bool, Refusal> {
             moved(vm, name, false, false);
             return Ok(false);
         }
+        // As in QEMU, force opens the lock too.
+        a.drive.set_locked(false);
     }
     let (drive, cdrom) = (a.drive.clone(), a.cdrom);
     if cdrom {

@@ -23,6 +23,8 @@ mod screen;
 mod server;
 mod terminal;
 
+pub use block::watch_trays;
+
 use crate::args::Options;
 use crate::commands::Commands;
 use crate::console;

@@ -177,8 +177,9 @@ impl Cdrom {
             // MODE SELECT: nothing is changeable, and what is there already is accepted.
             0x15 => Ok((cdb[4] != 0).then(|| Job::parameters_of(cdb[4].into()))),
             0x55 => Ok((limit != 0).then(|| Job::parameters_of(limit))),
-            // START STOP UNIT: LoEj and Start.
-            0x1b => self.start_stop(cdb[4] & 3, drive).map(|()| None),
+            // START STOP UNIT (MMC-5, 6.42): with power conditions, LoEj and Start mean nothing.
+            0x1b if cdb[4] >> 4 != 0 => Ok(None),
+            0x1b => start_stop(cdb[4] & 3, drive).map(|()| None),
             // PREVENT ALLOW MEDIUM REMOVAL.
             0x1e => {
                 drive.set_locked(cdb[4] & 1 != 0);
@@ -245,16 +246,6 @@ impl Cdrom {
         data
     }
 
-    fn start_stop(&mut self, what: u8, drive: &Drive) -> Result<(), Sense> {
-        match what {
-            2 if drive.is_locked() => return Err(LOCKED),
-            2 => drive.set_tray(true),
-            3 => drive.set_tray(false),
-            _ => {}
-        }
-        Ok(())
-    }
-
     /// MMC-5, 6.7: polled only; the media class.
     fn event_status(
         &mut self,
@@ -274,6 +265,16 @@ impl Cdrom {
         }
         Ok(page(data, limit))
     }
+}
+
+/// LoEj (bit 1) moves the tray, in with Start (bit 0).
+fn start_stop(what: u8, drive: &Drive) -> Result<(), Sense> {
+    match what {
+        2 if drive.is_locked() && !drive.is_tray_open() => return Err(LOCKED),
+        2 | 3 => drive.guest_moves_tray(what == 2),
+        _ => {}
+    }
+    Ok(())
 }
 
 /// What an ATA command does to a packet device.

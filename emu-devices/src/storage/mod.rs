@@ -89,6 +89,8 @@ struct Inner {
     open: bool,
     /// Somebody has asked the guest to give the medium back.
     eject_asked: bool,
+    /// Who is told when the guest moves the tray.
+    watcher: Option<Arc<dyn Fn(bool) + Send + Sync>>,
 }
 
 /// A place for a medium.
@@ -136,6 +138,7 @@ impl Drive {
                 locked: false,
                 open: false,
                 eject_asked: false,
+                watcher: None,
             }),
         })
     }
@@ -185,14 +188,29 @@ impl Drive {
         self.lock().locked
     }
 
-    /// The tray goes out, or in; what lies in it stays.
-    pub fn set_tray(&self, open: bool) {
+    /// The tray goes out, or in; what lies in it stays. False: there it was already.
+    pub fn set_tray(&self, open: bool) -> bool {
         let mut inner = self.lock();
-        if inner.open != open {
-            inner.open = open;
-            inner.changes += 1;
+        let moved = inner.move_tray(open);
+        inner.changes += u64::from(moved);
+        moved
+    }
+
+    /// The same by the guest's own command, of which the watcher is told. To the guest it is no change of the medium, as in QEMU:
+    /// Linux, which takes the tray in when it opens the device, would refuse to read what it then believes to be another disc.
+    pub fn guest_moves_tray(&self, open: bool) {
+        let mut inner = self.lock();
+        let moved = inner.move_tray(open);
+        let watcher = inner.watcher.clone().filter(|_| moved);
+        drop(inner);
+        if let Some(tell) = watcher {
+            tell(open);
         }
-        inner.eject_asked = false;
+    }
+
+    /// From now on `tell` is called when the guest has moved the tray, with whether it is out. On the machine's thread.
+    pub fn watch_tray(&self, tell: impl Fn(bool) + Send + Sync + 'static) {
+        self.lock().watcher = Some(Arc::new(tell));
     }
 
     pub fn is_tray_open(&self) -> bool {
@@ -274,6 +292,11 @@ impl Drive {
 }
 
 impl Inner {
+    fn move_tray(&mut self, open: bool) -> bool {
+        self.eject_asked = false;
+        std::mem::replace(&mut self.open, open) != open
+    }
+
     fn counted(&mut self, done: io::Result<()>) -> io::Result<()> {
         self.counts.failed += u64::from(done.is_err());
         done
@@ -313,10 +336,20 @@ mod tests {
         assert_eq!((drive.size(), drive.changes()), (512, 1));
         let refused = drive.write(0, &buf).unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::ReadOnlyFilesystem);
-        drive.set_tray(true);
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let list = told.clone();
+        drive.watch_tray(move |open| list.lock().unwrap().push(open));
+        drive.guest_moves_tray(false);
+        drive.guest_moves_tray(true);
+        drive.guest_moves_tray(true);
+        assert_eq!(
+            (&told.lock().unwrap()[..], drive.changes()),
+            (&[true][..], 1)
+        );
+        assert!(!drive.set_tray(true));
         assert!(!drive.has_medium() && drive.read(0, &mut buf).is_err());
         drive.set_tray(false);
-        assert_eq!((drive.size(), drive.changes()), (512, 3));
+        assert_eq!((drive.size(), drive.changes()), (512, 2));
         drive.change(None, true);
         assert!(drive.read(0, &mut buf).is_err() && drive.flush().is_ok());
         let n = drive.counts();

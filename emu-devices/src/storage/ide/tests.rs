@@ -391,6 +391,15 @@ fn media_change() {
     assert!(r.cd.is_tray_open());
     r.packet(&[0], 0, false);
     assert_eq!(r.sense(), (2, 0x3a));
+    r.packet(&[0x1e, 0, 0, 0, 1], 0, false);
+    r.packet(&[0x1b, 0, 0, 0, 2], 0, false);
+    assert_eq!(r.sense(), (0, 0), "it is open already");
+    r.packet(&[0x1b, 0, 0, 0, 0x23], 0, false);
+    assert!(r.cd.is_tray_open(), "a power condition moves nothing");
+    r.packet(&[0x1b, 0, 0, 0, 3], 0, false);
+    r.packet(&[0], 0, false);
+    assert_eq!(r.sense(), (0, 0), "it has taken the tray in itself");
+    r.cd.set_tray(true);
     r.cd.change(Some(Box::new(vec![1; 4096])), true);
     r.packet(&[0x25], 8, false);
     assert_eq!(r.sense(), (6, 0x28));
