@@ -3,7 +3,8 @@
 //! The guest sees 10.0.2.0/24 with a gateway (.2, which is the host's loopback), a DNS server (.3) and a DHCP server that gives it .15.
 //! Behind the gateway is whatever the host can reach: each flow of the guest becomes a socket of the host.
 //!
-//! Data flow: one thread (`nat.rs`) waits for the link and for host sockets. ARP and DHCP are answered in `local.rs`; UDP datagrams and
+//! Data flow: one thread (`nat.rs`) waits for the link and for host sockets. ARP and DHCP are answered in `local.rs`, IPv6's search for
+//! a router in `router.rs`; UDP datagrams and
 //! pings are carried over by `datagram.rs`; each TCP connection is ended here by a smoltcp socket, whose two buffers the thread exchanges
 //! with a host socket (`tcp.rs`). Fragments are put together in `fragment.rs`; `wire.rs` reads and makes packets.
 //!
@@ -15,6 +16,7 @@ mod datagram;
 mod fragment;
 mod local;
 mod nat;
+mod router;
 mod tcp;
 #[cfg(test)]
 mod tests;

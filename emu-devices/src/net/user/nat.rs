@@ -7,6 +7,7 @@ use super::super::{End, Frame, Mac};
 use super::datagram::Datagrams;
 use super::fragment::Fragments;
 use super::local::Local;
+use super::router;
 use super::tcp::Connections;
 use super::wire::{self, Header, Packet};
 use super::{Bound, Config, Error};
@@ -298,6 +299,11 @@ impl Nat {
                 Some(frame)
             }
             Some(wire::TYPE_IP) => self.ip(frame),
+            Some(wire::TYPE_IPV6) => {
+                let unsummed = frame.offload.checksum.is_some();
+                router::frame(&mut self.net, &frame.data, unsummed);
+                Some(frame)
+            }
             _ => Some(frame),
         };
         if let Some(frame) = spent {

@@ -445,6 +445,12 @@ fn nonsense_does_nothing() {
         ] {
             seeds.push(header(protocol).frames(&payload, Vec::new).remove(0).data);
         }
+        let me = std::net::Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0x15);
+        seeds.push(router::tests::solicitation(
+            FIRST_MAC,
+            me,
+            &[1, 1, 0, 0, 0, 0, 0, 0],
+        ));
         seeds
     };
     for _ in 0..30_000 {
@@ -482,6 +488,28 @@ fn nonsense_does_nothing() {
     guest.gratuitous_arp();
     guest.send(local::arp(1, FIRST_MAC, GUEST, [0; 6], GATEWAY, [0xff; 6]));
     guest.wait(|f| (f[..6] == FIRST_MAC && f[12..14] == [8, 6] && f[21] == 2).then_some(()));
+}
+
+/// A router that offers nothing: to whoever asks by name, or to all.
+#[test]
+fn a_router_is_found_and_offers_nothing() {
+    let mut guest = Guest::new(Config::default());
+    let me = std::net::Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0x15);
+    let any = std::net::Ipv6Addr::UNSPECIFIED;
+    let all = std::net::Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+    for (src, to, dst) in [(me, FIRST_MAC, me), (any, [0x33, 0x33, 0, 0, 0, 1], all)] {
+        guest.send(router::tests::solicitation(FIRST_MAC, src, &[]));
+        let f = guest.wait(|f| (wire::kind(f) == Some(wire::TYPE_IPV6)).then(|| f.to_vec()));
+        assert_eq!((&f[..6], &f[14 + 24..][..16]), (&to[..], &dst.octets()[..]));
+        // RFC 4861, 6.1.2: hop limit 255, a link-local source, a sound checksum.
+        assert_eq!((f[14 + 6], f[14 + 7], f.len()), (58, 255, 14 + 40 + 24));
+        assert_eq!(f[14 + 8..][..2], [0xfe, 0x80]);
+        let pseudo = sum(&f[14 + 8..][..32]) + 58 + 24;
+        assert_eq!(fold(pseudo + sum(&f[54..])), 0xffff);
+        // Neither M nor O, no lifetime; the router's own address is the only option.
+        assert_eq!((f[54], &f[59..62]), (134, &[0, 0, 0][..]));
+        assert_eq!((&f[70..72], &f[72..78]), (&[1, 1][..], &f[6..12]));
+    }
 }
 
 #[test]

@@ -12,6 +12,7 @@ pub const TCP: u8 = 6;
 pub const UDP: u8 = 17;
 pub const TYPE_IP: u16 = 0x0800;
 pub const TYPE_ARP: u16 = 0x0806;
+pub const TYPE_IPV6: u16 = 0x86dd;
 const IP_HEADER: usize = 20;
 /// Ethernet's, for packets to the guest.
 const MTU: usize = 1500;
