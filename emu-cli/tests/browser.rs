@@ -1,13 +1,22 @@
-//! The web display in headless Chromium, driven by the DevTools protocol: the canvas shows what `screendump` writes, and keys typed into
-//! the page reach the guest. Without Chromium on the host there is nothing to test.
+//! The web display in headless Chromium, driven by the DevTools protocol: the canvas shows what `screendump` writes, keys typed into
+//! the page reach the guest, and so does the place of the pointer if the guest (Linux, from `images/fetch.sh out`) has a tablet. Without
+//! Chromium on the host there is nothing to test.
 
 mod common;
+#[path = "common/guests.rs"]
+mod guests;
+#[path = "common/linux.rs"]
+mod linux;
+#[path = "common/qmp.rs"]
+mod qmp;
 
 use common::*;
+use guests::Console;
 use iced_x86::code_asm::*;
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tungstenite::{Message, WebSocket};
@@ -45,6 +54,49 @@ fn guest() -> Temp {
         a.stosw()?;
         a.jmp(key)
     })
+}
+
+/// The browser, and what it keeps.
+struct Browser {
+    _process: Ended,
+    profile: PathBuf,
+}
+
+impl Browser {
+    fn is_there() -> bool {
+        let found = Command::new("chromium").arg("--version").output();
+        let there = found.is_ok_and(|o| o.status.success());
+        if !there {
+            eprintln!("no chromium here: nothing was tested");
+        }
+        there
+    }
+
+    /// Starts it, and gives the page that it shows.
+    fn open(url: &str) -> (Self, Page) {
+        let devtools = free_port();
+        let name = format!("emu-test-chromium-{}-{devtools}", std::process::id());
+        let profile = std::env::temp_dir().join(name);
+        let process = Command::new("chromium")
+            .args(["--headless", "--no-sandbox", "--remote-allow-origins=*"])
+            .arg(format!("--remote-debugging-port={devtools}"))
+            .arg(format!("--user-data-dir={}", profile.display()))
+            .arg(url)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        let browser = Self {
+            _process: Ended(process.unwrap()),
+            profile,
+        };
+        (browser, Page::find(devtools, url))
+    }
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.profile);
+    }
 }
 
 /// A page in the browser.
@@ -155,12 +207,10 @@ fn screendump(qmp: u16) -> Vec<u8> {
 
 #[test]
 fn chromium_shows_the_screen_and_types() {
-    let found = Command::new("chromium").arg("--version").output();
-    if !found.is_ok_and(|o| o.status.success()) {
-        eprintln!("no chromium here: nothing was tested");
+    if !Browser::is_there() {
         return;
     }
-    let (web, qmp, devtools) = (free_port(), free_port(), free_port());
+    let (web, qmp) = (free_port(), free_port());
     let image = guest();
     let display = format!("web=:{web}");
     let monitor = format!("tcp:127.0.0.1:{qmp}");
@@ -179,19 +229,7 @@ fn chromium_shows_the_screen_and_types() {
     );
     drop(connect(web));
     let url = format!("http://127.0.0.1:{web}/");
-    let profile = std::env::temp_dir().join(format!("emu-test-chromium-{}", std::process::id()));
-    let _browser = Ended(
-        Command::new("chromium")
-            .args(["--headless", "--no-sandbox", "--remote-allow-origins=*"])
-            .arg(format!("--remote-debugging-port={devtools}"))
-            .arg(format!("--user-data-dir={}", profile.display()))
-            .arg(&url)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap(),
-    );
-    let mut page = Page::find(devtools, &url);
+    let (_browser, mut page) = Browser::open(&url);
     let agree = |page: &mut Page, what: &str| {
         let began = Instant::now();
         loop {
@@ -218,5 +256,72 @@ fn chromium_shows_the_screen_and_types() {
     while agree(&mut page, "after a key") == before {
         assert!(began.elapsed() < LONG, "the key changed nothing");
     }
-    let _ = std::fs::remove_dir_all(&profile);
+}
+
+/// Says what the tablet's driver gives: seconds and microseconds (two words each), type, code, value of each event.
+const TELL_EVENTS: &str = r#"
+for e in /sys/class/input/event*; do
+  case "$(cat $e/device/name)" in *Tablet*) device=/dev/input/${e##*/};; esac
+done
+echo "@listening"
+hexdump -v -e '"@event" 4/4 " %u" 2/2 " %u" 1/4 " %d" "\n"' $device
+"#;
+
+/// linux/input-event-codes.h.
+const EV_ABS: &str = "3";
+const BTN_LEFT: &str = "1 272";
+
+#[test]
+fn chromium_points_where_the_guests_tablet_is() {
+    if !Browser::is_there() {
+        return;
+    }
+    let (web, initrd) = (free_port(), linux::initrd(TELL_EVENTS));
+    let options = linux::options(&initrd, "quiet");
+    let display = format!("web=:{web}");
+    let mut args: Vec<&str> = options.iter().map(String::as_str).collect();
+    args.extend(["--display", &display, "--device", "virtio-tablet-pci"]);
+    let mut console = Console::start(&args);
+    console.wait("@listening");
+    let (_browser, mut page) = Browser::open(&format!("http://127.0.0.1:{web}/"));
+    let began = Instant::now();
+    // The guest uses the tablet, and the picture is there.
+    while page.evaluate("String(tablet !== null && canvas.width > 300)") != "true" {
+        assert!(began.elapsed() < LONG, "the page has no tablet");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let size = page.evaluate("`${canvas.width} ${canvas.height}`");
+    let (width, height) = size.split_once(' ').unwrap();
+    let size: [u32; 2] = [width.parse().unwrap(), height.parse().unwrap()];
+    let mut last = [0u32; 2];
+    for (x, y) in [(500, 30), (33, 350)] {
+        // A mouse is at whole places of the page; the canvas need not begin at one.
+        let place = page.evaluate(&format!(
+            "(() => {{ const r = canvas.getBoundingClientRect(); \
+             return `${{Math.ceil(r.left + {x} * r.width / canvas.width)}} \
+             ${{Math.ceil(r.top + {y} * r.height / canvas.height)}}`; }})()"
+        ));
+        let mut numbers = place.split_whitespace().map(|n| n.parse::<f64>().unwrap());
+        let place = (numbers.next().unwrap(), numbers.next().unwrap());
+        for (kind, buttons) in [("mouseMoved", 0), ("mousePressed", 1), ("mouseReleased", 0)] {
+            page.call(
+                "Input.dispatchMouseEvent",
+                json!({"type": kind, "x": place.0, "y": place.1, "button": "left",
+                       "buttons": buttons, "clickCount": 1}),
+            );
+        }
+        let said = console.wait(&format!(" {BTN_LEFT} 1"));
+        console.wait(&format!(" {BTN_LEFT} 0"));
+        for line in said.lines() {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            if let ["@event", _, _, _, _, EV_ABS, axis @ ("0" | "1"), value] = fields[..] {
+                last[usize::from(axis == "1")] = value.parse().unwrap();
+            }
+        }
+        // A driver scales what the tablet has (0 to 7FFFh) back to the screen.
+        let pixel: Vec<u32> = (0..2)
+            .map(|axis| (last[axis] * (size[axis] - 1) + 0x3fff) / 0x7fff)
+            .collect();
+        assert_eq!(pixel, [x, y], "{last:?} of {size:?}: {said}");
+    }
 }

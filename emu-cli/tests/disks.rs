@@ -9,9 +9,10 @@ mod guests;
 #[path = "common/qmp.rs"]
 mod qmp;
 
-use guests::{Console, firmware, guest, quit, type_keys, type_line, wait_for};
+use guests::{Console, firmware, guest, quit, screen, type_keys, type_line, wait_for};
 use iced_x86::code_asm::*;
-use qmp::{Client, Machine};
+use qmp::{Client, Machine, SocketPath};
+use std::time::{Duration, Instant};
 
 /// The machine with firmware and a monitor, and no other end than the test's.
 fn boot(name: &str, more: &[&str]) -> (Machine, Client) {
@@ -164,6 +165,52 @@ fn ipxe_has_a_lease_on_each_card() {
         wait_for(&mut c, "10.0.2.15/255.255.255.0 gw 10.0.2.2");
         quit(machine, c);
     }
+}
+
+/// iPXE's plain `dhcp` looks for an IPv6 router too, and waits thirteen seconds for one if nobody answers.
+#[test]
+fn ipxe_does_not_wait_for_a_router() {
+    let iso = guest("ipxe.iso");
+    let nic = "user,model=e1000,restrict=on";
+    let (machine, mut c) = boot("seabios", &["--cdrom", &iso, "--nic", nic]);
+    wait_for(&mut c, "Ctrl-B");
+    type_keys(&mut c, &["ctrl-b"]);
+    wait_for(&mut c, "iPXE>");
+    type_line(&mut c, "dhcp");
+    let began = Instant::now();
+    let done = |l: &String| l.starts_with("Configuring") && l.trim_end().ends_with(" ok");
+    while !screen(&mut c).iter().any(done) {
+        assert!(began.elapsed() < Duration::from_secs(10), "it waits");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    type_line(&mut c, "ifstat && route");
+    wait_for(&mut c, "10.0.2.15/255.255.255.0 gw 10.0.2.2");
+    // Its own address, without a gateway.
+    let lines = wait_for(&mut c, "fe80::");
+    let own = lines.iter().find(|l| l.contains("fe80::")).unwrap();
+    assert!(!own.contains("gw"), "{lines:?}");
+    quit(machine, c);
+}
+
+/// Keys by USB only: the PS/2 keyboard is switched off at its controller (8042, command ADh).
+#[test]
+fn ovmf_takes_keys_by_usb() {
+    let socket = SocketPath::new();
+    let (code, monitor) = (guest("OVMF_CODE_4M.fd"), socket.option());
+    let vars = common::Temp::new(&std::fs::read(guest("OVMF_VARS_4M.fd")).unwrap());
+    let flash = ["--pflash", &code, "--pflash", vars.path()];
+    let usb = ["--device", "qemu-xhci", "--device", "usb-kbd"];
+    let board = ["--machine", "q35", "--qmp", &monitor];
+    let mut console = Console::start(&[&board[..], &flash, &usb].concat());
+    console.wait("Shell> ");
+    console.send("mm 64 AD -w 1 -io -n");
+    console.wait("Shell> ");
+    let mut c = Client::ready(&socket.0);
+    type_line(&mut c, "ver");
+    console.wait("UEFI Interactive Shell v2");
+    console.wait("Shell> ");
+    type_line(&mut c, "reset -s");
+    assert_eq!(console.end().code(), Some(0));
 }
 
 /// What `--boot once=` says holds for the first start only.
