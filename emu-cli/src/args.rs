@@ -60,7 +60,7 @@ pub struct Options {
     /// Firmware that boots from drives: builtin, seabios, or an image file; by default SeaBIOS if it is installed
     #[arg(long, value_name = "FIRMWARE")]
     pub firmware: Option<String>,
-    /// A flash chip's file: once for firmware with its variables in one, twice for the code and the variables (OVMF)
+    /// A flash chip's file: once for firmware with its variables in one, twice for the code, which is only read, and the variables (OVMF)
     #[arg(long, value_name = "FILE")]
     pub pflash: Vec<PathBuf>,
     /// Kernel command line

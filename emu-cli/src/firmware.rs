@@ -1,8 +1,8 @@
 //! Firmware for the guest: which image, and how it is put where a CPU starts.
 //!
 //! `--firmware` is a ROM that ends at 4 GiB; its last 128 KiB are also at E0000h, where a PC's chipset shadows them. What SeaBIOS
-//! has no chip for (its VGA BIOS) goes to it by fw_cfg. `--pflash` is one or two flash chips, whose files keep what the guest writes:
-//! UEFI's code and its variables.
+//! has no chip for (its VGA BIOS) goes to it by fw_cfg. `--pflash` is a flash chip whose file keeps what the guest writes, or two: UEFI's
+//! code, which is only read, and its variables.
 
 use crate::error::Error;
 use emu_core::addr::PhysAddr;
@@ -74,7 +74,7 @@ pub struct FlashFile {
 }
 
 impl FlashFile {
-    fn open(path: &Path) -> Result<Self, Error> {
+    fn open(path: &Path, kept: bool) -> Result<Self, Error> {
         let name = path.display().to_string();
         let open = |read_only| {
             let options = image::Options {
@@ -85,7 +85,11 @@ impl FlashFile {
             image::open(path, &options)
         };
         // Firmware that a package installed is not ours to write.
-        let image = match open(false).or_else(|_| open(true)) {
+        let opened = match kept {
+            true => open(false).or_else(|_| open(true)),
+            false => open(true),
+        };
+        let image = match opened {
             Ok(image) => image,
             Err(source) => return Err(Error::Flash { name, source }),
         };
@@ -140,7 +144,10 @@ impl Firmware {
             (None, []) => None,
             (Some(name), []) => Some(Self::Rom(Rom::open(name)?)),
             (None, files @ ([_] | [_, _])) => {
-                let files = files.iter().map(|f| FlashFile::open(f));
+                // Of two, the variables are in the second; any number of machines can run the code in the first.
+                let last = files.len() - 1;
+                let files = files.iter().enumerate();
+                let files = files.map(|(n, f)| FlashFile::open(f, n == last));
                 Some(Self::Flash(files.collect::<Result<_, _>>()?))
             }
             (None, files) => return Err(Error::Pflashes(files.len())),

@@ -129,6 +129,24 @@ fn ovmf_reaches_its_shell_on_the_q35() {
     assert_eq!(console.end().code(), Some(0));
 }
 
+/// Machines share the code; each has its own variables.
+#[test]
+fn code_is_shared_and_variables_are_not() {
+    let code = guest("OVMF_CODE_4M.fd");
+    let vars = common::Temp::new(&std::fs::read(guest("OVMF_VARS_4M.fd")).unwrap());
+    let other = common::Temp::new(&std::fs::read(&vars.0).unwrap());
+    let flash = |vars| ["--paused", "--pflash", &code, "--pflash", vars];
+    let first = Machine::start(&flash(vars.path()));
+    let c = first.client();
+    let second = Machine::start(&flash(other.path()));
+    let its = second.client();
+    quit(second, its);
+    let out = common::run(&flash(vars.path()));
+    assert_eq!(common::status(&out), 2);
+    assert!(common::stderr(&out).contains(vars.path()));
+    quit(first, c);
+}
+
 #[test]
 fn flash_files_that_cannot_be_one() {
     let small = common::Temp::new(&[0; 512]);
