@@ -258,25 +258,12 @@ fn chromium_shows_the_screen_and_types() {
     }
 }
 
-/// Says what the tablet's driver gives: seconds and microseconds (two words each), type, code, value of each event.
-const TELL_EVENTS: &str = r#"
-for e in /sys/class/input/event*; do
-  case "$(cat $e/device/name)" in *Tablet*) device=/dev/input/${e##*/};; esac
-done
-echo "@listening"
-hexdump -v -e '"@event" 4/4 " %u" 2/2 " %u" 1/4 " %d" "\n"' $device
-"#;
-
-/// linux/input-event-codes.h.
-const EV_ABS: &str = "3";
-const BTN_LEFT: &str = "1 272";
-
 #[test]
 fn chromium_points_where_the_guests_tablet_is() {
     if !Browser::is_there() {
         return;
     }
-    let (web, initrd) = (free_port(), linux::initrd(TELL_EVENTS));
+    let (web, initrd) = (free_port(), linux::initrd(linux::TELL_EVENTS));
     let options = linux::options(&initrd, "quiet");
     let display = format!("web=:{web}");
     let mut args: Vec<&str> = options.iter().map(String::as_str).collect();
@@ -310,18 +297,9 @@ fn chromium_points_where_the_guests_tablet_is() {
                        "buttons": buttons, "clickCount": 1}),
             );
         }
-        let said = console.wait(&format!(" {BTN_LEFT} 1"));
-        console.wait(&format!(" {BTN_LEFT} 0"));
-        for line in said.lines() {
-            let fields: Vec<&str> = line.split_whitespace().collect();
-            if let ["@event", _, _, _, _, EV_ABS, axis @ ("0" | "1"), value] = fields[..] {
-                last[usize::from(axis == "1")] = value.parse().unwrap();
-            }
-        }
-        // A driver scales what the tablet has (0 to 7FFFh) back to the screen.
-        let pixel: Vec<u32> = (0..2)
-            .map(|axis| (last[axis] * (size[axis] - 1) + 0x3fff) / 0x7fff)
-            .collect();
+        let said = console.wait(&format!(" {} 1", linux::BTN_LEFT));
+        console.wait(&format!(" {} 0", linux::BTN_LEFT));
+        let pixel = linux::pixel(&said, &mut last, size);
         assert_eq!(pixel, [x, y], "{last:?} of {size:?}: {said}");
     }
 }

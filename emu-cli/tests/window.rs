@@ -1,14 +1,16 @@
 //! The window on a virtual X server: it shows what `screendump` writes, keys and mouse reach the guest, and closing it ends the run.
-//! Without Xvfb and xdotool on the host there is nothing to test.
+//! A tablet is Linux's (from `images/fetch.sh out`). Without Xvfb and xdotool on the host there is nothing to test.
 
 mod common;
 #[path = "common/guests.rs"]
 mod guests;
+#[path = "common/linux.rs"]
+mod linux;
 #[path = "common/qmp.rs"]
 mod qmp;
 
 use common::*;
-use guests::Picture;
+use guests::{Console, Picture};
 use iced_x86::code_asm::*;
 use qmp::{Client, Machine, SocketPath};
 use serde_json::json;
@@ -66,6 +68,17 @@ impl XServer {
 
     fn name(&self) -> String {
         format!(":{}", self.number)
+    }
+
+    /// The program with its window here.
+    fn emu(&self, args: &[&str]) -> Command {
+        let mut command = emu(&[args, &["--display", "window"]].concat());
+        command
+            .env("DISPLAY", self.name())
+            .env("WINIT_X11_SCALE_FACTOR", "1")
+            .env_remove("WAYLAND_DISPLAY")
+            .env_remove("WAYLAND_SOCKET");
+        command
     }
 
     fn try_xdotool(&self, args: &[&str]) -> Option<String> {
@@ -268,11 +281,8 @@ impl Windowed {
         let (image, serial, socket) = (guest(), Temp::new(b""), SocketPath::new());
         let (to, qmp) = (format!("file:{}", serial.path()), socket.option());
         let args = ["--kernel", image.path(), "--serial", &to, "--qmp", &qmp];
-        let child = emu(&[&args[..], &["--display", "window", "--timeout", "200"]].concat())
-            .env("DISPLAY", x.name())
-            .env("WINIT_X11_SCALE_FACTOR", "1")
-            .env_remove("WAYLAND_DISPLAY")
-            .env_remove("WAYLAND_SOCKET")
+        let child = x
+            .emu(&[&args[..], &["--timeout", "200"]].concat())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -466,6 +476,38 @@ fn the_window_shows_the_screen_and_takes_keys_and_mouse() {
     );
     let out = guest.machine.end();
     assert_eq!((status(&out), stderr(&out)), (0, String::new()));
+}
+
+#[test]
+fn a_tablet_knows_where_the_pointer_is() {
+    let Some(x) = XServer::start() else { return };
+    let initrd = linux::initrd(linux::TELL_EVENTS);
+    let options = linux::options(&initrd, "quiet");
+    let mut args: Vec<&str> = options.iter().map(String::as_str).collect();
+    args.extend(["--device", "virtio-tablet-pci", "--serial", "stdio"]);
+    let mut console = Console::spawn(x.emu(&args));
+    console.wait("@listening");
+    let window = x.find();
+    let mut last = [0; 2];
+    let mut agree = |times: u32| {
+        for (column, row) in [(500, 30), (33, 350), (719, 399)] {
+            let place = [column, row].map(|at| (at * times).to_string());
+            x.xdotool(&["mousemove", "--window", &window, &place[0], &place[1]]);
+            x.xdotool(&["click", "1"]);
+            let said = console.wait(&format!(" {} 1", linux::BTN_LEFT));
+            console.wait(&format!(" {} 0", linux::BTN_LEFT));
+            let pixel = linux::pixel(&said, &mut last, [720, 400]);
+            assert_eq!(pixel, [column, row], "{times} times: {said}");
+        }
+    };
+    agree(1);
+    // The same pixels, larger.
+    x.xdotool(&["windowsize", "--sync", &window, "1440", "800"]);
+    agree(2);
+    let name = x.xdotool(&["getwindowname", &window]);
+    assert_eq!(name, "emu - drivers-amd64-vmlinuz", "it needs no grab");
+    x.connect().close_window(&window);
+    assert_eq!(console.end().code(), Some(0));
 }
 
 #[test]

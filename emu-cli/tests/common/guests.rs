@@ -9,7 +9,7 @@ use serde_json::json;
 use std::fs::File;
 use std::io::{BufReader, Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
@@ -144,7 +144,12 @@ pub struct Console {
 
 impl Console {
     pub fn start(args: &[&str]) -> Self {
-        let mut child = emu(&[args, &["--serial", "stdio"]].concat())
+        Self::spawn(emu(&[args, &["--serial", "stdio"]].concat()))
+    }
+
+    /// The same of a command that says so.
+    pub fn spawn(mut command: Command) -> Self {
+        let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

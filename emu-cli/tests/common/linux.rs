@@ -36,3 +36,29 @@ pub fn options(initrd: &Temp, append: &str) -> Vec<String> {
     let more = ["--append", &append, "--timeout", "600"];
     all.iter().chain(&more).map(|s| s.to_string()).collect()
 }
+
+/// A script that says what the tablet's driver gives: seconds and microseconds (two words each), type, code, value of each event.
+pub const TELL_EVENTS: &str = r#"
+for e in /sys/class/input/event*; do
+  case "$(cat $e/device/name)" in *Tablet*) device=/dev/input/${e##*/};; esac
+done
+echo "@listening"
+hexdump -v -e '"@event" 4/4 " %u" 2/2 " %u" 1/4 " %d" "\n"' $device
+"#;
+
+/// EV_ABS of linux/input-event-codes.h; its codes 0 and 1 are the axes.
+const EV_ABS: &str = "3";
+/// EV_KEY and BTN_LEFT.
+pub const BTN_LEFT: &str = "1 272";
+
+/// Where the pointer is after these events on a screen of this size; `last` is what the tablet has said of both axes.
+pub fn pixel(events: &str, last: &mut [u32; 2], size: [u32; 2]) -> [u32; 2] {
+    for line in events.lines() {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        if let ["@event", _, _, _, _, EV_ABS, axis @ ("0" | "1"), value] = fields[..] {
+            last[usize::from(axis == "1")] = value.parse().unwrap();
+        }
+    }
+    // A driver scales what the tablet has (0 to 7FFFh) back to the screen.
+    [0, 1].map(|axis| (last[axis] * (size[axis] - 1) + 0x3fff) / 0x7fff)
+}

@@ -1,4 +1,7 @@
 //! The pointer's moves, buttons and wheel.
+//!
+//! X servers whose wheels are buttons without an axis (Xvnc, XTEST) turn them twice: winit 0.30 says the same at the press and at the
+//! release.
 
 use winit::event::{MouseButton, MouseScrollDelta};
 
