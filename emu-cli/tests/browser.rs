@@ -36,18 +36,8 @@ impl Drop for Ended {
 /// Fills the first line with all characters in all colours; each key's scan code becomes a character of the second line.
 fn guest() -> Temp {
     sector(|a| {
-        let (mut fill, mut key) = (a.create_label(), a.create_label());
-        a.cld()?;
-        a.mov(ax, 0xb800)?;
-        a.mov(es, ax)?;
-        a.xor(di, di)?;
-        a.mov(ax, 0x0121)?;
-        a.mov(cx, 80)?;
-        a.set_label(&mut fill)?;
-        a.stosw()?;
-        a.add(ax, 0x0101)?;
-        a.and(ah, 0x7f)?;
-        a.loop_(fill)?;
+        let mut key = a.create_label();
+        all_characters(a)?;
         poll_keyboard(a)?;
         wait_key(a, &mut key)?;
         a.mov(ah, 0x1f)?;

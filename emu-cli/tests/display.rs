@@ -50,20 +50,7 @@ fn guest() -> Temp {
         a.stosw()?;
         a.jmp(key)?;
         a.set_label(&mut vbe)?;
-        for (index, value) in [(1, 640), (2, 480), (3, 32), (4, 0x41)] {
-            a.mov(dx, 0x1ce)?;
-            a.mov(ax, index)?;
-            a.out(dx, ax)?;
-            a.inc(dx)?;
-            a.mov(ax, value)?;
-            a.out(dx, ax)?;
-        }
-        a.mov(ax, 0xa000)?;
-        a.mov(es, ax)?;
-        a.xor(di, di)?;
-        a.mov(eax, ORANGE)?;
-        a.mov(cx, 640 * 4)?;
-        a.rep().stosd()?;
+        vbe_picture(a, ORANGE)?;
         a.jmp(key)
     })
 }

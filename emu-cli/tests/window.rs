@@ -204,20 +204,9 @@ impl X {
 /// an M. The key A makes a white block, Enter 640x480 with an orange top.
 fn guest() -> Temp {
     sector(|a| {
-        let (mut fill, mut wait, mut mouse) =
+        let (mut wait, mut mouse, mut not_a) =
             (a.create_label(), a.create_label(), a.create_label());
-        let mut not_a = a.create_label();
-        a.cld()?;
-        a.mov(ax, 0xb800)?;
-        a.mov(es, ax)?;
-        a.xor(di, di)?;
-        a.mov(ax, 0x0121)?;
-        a.mov(cx, 80)?;
-        a.set_label(&mut fill)?;
-        a.stosw()?;
-        a.add(ax, 0x0101)?;
-        a.and(ah, 0x7f)?;
-        a.loop_(fill)?;
+        all_characters(a)?;
         poll_keyboard(a)?;
         // The mouse reports.
         for (port, value) in [(0x64, 0xa8), (0x64, 0xd4), (0x60, 0xf4)] {
@@ -244,20 +233,7 @@ fn guest() -> Temp {
         a.set_label(&mut not_a)?;
         a.cmp(bl, 0x1c)?;
         a.jne(wait)?;
-        for (index, value) in [(1, 640), (2, 480), (3, 32), (4, 0x41)] {
-            a.mov(dx, 0x1ce)?;
-            a.mov(ax, index)?;
-            a.out(dx, ax)?;
-            a.inc(dx)?;
-            a.mov(ax, value)?;
-            a.out(dx, ax)?;
-        }
-        a.mov(ax, 0xa000)?;
-        a.mov(es, ax)?;
-        a.xor(di, di)?;
-        a.mov(eax, ORANGE)?;
-        a.mov(cx, 640 * 4)?;
-        a.rep().stosd()?;
+        vbe_picture(a, ORANGE)?;
         a.mov(dx, 0x3f8)?;
         a.jmp(wait)?;
         a.set_label(&mut mouse)?;

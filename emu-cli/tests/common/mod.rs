@@ -122,6 +122,46 @@ pub fn power_off(a: &mut CodeAssembler) -> Result<(), IcedError> {
     a.hlt()
 }
 
+/// Sets a mode of 32 bits per pixel by the Bochs VBE ports.
+pub fn vbe_mode(a: &mut CodeAssembler, width: i32, height: i32) -> Result<(), IcedError> {
+    for (index, value) in [(1, width), (2, height), (3, 32), (4, 0x41)] {
+        a.mov(dx, 0x1ce)?;
+        a.mov(ax, index)?;
+        a.out(dx, ax)?;
+        a.inc(dx)?;
+        a.mov(ax, value)?;
+        a.out(dx, ax)?;
+    }
+    Ok(())
+}
+
+/// 640x480 with four lines of this colour at the top.
+pub fn vbe_picture(a: &mut CodeAssembler, colour: u32) -> Result<(), IcedError> {
+    vbe_mode(a, 640, 480)?;
+    a.mov(ax, 0xa000)?;
+    a.mov(es, ax)?;
+    a.xor(di, di)?;
+    a.mov(eax, colour)?;
+    a.mov(cx, 640 * 4)?;
+    a.rep().stosd()
+}
+
+/// The first line of the text screen with all characters in all colours; ES:DI is behind it.
+pub fn all_characters(a: &mut CodeAssembler) -> Result<(), IcedError> {
+    let mut fill = a.create_label();
+    a.cld()?;
+    a.mov(ax, 0xb800)?;
+    a.mov(es, ax)?;
+    a.xor(di, di)?;
+    a.mov(ax, 0x0121)?;
+    a.mov(cx, 80)?;
+    a.set_label(&mut fill)?;
+    a.stosw()?;
+    a.add(ax, 0x0101)?;
+    a.and(ah, 0x7f)?;
+    a.loop_(fill)
+}
+
 /// The keyboard's codes are translated to set 1, and raise no interrupt.
 pub fn poll_keyboard(a: &mut CodeAssembler) -> Result<(), IcedError> {
     a.mov(al, 0x60)?;
