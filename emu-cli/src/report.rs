@@ -5,13 +5,44 @@ use emu_core::runner::Runner;
 use emu_core::state::CpuState;
 use iced_x86::{Decoder, DecoderOptions, Formatter, IntelFormatter};
 use std::fmt::Write;
+use std::time::{Duration, Instant};
 
 /// How many of the last blocks are shown, and how many instructions of each.
 const BLOCKS: usize = 8;
 const INSNS: u32 = 12;
+/// A guest may fault, start anew and fault again without end: it is reported once in this time.
+const QUIET: Duration = Duration::from_secs(10);
+
+/// The triple faults of a run.
+#[derive(Default)]
+pub struct Crashes {
+    told: Option<Instant>,
+    left_out: u64,
+}
+
+impl Crashes {
+    /// What is to be said of one more.
+    pub fn next(&mut self, runner: &mut Runner) -> String {
+        if self.told.is_some_and(|at| at.elapsed() < QUIET) {
+            self.left_out += 1;
+            return match self.left_out {
+                1 => "emu: a triple fault again: from now on one report in 10 s (--no-reboot ends the run at the first)\n"
+                    .into(),
+                _ => String::new(),
+            };
+        }
+        self.told = Some(Instant::now());
+        let mut text = match std::mem::take(&mut self.left_out) {
+            0 => String::new(),
+            n => format!("emu: {n} triple faults were not reported\n"),
+        };
+        text.push_str(&crash(runner));
+        text
+    }
+}
 
 /// The report's text.
-pub fn crash(runner: &mut Runner) -> String {
+fn crash(runner: &mut Runner) -> String {
     let state = CpuState::of(&runner.cpu);
     let mut out = format!(
         "emu: triple fault after {} instructions\n{state}\n",

@@ -117,6 +117,7 @@ fn drive(
     let limit = options.max_insns.unwrap_or(u64::MAX);
     let deadline = options.timeout.map(Duration::from_secs_f64);
     let mut flushed = Instant::now();
+    let mut crashes = report::Crashes::default();
     loop {
         if let Some(status) = control.stop() {
             vm.shutting_down(control.cause());
@@ -176,9 +177,11 @@ fn drive(
                 Step::Reset => (Status::Reset, Cause::GuestReset),
                 Step::TripleFault => {
                     vm.with_pc(|pc| pc.flush());
-                    let text = report::crash(&mut vm.runner);
-                    // In one piece, and not in the middle of the guest's line.
-                    let _ = write!(std::io::stderr(), "\n{text}");
+                    let text = crashes.next(&mut vm.runner);
+                    if !text.is_empty() {
+                        // In one piece, and not in the middle of the guest's line.
+                        let _ = write!(std::io::stderr(), "\n{text}");
+                    }
                     (Status::TripleFault, Cause::GuestReset)
                 }
             }

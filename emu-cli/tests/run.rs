@@ -90,6 +90,22 @@ fn a_triple_fault_leaves_a_report() {
     }
 }
 
+/// A guest that triple-faults, is reset and does so again, without end.
+#[test]
+fn triple_faults_without_end_are_not_all_reported() {
+    let guest = sector(|a| {
+        a.lidt(word_ptr(0x7d80))?; // zeros
+        a.int3()
+    });
+    let out = run(&[guest.path(), "--timeout", "1"]);
+    assert_eq!(status(&out), 8);
+    let text = stderr(&out);
+    let count = |words| text.matches(words).count();
+    assert_eq!(count("triple fault after "), 1, "{text}");
+    assert_eq!(count("a triple fault again"), 1, "{text}");
+    assert!(text.len() < 5000, "{text}");
+}
+
 /// Counts its boots in memory, which a reset leaves alone; powers off in the third.
 fn rebooting() -> Temp {
     sector(|a| {
