@@ -198,3 +198,41 @@ fn random_configuration_accesses_agree() {
     }
     assert!(seen > 1000, "{seen}");
 }
+
+/// What is written by memory is what the ports would have written.
+#[test]
+fn both_ways_into_configuration_space_write_alike() {
+    let board = || {
+        let mut pc = q35();
+        pc.plug(3, 0, probe()).unwrap();
+        pc.plug(31, 2, probe()).unwrap();
+        pc
+    };
+    let (mut by_memory, mut by_ports) = (board(), board());
+    let (base, _) = by_memory.places().ecam.unwrap();
+    let mut random = Random(0x1234_5678_9abc_def1);
+    let mut changed = 0;
+    for _ in 0..20_000 {
+        let devfn = random.of(&[0, 0x18, LPC, 0xfa]);
+        let size = random.of(&[1u8, 2, 4]);
+        let at = random.below(0x100) & !(u64::from(size) - 1);
+        // What says where configuration space is, or puts something over it.
+        let moves = match devfn {
+            0 => 0x40..0x70,
+            LPC => 0xf0..0xf4,
+            _ => 0x10..0x28,
+        };
+        if moves.contains(&at) {
+            continue;
+        }
+        let old = config(&mut by_ports, devfn, at, size);
+        let value = random.next() & (u64::MAX >> (64 - 8 * u32::from(size)));
+        write(&mut by_memory, base + (devfn << 12) + at, size, value);
+        set_config(&mut by_ports, devfn, at, size, value as u32);
+        let new = config(&mut by_ports, devfn, at, size);
+        let other = config(&mut by_memory, devfn, at, size);
+        assert_eq!(other, new, "{devfn:x} {at:x} {size}");
+        changed += u32::from(new != old);
+    }
+    assert!(changed > 500, "{changed}");
+}
