@@ -26,8 +26,10 @@ impl Crashes {
         if self.told.is_some_and(|at| at.elapsed() < QUIET) {
             self.left_out += 1;
             return match self.left_out {
-                1 => "emu: a triple fault again: from now on one report in 10 s (--no-reboot ends the run at the first)\n"
-                    .into(),
+                1 => format!(
+                    "emu: a triple fault again: from now on one report in {} s (--no-reboot ends the run at the first)\n",
+                    QUIET.as_secs()
+                ),
                 _ => String::new(),
             };
         }

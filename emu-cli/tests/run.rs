@@ -70,12 +70,17 @@ fn isa_debug_exit_gives_the_status() {
     assert!(stderr(&out).contains("halted for good at 0x7c"));
 }
 
-#[test]
-fn a_triple_fault_leaves_a_report() {
-    let guest = sector(|a| {
+/// An exception with an IDT of no gates.
+fn triple_faulting() -> Temp {
+    sector(|a| {
         a.lidt(word_ptr(0x7d80))?; // zeros
         a.int3()
-    });
+    })
+}
+
+#[test]
+fn a_triple_fault_leaves_a_report() {
+    let guest = triple_faulting();
     let out = run(&[guest.path(), "--no-reboot", "--stats"]);
     assert_eq!(status(&out), 6);
     let text = stderr(&out);
@@ -93,10 +98,7 @@ fn a_triple_fault_leaves_a_report() {
 /// A guest that triple-faults, is reset and does so again, without end.
 #[test]
 fn triple_faults_without_end_are_not_all_reported() {
-    let guest = sector(|a| {
-        a.lidt(word_ptr(0x7d80))?; // zeros
-        a.int3()
-    });
+    let guest = triple_faulting();
     let out = run(&[guest.path(), "--timeout", "1"]);
     assert_eq!(status(&out), 8);
     let text = stderr(&out);

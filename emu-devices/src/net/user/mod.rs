@@ -3,10 +3,10 @@
 //! The guest sees 10.0.2.0/24 with a gateway (.2, which is the host's loopback), a DNS server (.3) and a DHCP server that gives it .15.
 //! Behind the gateway is whatever the host can reach: each flow of the guest becomes a socket of the host.
 //!
-//! Data flow: one thread (`nat.rs`) waits for the link and for host sockets. ARP and DHCP are answered in `local.rs`, IPv6's search for
-//! a router in `router.rs`; UDP datagrams and
-//! pings are carried over by `datagram.rs`; each TCP connection is ended here by a smoltcp socket, whose two buffers the thread exchanges
-//! with a host socket (`tcp.rs`). Fragments are put together in `fragment.rs`; `wire.rs` reads and makes packets.
+//! Data flow: one thread (`nat.rs`) waits for the link and for host sockets. ARP and DHCP are answered in `local.rs`, IPv6's search
+//! for a router in `router.rs`; UDP datagrams and pings are carried over by `datagram.rs`; each TCP connection is ended here by a
+//! smoltcp socket, whose two buffers the thread exchanges with a host socket (`tcp.rs`). Fragments are put together in
+//! `fragment.rs`; `wire.rs` reads and makes packets.
 //!
 //! Invariants: the numbers of flows, fragments, leases and neighbours are bounded, each with its oldest given up for a new one; a frame
 //! that is malformed, or comes from an address outside the network, does nothing. With `restrict` no host socket is opened but those
