@@ -1,17 +1,20 @@
 //! Random machines on two engines: after every slice the whole vCPU, RAM and the board must be the same.
 //!
 //! Each engine of [`engines::all`] runs against the interpreter, and the interpreter against itself; one side runs each slice in one
-//! go, the other in pieces of 1 to 40 instructions, since where an engine stops must not change what the guest does. `EMU_SOAK`
+//! go, the other in pieces of 1 to 40 instructions, since where an engine stops must not change what the guest does. In some cases
+//! one side is debugged, or both are and must stop alike. `EMU_SOAK`
 //! is how many seconds, `EMU_SEED` repeats a run, `EMU_CASE` runs one case of it. A difference is cut down to the instruction.
 
 use emu_core::checkpoint::{Checkpoint, Difference};
 use emu_core::cpu::cpuid::CpuModel;
 use emu_core::engine::{Engine, Exit};
 use emu_core::vcpu::Vcpu;
+use emu_tests::debugged::Debugger;
 use emu_tests::engines::{self, Variant};
 use emu_tests::machines::{Noise, noise};
 use emu_tests::program::program;
 use iced_x86::{Decoder, DecoderOptions, Formatter, IntelFormatter};
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -29,17 +32,30 @@ struct Side {
     cpu: Vcpu,
     engine: Box<dyn Engine>,
     piece: u64,
+    debugger: Option<Debugger>,
 }
 
 impl Side {
     /// Runs to this count; false: the guest stands still.
     fn advance(&mut self, target: u64) -> bool {
-        while self.cpu.retired < target {
-            let fuel = self.piece.min(target - self.cpu.retired);
+        if let Some(d) = &mut self.debugger {
+            d.begin(&mut self.cpu);
+        }
+        let mut stopped = false;
+        // Behind a stop there may be more to come at the same count: an interrupt, the end.
+        while self.cpu.retired < target || stopped {
+            stopped = false;
+            self.cpu.arm_hooks();
+            let fuel = self.piece.min(target.saturating_sub(self.cpu.retired));
             match self.engine.run(&mut self.cpu, fuel) {
                 Exit::Fuel => {}
                 Exit::Halt | Exit::Shutdown => return false,
                 Exit::Request => self.cpu.requests.clear(),
+                Exit::Debug => {
+                    let debugger = self.debugger.as_mut().expect("a debugger");
+                    debugger.stopped(&mut self.cpu);
+                    stopped = true;
+                }
             }
         }
         true
@@ -63,7 +79,9 @@ impl Case {
     fn sides(&self) -> [Side; 2] {
         let mut dice = Noise::new(!self.seed, self.number);
         let pieces = 1 + dice.next() % 40;
-        let side = |variant: Variant, piece| {
+        // 0 and 1: that side is debugged; 2: both are; more: neither is.
+        let debugged = dice.next() % 8;
+        let side = |n: u64, variant: Variant, piece| {
             let mut r = Noise::new(self.seed, self.number);
             let cpu = if self.is_program() {
                 program(&mut r, &self.model)
@@ -75,6 +93,8 @@ impl Case {
                 cpu,
                 engine: (variant.make)(),
                 piece,
+                debugger: (debugged == n || debugged == 2)
+                    .then(|| Debugger::new(Noise::new(self.seed ^ 1, self.number))),
             }
         };
         // Which side is cut into pieces: all but the interpreter against itself have both.
@@ -82,7 +102,7 @@ impl Case {
             1 if self.variant.name != engines::REFERENCE.name => (pieces, u64::MAX),
             _ => (u64::MAX, pieces),
         };
-        [side(engines::REFERENCE, a), side(self.variant, b)]
+        [side(0, engines::REFERENCE, a), side(1, self.variant, b)]
     }
 
     /// The counts at which the sides are compared.
@@ -125,6 +145,12 @@ fn compare(sides: &mut [Side; 2]) -> Vec<Difference> {
     };
     say("retired", [&x, &y].map(|c| c.retired.to_string()));
     say("random state", [&x, &y].map(|c| c.random_state.to_string()));
+    if let [Some(x), Some(y)] = [a, b].map(|s| s.debugger.as_ref()) {
+        let differ = x.log.iter().zip(&y.log).position(|(x, y)| x != y);
+        let n = differ.unwrap_or(x.log.len().min(y.log.len()));
+        let stop = |d: &Debugger| format!("{n}: {:x?}", d.log.get(n));
+        say("stop", [stop(x), stop(y)]);
+    }
     say("board", [a, b].map(|s| board(&s.cpu).to_string()));
     pages.sort_unstable();
     pages.dedup();
@@ -145,7 +171,7 @@ fn compare(sides: &mut [Side; 2]) -> Vec<Difference> {
 }
 
 /// Runs a case; its instructions, or the story of the first difference.
-fn run(case: &Case) -> Result<u64, String> {
+fn run(case: &Case, causes: &mut BTreeMap<String, u64>) -> Result<u64, String> {
     let mut sides = case.sides();
     let mut good = 0;
     let start = Instant::now();
@@ -169,6 +195,13 @@ fn run(case: &Case) -> Result<u64, String> {
         }
         sides.iter_mut().for_each(|s| s.cpu.poll_lines());
         good = target;
+    }
+    for (.., hit) in sides.iter().flat_map(|s| &s.debugger).flat_map(|d| &d.log) {
+        let name = format!("{:?}", hit.cause);
+        let end = name.find(|c: char| !c.is_alphanumeric());
+        *causes
+            .entry(name[..end.unwrap_or(name.len())].to_string())
+            .or_default() += 1;
     }
     Ok(sides[0].cpu.retired)
 }
@@ -266,6 +299,7 @@ fn two_engines_leave_the_same_machine() {
     let others = engines::all();
     let start = Instant::now();
     let (mut cases, mut retired) = (0u64, [0u64; 2]);
+    let mut stops = BTreeMap::new();
     let mut n = only.unwrap_or(0);
     while start.elapsed() < budget {
         let mut case = Case {
@@ -277,7 +311,7 @@ fn two_engines_leave_the_same_machine() {
         if !case.is_program() {
             case.model = models[(n / 3 % 4) as usize].clone();
         }
-        match run(&case) {
+        match run(&case, &mut stops) {
             Ok(count) => retired[usize::from(case.is_program())] += count,
             Err(text) => panic!("{text}"),
         }
@@ -291,5 +325,9 @@ fn two_engines_leave_the_same_machine() {
         "EMU_SEED={seed}: {cases} machines, {} instructions of noise, {} of programs",
         retired[0], retired[1]
     );
+    println!("the debugger stopped for {stops:?}");
+    for kind in ["Code", "Data", "Exception", "Port", "Step"] {
+        assert!(only.is_some() || stops.contains_key(kind), "no {kind}");
+    }
     assert!(only.is_some() || cases > 10 && retired[0] > 0 && retired[1] > 10_000);
 }

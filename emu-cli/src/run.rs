@@ -76,6 +76,7 @@ pub fn run(options: &Options) -> Result<Status, Error> {
     let shown = displays.show(&vm, &commands, &control)?;
     let done = drive(&mut vm, options, &control, &commands, &input, began);
     commands.close();
+    vm.debug.close();
     drop(shown);
     drop(monitor);
     let wall = began.elapsed();
@@ -148,8 +149,16 @@ fn drive(
             control.sleep(left.min(DOZE));
             continue;
         } else {
-            match vm.runner.step(limit) {
-                Step::Ran => continue,
+            match vm.runner.step(limit.min(vm.debug.limit())) {
+                Step::Ran => {
+                    vm.check_count();
+                    continue;
+                }
+                Step::Debug => {
+                    write_out(vm)?;
+                    vm.hooked();
+                    continue;
+                }
                 Step::Idle(None)
                     if !input.is_open() && !vm.events.has_listeners() && vm.networks.is_empty() =>
                 {
@@ -175,6 +184,7 @@ fn drive(
                     continue;
                 }
                 Step::Reset => (Status::Reset, Cause::GuestReset),
+                Step::TripleFault if vm.triple_fault() => continue,
                 Step::TripleFault => {
                     vm.with_pc(|pc| pc.flush());
                     let text = crashes.next(&mut vm.runner);

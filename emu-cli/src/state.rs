@@ -14,6 +14,8 @@ pub enum RunState {
     /// The guest has powered off, and `--no-shutdown` was given.
     Shutdown,
     GuestPanicked,
+    /// A debugger's hook stopped it, or its step is done.
+    Debug,
 }
 
 impl RunState {
@@ -24,6 +26,7 @@ impl RunState {
             Self::Paused => "paused",
             Self::Shutdown => "shutdown",
             Self::GuestPanicked => "guest-panicked",
+            Self::Debug => "debug",
         }
     }
 }

@@ -3,6 +3,7 @@
 use crate::args::{CharDev, Options, Vga};
 use crate::audio::Audio;
 use crate::boot::{self, Choice, Kernel};
+use crate::debug::{Debug, Reason};
 use crate::devices;
 use crate::drives::{self, Interface};
 use crate::engines;
@@ -91,6 +92,7 @@ pub struct Vm {
     order_after_reset: Option<String>,
     pub networks: Networks,
     pub audio: Audio,
+    pub debug: Debug,
 }
 
 impl Vm {
@@ -231,6 +233,7 @@ impl Vm {
             balloon: with_balloon.then_some(balloon),
             drives,
             reset_wanted: false,
+            debug: Debug::default(),
             events: Arc::default(),
             state: RunState::Running,
             runner,
@@ -300,6 +303,11 @@ impl Vm {
             self.runner.machine().clock.stop();
             self.state = state;
             self.events.emit("STOP", None);
+            match state {
+                RunState::Debug => {}
+                RunState::Paused => self.told(vec![Reason::Paused]),
+                _ => self.told(vec![Reason::Ended]),
+            }
         }
     }
 

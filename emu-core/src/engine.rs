@@ -14,6 +14,8 @@ pub enum Exit {
     Request,
     /// Triple fault: the CPU is in shutdown, and a PC's board answers by RESET#.
     Shutdown,
+    /// A debugger's hook: see [`Vcpu::take_stops`].
+    Debug,
 }
 
 /// Executes guest code.

@@ -81,4 +81,6 @@ pub enum Stop {
     Frozen,
     /// Triple fault: the CPU is in shutdown.
     Shutdown,
+    /// A debugger stops the guest before this instruction.
+    Break,
 }

@@ -8,6 +8,7 @@ pub mod cpu;
 pub mod decode;
 pub mod engine;
 pub mod fault;
+pub mod hooks;
 pub mod interp;
 pub mod layout;
 pub mod machine;

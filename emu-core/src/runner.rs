@@ -40,6 +40,8 @@ pub enum Step {
     /// pvpanic's byte.
     GuestPanic(u8),
     TripleFault,
+    /// A debugger's hook stopped the guest: see [`Vcpu::take_stops`].
+    Debug,
 }
 
 /// Firmware whose services are the host's. All that it remembers is in the guest's memory, or it could not be restored with it.
@@ -126,6 +128,7 @@ impl Runner {
         if let Some(step) = self.serve() {
             return step;
         }
+        self.cpu.arm_hooks();
         let fuel = self
             .fuel(now, next)
             .min(limit.saturating_sub(self.cpu.retired));
@@ -146,6 +149,7 @@ impl Runner {
             Exit::Fuel => Step::Ran,
             Exit::Request => self.serve().unwrap_or(Step::Ran),
             Exit::Shutdown => Step::TripleFault,
+            Exit::Debug => Step::Debug,
             Exit::Halt => self.idle(),
         }
     }

@@ -12,6 +12,7 @@ use crate::cpu::mode::ModeKey;
 use crate::cpu::msr::Msrs;
 use crate::cpu::segment::{self, Segment, TableReg};
 use crate::fault::{Fault, Faulted, R, Stop, vector};
+use crate::hooks::Hooks;
 use crate::interp::fpu::Fpu;
 use crate::machine::Machine;
 use crate::mem::tlb::{Tlb, Who};
@@ -63,6 +64,8 @@ bitflags! {
         const FLUSH_CODE = 1 << 10;
         /// The board planned an event within the running slice.
         const RESCHEDULE = 1 << 11;
+        /// A debugger's hook was hit, or it steps.
+        const DEBUGGER = 1 << 12;
     }
 }
 
@@ -143,6 +146,10 @@ pub struct Vcpu {
     pub random_state: u64,
     pub machine: Arc<Machine>,
     pub stats: Stats,
+    /// A debugger's; none without one.
+    pub hooks: Option<Box<Hooks>>,
+    /// The debugger ended a repeated string instruction within what counts as one instruction.
+    pub uncounted: bool,
 }
 
 /// Counts of what left the fast path, by reason.
@@ -213,6 +220,8 @@ impl Vcpu {
             random_state: 0,
             machine,
             stats: Stats::default(),
+            hooks: None,
+            uncounted: false,
         };
         cpu.reset();
         cpu
@@ -372,7 +381,10 @@ impl Vcpu {
             ModeKey::AVX_UD,
             self.cr4 & cr4::OSXSAVE == 0 || self.xcr0 & 6 != 6 || !pe || vm,
         );
-        self.key = k;
+        let before = std::mem::replace(&mut self.key, k);
+        if self.hooks.is_some() {
+            self.hook_mode(before);
+        }
         self.refresh_who();
     }
 

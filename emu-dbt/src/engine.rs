@@ -316,6 +316,13 @@ impl Dbt {
                 off == p.off
             })
         });
+        if cpu.hooks.is_some() {
+            let planted = |new, p| cpu.plant_page(at(p), p.off) | new;
+            if good && u.pages.iter().fold(false, planted) {
+                // What a debugger has just hooked may be in the unit.
+                return false;
+            }
+        }
         if good {
             let over_spaces = cpu.tlb.over_spaces();
             for p in &u.pages {

@@ -10,6 +10,7 @@
 pub mod allowed;
 pub mod choice;
 pub mod compare;
+pub mod debugged;
 pub mod engines;
 pub mod generate;
 pub mod hard;

@@ -133,7 +133,7 @@ pub fn run(guest: &Guest, engine: &Engine, control: &Control) -> Result<Run, Ben
             due = now + SLICE.max(now / 10);
         }
         match step {
-            Step::Ran => {}
+            Step::Ran | Step::Debug => {}
             Step::GuestPanic(what) if what & 1 == 0 => {}
             Step::Idle(_) | Step::Halted => break "halted".into(),
             Step::PowerOff => break "power-off".into(),

@@ -164,7 +164,7 @@ impl Pair {
             }
             let vm = &mut self.vms[n];
             let end = match vm.runner.step(target) {
-                Step::Ran | Step::Idle(Some(_)) => None,
+                Step::Ran | Step::Debug | Step::Idle(Some(_)) => None,
                 Step::Idle(None) | Step::Halted => Some(Status::Halted),
                 Step::PowerOff => Some(Status::PowerOff),
                 Step::DebugExit(code) => Some(Status::DebugExit(code)),

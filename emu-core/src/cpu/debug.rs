@@ -94,6 +94,9 @@ impl Vcpu {
 
     /// Delivers the pending debug trap.
     pub fn deliver_debug_trap(&mut self) {
+        if self.stops_before_exception(Fault::plain(vector::DB)) {
+            return;
+        }
         // It also wakes from HLT.
         self.events.remove(Events::DEBUG_TRAP | Events::HALT);
         let bits = std::mem::take(&mut self.pending_db);
@@ -114,6 +117,9 @@ impl Vcpu {
             .fold(0, |m, b| m | 1 << b.0);
         if hits == 0 {
             return false;
+        }
+        if self.stops_before_exception(Fault::plain(vector::DB)) {
+            return true;
         }
         self.dr[6] |= hits;
         self.debug_exception();

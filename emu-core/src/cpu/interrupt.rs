@@ -51,6 +51,9 @@ impl Vcpu {
     /// A delivery counts as one retired instruction, so that a handler that faults on its first instruction, for ever, uses
     /// up its fuel and lets time pass.
     pub fn exception(&mut self, fault: Fault) {
+        if self.stops_before_exception(fault) {
+            return;
+        }
         self.exception_of(fault, Source::Fault);
     }
 
@@ -112,11 +115,15 @@ impl Vcpu {
     }
 
     fn interrupt(&mut self, v: u8) {
+        let here = self.place();
         if self.deliver_now(v, None, Source::External).is_err() {
             match std::mem::take(&mut self.stop) {
                 Stop::Fault(f) => self.exception(f),
                 _ => self.exception(Fault::coded(vector::SS, 1)),
             }
+        }
+        if self.hooks.is_some() {
+            self.hook_interrupt(v, here);
         }
     }
 

@@ -328,6 +328,7 @@ impl Vcpu {
             self.debug_trap_after(DR6_BT);
         }
         if l.wide && self.cr0 & cr0::PG != 0 {
+            self.hook_cr3(u64::from(t.cr3), false)?;
             self.write_cr3(u64::from(t.cr3))?;
         }
         self.load_task_ldt(t.ldt, ext)?;

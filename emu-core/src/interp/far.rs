@@ -67,6 +67,7 @@ pub fn pick_iret(x: &Instruction, _: &Ctx) -> Option<Handler> {
 /// INT n, INT3, INTO, INT1.
 pub fn pick_int(x: &Instruction, _: &Ctx) -> Option<Handler> {
     fn go(c: &mut Vcpu, i: &Insn, v: u8, s: Source) -> R {
+        c.hook_software_interrupt(v)?;
         let next = i.next_rip(c);
         let back = c.key.cut(next);
         c.deliver(v, None, s, back)

@@ -41,6 +41,7 @@ use crate::decode::insn::Flow;
 use crate::decode::table::Ends;
 use crate::engine::{Engine, Exit};
 use crate::fault::{Fault, R, Stop, vector};
+use crate::hooks::Cause;
 use crate::vcpu::{Events, Vcpu, reg};
 
 /// How many block addresses a crash report shows.
@@ -116,6 +117,10 @@ impl Interp {
             // Code outside RAM (no ROM is mapped yet): the bus floats high.
             return cpu.ud();
         };
+        if cpu.hooks.is_some() {
+            // The fetch may have planted something.
+            self.drop_stale(cpu);
+        }
         if let Some(n) = self.cache.find(off, cpu.key) {
             let b = self.cache.get(n);
             let Some(second) = b.second else { return Ok(n) };
@@ -125,7 +130,12 @@ impl Interp {
             }
             self.cache.invalidate(&cpu.machine.ram, off, 1);
         }
-        let b = self.cache.builder.build(cpu, rip, lin, off)?;
+        let mut b = self.cache.builder.build(cpu, rip, lin, off)?;
+        if let Some(hooks) = &mut cpu.hooks
+            && hooks.has_planted()
+        {
+            hooks.trim(&mut b);
+        }
         let first = (0x1000 - (off & 0xfff)).min(u64::from(b.bytes));
         let (second, bytes) = (b.second, u64::from(b.bytes));
         let n = self.cache.insert(b, &cpu.machine.ram);
@@ -233,6 +243,14 @@ impl Interp {
         }
     }
 
+    /// Drops the blocks whose bytes were written, or hooked.
+    fn drop_stale(&mut self, cpu: &mut Vcpu) {
+        for &(off, len) in &cpu.code_hits {
+            self.cache.invalidate(&cpu.machine.ram, off, u64::from(len));
+        }
+        cpu.code_hits.clear();
+    }
+
     fn note(&mut self, rip: u64, n: u32) {
         self.recent[self.next_recent % RECENT] = (rip, self.cache.get(n).insns.len() as u32);
         self.next_recent += 1;
@@ -274,6 +292,7 @@ impl Interp {
                 self.one(cpu);
             }
             Stop::Frozen => cpu.events |= Events::HALT,
+            Stop::Break => cpu.events |= Events::DEBUGGER,
             Stop::Shutdown | Stop::None => cpu.events |= Events::SHUTDOWN,
         }
     }
@@ -318,11 +337,12 @@ impl Interp {
             // Data breakpoints are for instructions that complete; what MOV SS holds back stays.
             cpu.pending_db = held;
             cpu.events.set(Events::DEBUG_TRAP, held != 0);
+            cpu.forget_accesses();
             self.stopped(cpu, n, flow);
             return false;
         }
         cpu.leave = false;
-        cpu.retired += 1;
+        cpu.retired += u64::from(!std::mem::take(&mut cpu.uncounted));
         if !last || matches!(ends, Ends::No | Ends::Barrier) {
             let next = rip.wrapping_add(u64::from(insn.len));
             cpu.rip = key.cut(next);
@@ -335,14 +355,14 @@ impl Interp {
     pub fn events(&mut self, cpu: &mut Vcpu, end: u64) -> Option<Exit> {
         if cpu.events.contains(Events::CODE) {
             cpu.events.remove(Events::CODE);
-            for &(off, len) in &cpu.code_hits {
-                self.cache.invalidate(&cpu.machine.ram, off, u64::from(len));
-            }
-            cpu.code_hits.clear();
+            self.drop_stale(cpu);
         }
         if cpu.events.contains(Events::FLUSH_CODE) {
             cpu.events.remove(Events::FLUSH_CODE);
             self.cache.flush(&cpu.machine.ram);
+        }
+        if cpu.events.contains(Events::DEBUGGER) && cpu.debugger_stops() {
+            return Some(Exit::Debug);
         }
         if cpu.events.contains(Events::SHUTDOWN) {
             return Some(Exit::Shutdown);
@@ -382,11 +402,13 @@ impl Interp {
         if cpu.events.contains(Events::BREAKPOINTS) && cpu.code_breakpoint() {
             return None;
         }
+        let (stepped, before) = (cpu.is_stepping(), cpu.retired);
         let stepping = cpu.sys & flags::TF != 0;
         cpu.events.remove(Events::SHADOW);
         cpu.trap_inhibited = false;
         cpu.rf_loaded = false;
-        if self.one(cpu) {
+        let done = self.one(cpu);
+        if done {
             if cpu.sys & flags::RF != 0 && !cpu.rf_loaded && !cpu.in_repeat {
                 cpu.set_sys(cpu.sys & !flags::RF);
             }
@@ -396,7 +418,10 @@ impl Interp {
                 cpu.events |= Events::DEBUG_TRAP;
             }
         }
-        None
+        if stepped && (done || cpu.retired != before) {
+            cpu.stepped(Cause::Step);
+        }
+        (cpu.events.contains(Events::DEBUGGER) && cpu.debugger_stops()).then_some(Exit::Debug)
     }
 }
 

@@ -53,7 +53,10 @@ fn mov_to_cr(c: &mut Vcpu, i: &Insn) -> R {
             c.cr2 = v;
             Ok(())
         }
-        3 => c.write_cr3(v),
+        3 => {
+            c.hook_cr3(v, true)?;
+            c.write_cr3(v)
+        }
         4 => c.write_cr4(v),
         _ if v & !15 != 0 => c.gp(0),
         _ => {

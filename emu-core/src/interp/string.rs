@@ -249,6 +249,11 @@ fn repeat<O: StringOp, W: Width>(cpu: &mut Vcpu, i: &Insn) -> R {
     if cpu.sys & flags::TF != 0 || cpu.watching() {
         chunk = 1;
     }
+    // A debugger that steps sees each iteration; what counts as one instruction is the same with it.
+    let whole = chunk;
+    if cpu.is_stepping() {
+        chunk = 1;
+    }
     let until_equal = i.pfx & pfx::REPNE != 0;
     let devices = cpu.stats.mmio_accesses;
     let mut done = 0;
@@ -269,7 +274,7 @@ fn repeat<O: StringOp, W: Width>(cpu: &mut Vcpu, i: &Insn) -> R {
             ended = O::COMPARES && cpu.flags.zf() == until_equal;
             if cpu.stats.mmio_accesses != devices {
                 chunk = 1;
-            } else if !ended {
+            } else if !ended && !cpu.cuts_repetition() {
                 n = bulk::<O, W>(
                     cpu,
                     i,
@@ -289,9 +294,13 @@ fn repeat<O: StringOp, W: Width>(cpu: &mut Vcpu, i: &Insn) -> R {
         advance::<O, W>(cpu, i, 1);
         set(cpu, i, reg::RCX, count - done);
         ended = O::COMPARES && cpu.flags.zf() == until_equal;
-        if cpu.stats.mmio_accesses != devices {
+        if cpu.stats.mmio_accesses != devices || cpu.cuts_repetition() {
             chunk = done;
         }
+    }
+    if cpu.cuts_repetition() {
+        let device = cpu.stats.mmio_accesses != devices;
+        cpu.uncounted = !ended && done < whole && !device;
     }
     go_on(cpu, i, !ended && done < count)
 }
@@ -352,9 +361,14 @@ impl<W: Width, const IN: bool> Op for PortString<W, IN> {
         if rep && count == 0 {
             return go_on(cpu, i, false);
         }
+        cpu.hook_port(port, W::BYTES as u8, !IN)?;
         if IN {
             let at = lin::<true>(cpu, i, es(i), reg::RDI, W::BYTES)?;
             cpu.prepare_write(at, W::BYTES)?;
+            if cpu.direct_host(at, W::BYTES).is_none() {
+                // The port is read once, so the write may not ask to be run again.
+                cpu.need_exact()?;
+            }
             let v = cpu.port_in(i, port, W::BYTES as u8);
             cpu.write(at, W::from_u64(u64::from(v)))?;
         } else {

@@ -77,7 +77,9 @@ fn privileged_nop(c: &mut Vcpu, _: &Insn) -> R {
 
 fn rdmsr(c: &mut Vcpu, i: &Insn) -> R {
     c.privileged()?;
-    let v = c.read_msr(c.gpr[reg::RCX] as u32, i.idx)?;
+    let n = c.gpr[reg::RCX] as u32;
+    c.hook_msr(n, false)?;
+    let v = c.read_msr(n, i.idx)?;
     c.gpr[reg::RAX] = v & 0xffff_ffff;
     c.gpr[reg::RDX] = v >> 32;
     Ok(())
@@ -87,6 +89,7 @@ fn wrmsr(c: &mut Vcpu, i: &Insn) -> R {
     c.privileged()?;
     let v = c.gpr[reg::RAX] & 0xffff_ffff | c.gpr[reg::RDX] << 32;
     let n = c.gpr[reg::RCX] as u32;
+    c.hook_msr(n, true)?;
     exactly(c, i, |c| c.write_msr(n, v, 0))
 }
 
@@ -300,6 +303,7 @@ fn port_number(c: &Vcpu, i: &Insn, imm: bool) -> u16 {
 fn port_read<W: Width, const IMM: bool>(c: &mut Vcpu, i: &Insn) -> R {
     let port = port_number(c, i, IMM);
     c.check_io(port, W::BYTES as u8)?;
+    c.hook_port(port, W::BYTES as u8, false)?;
     let v = c.port_in(i, port, W::BYTES as u8);
     W::put(c, reg::RAX as u8, W::from_u64(u64::from(v)));
     Ok(())
@@ -308,6 +312,7 @@ fn port_read<W: Width, const IMM: bool>(c: &mut Vcpu, i: &Insn) -> R {
 fn port_write<W: Width, const IMM: bool>(c: &mut Vcpu, i: &Insn) -> R {
     let port = port_number(c, i, IMM);
     c.check_io(port, W::BYTES as u8)?;
+    c.hook_port(port, W::BYTES as u8, true)?;
     let v = W::get(c, reg::RAX as u8).to_u64() as u32;
     c.port_out(i, port, W::BYTES as u8, v);
     Ok(())

@@ -236,8 +236,11 @@ impl Vcpu {
             && (lin & 0xfff) + W::BYTES <= 0x1000
         {
             let host = lin.wrapping_add(self.tlb.probe(lin).addend);
-            if self.dr[7] & 0xff != 0 {
+            if self.dr[7] & 0xff != 0 || self.has_watchpoints() {
                 self.watch(lin, W::BYTES, true)?;
+                let off = host - self.machine.ram.base() as u64;
+                let phys = self.machine.ram.phys_of(off);
+                self.hook_access(lin, phys, W::BYTES, true)?;
             }
             store(host, v);
             self.wrote_slowly(lin, host as *mut u8, W::BYTES, who);
@@ -318,6 +321,19 @@ impl Vcpu {
     ) -> R<[(Place, u64, u64); 2]> {
         let places = self.places(lin, size, access, who)?;
         self.watch(lin, size, access == Access::Write)?;
+        if self.has_watchpoints() {
+            for (place, at, n) in places {
+                let phys = match place {
+                    _ if n == 0 => continue,
+                    Place::Ram(p) => {
+                        let off = p as u64 - self.machine.ram.base() as u64;
+                        self.machine.ram.phys_of(off)
+                    }
+                    Place::Mmio(phys) => phys,
+                };
+                self.hook_access(at, phys, n, access == Access::Write)?;
+            }
+        }
         let hole = |at: PhysAddr| self.machine.ram.is_hole(at);
         let device = |p: &(Place, u64, u64)| matches!(p.0, Place::Mmio(at) if !hole(at)) && p.2 > 0;
         if places.iter().any(device) {
@@ -377,7 +393,7 @@ impl Vcpu {
                 return;
             }
         }
-        if !self.watched_page(lin) {
+        if !self.watched_page(lin) && !self.hooked_page(lin, ram.phys_of(off)) {
             self.tlb.write_directly(who, lin, off);
         }
     }
@@ -389,6 +405,7 @@ impl Vcpu {
         if e.write != (lin & !0xfff | CODE)
             || (lin & 0xfff) + size > 0x1000
             || self.dr[7] & 0xff != 0
+            || self.has_watchpoints()
         {
             return None;
         }
@@ -555,7 +572,7 @@ impl Vcpu {
         };
         let page = lin & !0xfff;
         let phys = PhysAddr(walk.page.0 & self.a20);
-        let watched = self.watched_page(lin);
+        let watched = self.watched_page(lin) || self.hooked_page(lin, phys);
         let ram = self.machine.ram.offset_of(phys);
         let (addend, low, write_low, place) = match ram {
             Some((off, _)) => {
@@ -603,6 +620,12 @@ impl Vcpu {
             _ => 0,
         };
         e.addend = addend;
+        if self.hooks.is_some()
+            && walk.exec
+            && let Some((off, _)) = ram
+        {
+            self.plant_page(lin, off);
+        }
         Ok(place)
     }
 

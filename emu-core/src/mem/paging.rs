@@ -125,6 +125,17 @@ impl Vcpu {
         }
     }
 
+    /// Where `lin` leads, whoever asks and whatever for; nothing is changed by asking. `None`: it is not mapped, or a reserved
+    /// bit is set on the way.
+    pub(crate) fn look_at(&self, lin: u64) -> Option<PhysAddr> {
+        if self.cr0 & cr0::PG == 0 {
+            return Some(PhysAddr(lin & 0xffff_ffff));
+        }
+        let (steps, n, size) = self.descend(lin, Access::Read, Who::Supervisor).ok()?;
+        let leaf = steps[..n].last()?;
+        Some(leaf.page(lin, size).add(lin & 0xfff))
+    }
+
     /// Follows the structures to the leaf.
     fn descend(
         &self,

@@ -239,9 +239,9 @@ fn same(a: &[Insn], b: &[Insn]) -> bool {
     a.len() == b.len()
         && a.iter().zip(b).all(|(a, b)| {
             (
-                a.code, a.off, a.len, a.imm, a.disp, a.r0, a.r1, a.base, a.index,
+                a.code, a.off, a.len, a.imm, a.disp, a.r0, a.r1, a.base, a.index, a.pfx,
             ) == (
-                b.code, b.off, b.len, b.imm, b.disp, b.r0, b.r1, b.base, b.index,
+                b.code, b.off, b.len, b.imm, b.disp, b.r0, b.r1, b.base, b.index, b.pfx,
             )
         })
 }

@@ -170,12 +170,17 @@ impl Gather<'_> {
             return None;
         }
         let code = decode(self.cpu, b, rip)?;
+        let mut insns = b.insns.to_vec();
+        if insns[0].pfx & pfx::HOOKED != 0 {
+            // The unit asks the hook by itself.
+            insns[0] = self.cpu.hooks.as_ref()?.original(b)?;
+        }
         let n = self.region.nodes.len();
         self.region.insns += b.insns.len() as u32;
         self.region.nodes.push(Node {
             rip,
             off: b.off,
-            insns: b.insns.to_vec(),
+            insns,
             code,
             bytes: b.bytes,
             tail: tail(b, rip),

@@ -85,6 +85,20 @@ impl Translator<'_, '_> {
         self.at(on);
     }
 
+    /// Asks a debugger's hook before an instruction; what the unit knows stays true.
+    pub fn ask_hook(&mut self, i: &Insn) {
+        self.pages.clear();
+        self.forget_loop_pages();
+        self.flush();
+        self.end_x87();
+        let probe = Insn {
+            run: emu_core::hooks::probe,
+            ..*i
+        };
+        let code = self.handler(&probe, self.info());
+        self.leave_unless_done(code, false);
+    }
+
     /// Runs one instruction within its block by its handler.
     pub fn call_handler(&mut self, x: &Instruction, i: &Insn) {
         self.pages.clear();

@@ -266,6 +266,9 @@ impl Translator<'_, '_> {
         for k in 0..count - own {
             self.idx = k;
             let (x, i) = (&node.code[k], &node.insns[k]);
+            if i.pfx & pfx::HOOKED != 0 {
+                self.ask_hook(i);
+            }
             let lowered = self.lower(x, i);
             if !lowered {
                 self.call_handler(x, i);
@@ -294,6 +297,9 @@ impl Translator<'_, '_> {
             self.advance_clock();
             self.go(e);
             return;
+        }
+        if i.pfx & pfx::HOOKED != 0 {
+            self.ask_hook(i);
         }
         let refused = i.pfx & (pfx::REFUSED | pfx::AS_OLDER) != 0 || !self.options.lower();
         if !refused && self.lower_tail(x, i) {

@@ -110,7 +110,7 @@ fn quiet(x: &Instruction, i: &Insn, options: Options) -> bool {
     };
     plain
         && options.lower()
-        && i.pfx & (pfx::REFUSED | pfx::AS_OLDER) == 0
+        && i.pfx & (pfx::REFUSED | pfx::AS_OLDER | pfx::HOOKED) == 0
         && (x.mnemonic() != Lea || Translator::addressable(i))
         && !(0..x.op_count()).any(seen)
 }
