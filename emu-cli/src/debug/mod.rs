@@ -2,4 +2,8 @@
 
 // Wired to the command line by the debugger's own commands.
 #[allow(dead_code)]
+pub mod disasm;
+#[allow(dead_code, unused_imports)]
 pub mod expr;
+#[allow(dead_code)]
+pub mod format;

@@ -307,7 +307,6 @@ impl<'a> Parser<'a> {
                 self.unary()?;
                 self.address_of()?;
             }
-            // `&&name` is the address of an address, and `--x` no operator of ours.
             "{" => {
                 self.advance()?;
                 let ty = self.type_name()?.ok_or_else(|| self.wrong())?;

@@ -336,7 +336,15 @@ pub fn unary(op: Unary, v: Value) -> Result<Value, ExprError> {
 /// `pointer`: bytes of a pointer, by which a pointer to a pointer steps.
 pub fn binary(op: Binary, a: Value, b: Value, pointer: u8) -> Result<Value, ExprError> {
     if a.ty.is_float() || b.ty.is_float() {
-        return float(op, a.as_f64(), b.as_f64());
+        let single = |v: Value| !v.ty.is_float() || v.ty.base == Base::F32;
+        let ty = match single(a) && single(b) {
+            true => Type::plain(Base::F32),
+            false => Type::plain(Base::F64),
+        };
+        return Ok(match float(op, a.cast(ty).as_f64(), b.cast(ty).as_f64())? {
+            v if v.ty.is_float() => v.cast(ty),
+            truth => truth,
+        });
     }
     if matches!(op, Binary::Shl | Binary::Shr) {
         return shift(op, a, b);
