@@ -195,11 +195,9 @@ fn name_segment(insn: &Instruction, out: &mut String) {
             | Code::Mov_moffs32_EAX
             | Code::Mov_moffs64_RAX
     );
-    if moffs {
-        if let Some(at) = out.find(" PTR ") {
-            let word = out[..at].rfind([' ', ',']).map_or(0, |n| n + 1);
-            out.replace_range(word..at + " PTR ".len(), "");
-        }
+    if moffs && let Some(at) = out.find(" PTR ") {
+        let word = out[..at].rfind([' ', ',']).map_or(0, |n| n + 1);
+        out.replace_range(word..at + " PTR ".len(), "");
     }
 }
 

@@ -239,3 +239,49 @@ fn backwards_finds_the_same_instructions() {
     }
     assert_eq!(before(&view(false), 0x1000, 5), 0x1000);
 }
+
+/// Random bytes in every mode, and both syntaxes' names for string and far instructions.
+#[test]
+fn any_bytes() {
+    let mut random = emu_core::testing::Random(0xd15a);
+    for _ in 0..20_000 {
+        let bytes: Vec<u8> = (0..random.below(16)).map(|_| random.next() as u8).collect();
+        let bits = random.of(&[16, 32, 64]);
+        let ip = random.next();
+        if let Some(insn) = decode(&bytes, ip, bits) {
+            assert!((1..=bytes.len()).contains(&length(&insn)), "{bytes:x?}");
+            for flavor in [Flavor::Intel, Flavor::Att] {
+                assert!(!text(&insn, flavor, &|a| Some(("x".into(), a))).is_empty());
+            }
+            interest(
+                bits,
+                &bytes,
+                &[(Reg::Gpr(0), u64::MAX), (Reg::SegmentBase(3), u64::MAX)],
+            );
+        }
+    }
+    for (bits, bytes, want) in [
+        (
+            32,
+            &[0xea, 0x42, 0x86, 0x23, 0x1c, 0x69, 0x30][..],
+            "jmp    0x3069:0x1c238642",
+        ),
+        (16, &[0x9a, 0x7b, 0x37, 0x6c, 0x96], "call   0x966c:0x377b"),
+        (16, &[0xcb], "retf"),
+        (64, &[0x48, 0xcb], "retfq"),
+        (64, &[0xaa], "stos   BYTE PTR es:[rdi],al"),
+        (64, &[0xf3, 0x48, 0xab], "rep stos QWORD PTR es:[rdi],rax"),
+        (32, &[0xac], "lods   al,BYTE PTR ds:[esi]"),
+        (16, &[0x6f], "outs   dx,WORD PTR ds:[si]"),
+        (64, &[0xd1, 0xe8], "shr    eax,1"),
+        (64, &[0xdb, 0x28], "fld    TBYTE PTR [rax]"),
+        (
+            64,
+            &[0x65, 0x8b, 0x04, 0x25, 0x28, 0, 0, 0],
+            "mov    eax,DWORD PTR gs:0x28",
+        ),
+    ] {
+        let insn = decode(bytes, 0x1000, bits).unwrap();
+        assert_eq!(text(&insn, Flavor::Intel, &|_| None), want);
+    }
+}

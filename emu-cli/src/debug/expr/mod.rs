@@ -26,6 +26,7 @@ mod parse;
 pub mod register;
 #[cfg(test)]
 mod tests;
+mod types;
 pub mod value;
 
 pub use assign::{Assignment, LValue, Place, Store};

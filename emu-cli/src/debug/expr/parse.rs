@@ -7,6 +7,7 @@
 use super::eval::{Expr, Op};
 use super::lex::{Lexer, Token};
 use super::register;
+use super::types::{assembler_size, base_of, element, single};
 use super::value::{self, Binary, MOST_STARS, Unary};
 use super::{Base, ExprError, Names, Reg, Space, Type, Value};
 use emu_core::nearest::nearest;
@@ -198,12 +199,12 @@ impl<'a> Parser<'a> {
 
     pub fn combine(&mut self, op: Binary) {
         self.height -= 1;
-        if let Some([a, b]) = self.constants() {
-            if let Ok(v) = value::binary(op, a, b, 8) {
-                self.ops.truncate(self.ops.len() - 2);
-                self.ops.push(Op::Const(v));
-                return;
-            }
+        if let Some([a, b]) = self.constants()
+            && let Ok(v) = value::binary(op, a, b, 8)
+        {
+            self.ops.truncate(self.ops.len() - 2);
+            self.ops.push(Op::Const(v));
+            return;
         }
         self.ops.push(Op::Binary(op));
     }
@@ -622,81 +623,5 @@ fn variable(name: &str) -> Result<Op, ExprError> {
         (1, Some(n)) => Op::FromLast(n),
         (0, None) if !name.starts_with(|c: char| c.is_ascii_digit()) => Op::Named(name.into()),
         _ => return Err(unknown(name)),
-    })
-}
-
-/// What `u8[…]` reads.
-fn element(name: &str) -> Option<Base> {
-    Some(match name {
-        "u8" => Base::U8,
-        "i8" | "s8" => Base::I8,
-        "u16" => Base::U16,
-        "i16" | "s16" => Base::I16,
-        "u32" => Base::U32,
-        "i32" | "s32" => Base::I32,
-        "u64" => Base::U64,
-        "i64" | "s64" => Base::I64,
-        "f32" => Base::F32,
-        "f64" => Base::F64,
-        _ => return None,
-    })
-}
-
-/// A type's name that is one word.
-fn single(name: &str) -> Option<Base> {
-    element(name).or(match name {
-        "uint8_t" | "byte" => Some(Base::U8),
-        "int8_t" => Some(Base::I8),
-        "uint16_t" => Some(Base::U16),
-        "int16_t" => Some(Base::I16),
-        "uint32_t" => Some(Base::U32),
-        "int32_t" => Some(Base::I32),
-        "uint64_t" | "size_t" | "uintptr_t" => Some(Base::U64),
-        "int64_t" | "ssize_t" | "intptr_t" => Some(Base::I64),
-        _ => None,
-    })
-}
-
-fn assembler_size(name: &str) -> Option<Base> {
-    Some(match &*name.to_ascii_lowercase() {
-        "byte" => Base::U8,
-        "word" => Base::U16,
-        "dword" => Base::U32,
-        "qword" => Base::U64,
-        _ => return None,
-    })
-}
-
-/// C's words in any order.
-fn base_of(words: &[&str]) -> Option<Base> {
-    if let [word] = words {
-        if let Some(base) = single(word) {
-            return Some(base);
-        }
-    }
-    let count = |word| words.iter().filter(|w| **w == word).count();
-    let (unsigned, signed, long, int) = (
-        count("unsigned"),
-        count("signed"),
-        count("long"),
-        count("int"),
-    );
-    let (char, short, void) = (count("char"), count("short"), count("void"));
-    let (float, double) = (count("float"), count("double"));
-    let sum = unsigned + signed + long + int + char + short + void + float + double;
-    if sum != words.len() || unsigned + signed > 1 || int > 1 {
-        return None;
-    }
-    let plain = unsigned + signed + int == 0;
-    let sign = |u, s| if unsigned == 1 { u } else { s };
-    Some(match (char, short, long, float + double + void) {
-        (1, 0, 0, 0) if int == 0 => sign(Base::UChar, Base::Char),
-        (0, 1, 0, 0) => sign(Base::U16, Base::I16),
-        (0, 0, 1 | 2, 0) => sign(Base::U64, Base::I64),
-        (0, 0, 0, 0) => sign(Base::U32, Base::I32),
-        (0, 0, 0, 1) if plain && float == 1 => Base::F32,
-        (0, 0, 0, 1) if plain && double == 1 => Base::F64,
-        (0, 0, 0, 1) if plain => Base::Void,
-        _ => return None,
     })
 }
