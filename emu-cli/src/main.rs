@@ -10,6 +10,7 @@ mod bench;
 mod boot;
 mod commands;
 mod console;
+mod debug;
 mod devices;
 mod display;
 mod drives;
