@@ -3,7 +3,7 @@
 use crate::args::{CharDev, Options, Vga};
 use crate::audio::Audio;
 use crate::boot::{self, Choice, Kernel};
-use crate::debug::{Debug, Reason};
+use crate::debug::{Debug, Reason, Session};
 use crate::devices;
 use crate::drives::{self, Interface};
 use crate::engines;
@@ -93,6 +93,8 @@ pub struct Vm {
     pub networks: Networks,
     pub audio: Audio,
     pub debug: Debug,
+    /// What a debugger's user has said.
+    pub session: Option<Box<Session>>,
 }
 
 impl Vm {
@@ -234,6 +236,7 @@ impl Vm {
             drives,
             reset_wanted: false,
             debug: Debug::default(),
+            session: None,
             events: Arc::default(),
             state: RunState::Running,
             runner,

@@ -146,10 +146,25 @@ pub struct Vcpu {
     pub random_state: u64,
     pub machine: Arc<Machine>,
     pub stats: Stats,
+    /// The last exception that was delivered, for one who asks.
+    pub last_exception: Option<ExceptionRecord>,
+    /// Where the last fault was raised.
+    pub raised_at: Option<&'static std::panic::Location<'static>>,
     /// A debugger's; none without one.
     pub hooks: Option<Box<Hooks>>,
     /// The debugger ended a repeated string instruction within what counts as one instruction.
     pub uncounted: bool,
+}
+
+/// An exception, and where it came from.
+#[derive(Clone, Copy, Debug)]
+pub struct ExceptionRecord {
+    pub fault: Fault,
+    /// The linear address of its instruction.
+    pub lin: u64,
+    pub retired: u64,
+    /// The check that raised it, if it was one of ours.
+    pub check: Option<&'static std::panic::Location<'static>>,
 }
 
 /// Counts of what left the fast path, by reason.
@@ -220,6 +235,8 @@ impl Vcpu {
             random_state: 0,
             machine,
             stats: Stats::default(),
+            last_exception: None,
+            raised_at: None,
             hooks: None,
             uncounted: false,
         };
@@ -289,19 +306,23 @@ impl Vcpu {
 
     /// Notes a fault; `Err(cpu.raise(..))` leaves the handler.
     #[cold]
+    #[track_caller]
     pub fn raise(&mut self, fault: Fault) -> Faulted {
+        self.raised_at = Some(std::panic::Location::caller());
         self.stop = Stop::Fault(fault);
         Faulted
     }
 
     /// #GP(error) as a handler's result.
     #[cold]
+    #[track_caller]
     pub fn gp<T>(&mut self, error: u32) -> R<T> {
         Err(self.raise(Fault::coded(vector::GP, error)))
     }
 
     /// #UD as a handler's result.
     #[cold]
+    #[track_caller]
     pub fn ud<T>(&mut self) -> R<T> {
         Err(self.raise(Fault::UD))
     }

@@ -1,8 +1,25 @@
 //! The debugger: what stops and steers the guest for a person or a program that looks at it.
 //!
-//! `control` runs the guest until something is to be told, on the machine's thread, by the hooks of [`emu_core::hooks`]. Who
-//! debugs is on a thread of its own, has things done by [`Commands`](crate::commands::Commands), and hears of stops by a channel.
+//! `control` runs the guest until something is to be told, by the hooks of [`emu_core::hooks`]. `session` executes the lines that a user
+//! types (`commands`, with `points` for breakpoints), `report` says what a stop is about. Both are the machine's own and run on
+//! its thread. Who debugs is on a thread of its own (`terminal`, a GDB connection), has things done there by
+//! [`Commands`](crate::commands::Commands), and hears of stops by a channel.
+//!
+//! The parts below need no machine: what a user may write (`expr`), how what a guest holds is shown (`format`, `disasm`), what
+//! its addresses are called (`symbols`).
 
+mod commands;
 pub mod control;
+pub mod disasm;
+pub mod env;
+pub mod expr;
+pub mod format;
+mod points;
+pub mod report;
+pub mod session;
+mod source;
+pub mod symbols;
+pub mod unwind;
 
 pub use control::{Debug, Reason, Stop, Want};
+pub use session::Session;

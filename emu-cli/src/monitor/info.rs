@@ -4,6 +4,7 @@ use super::human::{Text, Words};
 use super::pages::{NX, Page, Tables, U, W};
 use super::{Context, block, bus, input, network};
 use crate::state::RunState;
+use crate::vm::Vm;
 use emu_core::nearest::hint;
 use emu_core::state::CpuState;
 use emu_devices::ibmpc;
@@ -82,7 +83,11 @@ fn status(c: &Context) -> Text {
 }
 
 fn registers(c: &Context) -> Text {
-    let state = c.call(|vm| Box::new(CpuState::of(&vm.runner.cpu)))?;
+    c.call(|vm| registers_of(vm))
+}
+
+pub fn registers_of(vm: &Vm) -> String {
+    let state = CpuState::of(&vm.runner.cpu);
     let mut out = format!("{state}\n");
     for (n, r) in state.fpu.r.iter().enumerate() {
         let end = if n % 2 == 1 { '\n' } else { ' ' };
@@ -100,36 +105,39 @@ fn registers(c: &Context) -> Text {
             v[3], v[2], v[1], v[0]
         );
     }
-    Ok(out)
+    out
 }
 
 /// Lines for the pages, of which `line` makes some.
-fn pages(c: &Context, mut line: impl FnMut(Option<Page>, &mut String) + Send + 'static) -> Text {
-    c.call(move |vm| {
-        let tables = Tables::of(&vm.runner);
-        let mut out = String::new();
-        if !tables.paging() {
-            return "PG disabled\n".into();
-        }
-        let (mut lines, mut last) = (0, 0);
-        let whole = tables.each(&mut |page| {
-            line(Some(page), &mut out);
-            lines += usize::from(out.len() != last);
-            last = out.len();
-            lines < MOST_LINES
-        });
-        line(None, &mut out);
-        if !whole {
-            out += "… and more\n";
-        }
-        out
-    })
+fn pages(vm: &Vm, mut line: impl FnMut(Option<Page>, &mut String)) -> String {
+    let tables = Tables::of(&vm.runner);
+    let mut out = String::new();
+    if !tables.paging() {
+        return "PG disabled\n".into();
+    }
+    let (mut lines, mut last) = (0, 0);
+    let whole = tables.each(&mut |page| {
+        line(Some(page), &mut out);
+        lines += usize::from(out.len() != last);
+        last = out.len();
+        lines < MOST_LINES
+    });
+    line(None, &mut out);
+    if !whole {
+        out += "… and more\n";
+    }
+    out
 }
 
 fn mem(c: &Context) -> Text {
+    c.call(|vm| mem_of(vm))
+}
+
+/// Ranges of mapped pages with the same rights.
+pub fn mem_of(vm: &Vm) -> String {
     // The range so far: from, to, rights.
     let mut range: Option<(u64, u64, u64)> = None;
-    pages(c, move |page, out| {
+    pages(vm, move |page, out| {
         let rights = page.map(|p| p.entry & (W | U));
         match (&mut range, page) {
             (Some((_, end, same)), Some(p)) if *end == p.lin && Some(*same) == rights => {
@@ -149,7 +157,12 @@ fn mem(c: &Context) -> Text {
 }
 
 fn tlb(c: &Context) -> Text {
-    pages(c, |page, out| {
+    c.call(|vm| tlb_of(vm))
+}
+
+/// Every mapped page.
+pub fn tlb_of(vm: &Vm) -> String {
+    pages(vm, |page, out| {
         let Some(p) = page else { return };
         let letter = |bit: u64, c| if p.entry & bit != 0 { c } else { '-' };
         let flags: String = [
@@ -171,33 +184,36 @@ fn tlb(c: &Context) -> Text {
 }
 
 fn mtree(c: &Context) -> Text {
-    c.call(|vm| {
-        let ram = &vm.runner.machine().ram;
-        let mut out = String::from("address-space: memory\n");
-        let low = ram.low();
-        let mut ranges = vec![
-            (0, low, "ram".to_string()),
-            (ibmpc::IOAPIC.0, ibmpc::IOAPIC.1, "ioapic".into()),
-            (ibmpc::HPET.0, ibmpc::HPET.1, "hpet".into()),
-        ];
-        if ram.size() > low {
-            ranges.push((1 << 32, ram.size() - low, "ram-above-4g".into()));
-        }
-        let ports = vm.with_pc(|pc| pc.port_list()).unwrap_or_default();
-        let places = vm.with_pc(|pc| pc.places()).unwrap_or_default();
-        for (window, name) in [(places.ecam, "pcie-mmcfg"), (places.rcba, "rcrb")] {
-            ranges.extend(window.map(|(from, size)| (from, size, name.into())));
-        }
-        ranges.sort();
-        for (from, size, name) in ranges {
-            let _ = writeln!(out, "  {from:016x}-{:016x}: {name}", from + size - 1);
-        }
-        out += "\naddress-space: I/O\n";
-        for (name, from, to) in ports {
-            let _ = writeln!(out, "  {from:016x}-{to:016x}: {name}");
-        }
-        out
-    })
+    c.call(|vm| mtree_of(vm))
+}
+
+/// What is where in memory and among the ports.
+pub fn mtree_of(vm: &Vm) -> String {
+    let ram = &vm.runner.machine().ram;
+    let mut out = String::from("address-space: memory\n");
+    let low = ram.low();
+    let mut ranges = vec![
+        (0, low, "ram".to_string()),
+        (ibmpc::IOAPIC.0, ibmpc::IOAPIC.1, "ioapic".into()),
+        (ibmpc::HPET.0, ibmpc::HPET.1, "hpet".into()),
+    ];
+    if ram.size() > low {
+        ranges.push((1 << 32, ram.size() - low, "ram-above-4g".into()));
+    }
+    let ports = vm.with_pc(|pc| pc.port_list()).unwrap_or_default();
+    let places = vm.with_pc(|pc| pc.places()).unwrap_or_default();
+    for (window, name) in [(places.ecam, "pcie-mmcfg"), (places.rcba, "rcrb")] {
+        ranges.extend(window.map(|(from, size)| (from, size, name.into())));
+    }
+    ranges.sort();
+    for (from, size, name) in ranges {
+        let _ = writeln!(out, "  {from:016x}-{:016x}: {name}", from + size - 1);
+    }
+    out += "\naddress-space: I/O\n";
+    for (name, from, to) in ports {
+        let _ = writeln!(out, "  {from:016x}-{to:016x}: {name}");
+    }
+    out
 }
 
 /// A chip's state as its snapshot has it, a line each.
@@ -240,15 +256,18 @@ fn short(value: &Value) -> String {
 }
 
 fn pic(c: &Context) -> Text {
-    c.call(|vm| {
-        let snapshot = vm.with_pc(|pc| pc.save());
-        let state = serde_json::to_value(snapshot).unwrap_or_default();
-        let mut out = String::new();
-        for chip in ["pic", "ioapic", "lapics"] {
-            state_of(&state["state"][chip], chip.trim_end_matches('s'), &mut out);
-        }
-        out
-    })
+    c.call(|vm| pic_of(vm))
+}
+
+/// The interrupt controllers.
+pub fn pic_of(vm: &Vm) -> String {
+    let snapshot = vm.with_pc(|pc| pc.save());
+    let state = serde_json::to_value(snapshot).unwrap_or_default();
+    let mut out = String::new();
+    for chip in ["pic", "ioapic", "lapics"] {
+        state_of(&state["state"][chip], chip.trim_end_matches('s'), &mut out);
+    }
+    out
 }
 
 fn irq(c: &Context) -> Text {

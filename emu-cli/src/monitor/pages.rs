@@ -150,6 +150,51 @@ impl Tables {
         None
     }
 
+    /// The entries that lead to a linear address, a line each.
+    pub fn walk(&self, lin: u64) -> Vec<String> {
+        let names = match (self.wide, self.bits) {
+            (false, _) => ["PTE", "PDE", "", "", ""],
+            _ => ["PTE", "PDE", "PDPTE", "PML4E", "PML5E"],
+        };
+        let mut table = self.root;
+        let mut lines = Vec::new();
+        for level in (1..=self.levels).rev() {
+            let shift = self.shift(level);
+            let n = lin >> shift & if self.wide { 0x1ff } else { 0x3ff };
+            let n = if level == 3 && self.pdpte.is_some() {
+                n & 3
+            } else {
+                n
+            };
+            let entry = self.entry(table, level, n);
+            let size = if self.wide { 8 } else { 4 };
+            let leaf = entry & P != 0 && self.is_leaf(level, entry);
+            let bits = [
+                (P, "P"),
+                (W, "W"),
+                (U, "U"),
+                (1 << 5, "A"),
+                (1 << 6, "D"),
+                (if leaf && level > 1 { PS } else { 0 }, "PS"),
+                (if leaf { 1 << 8 } else { 0 }, "G"),
+                (if self.wide { NX } else { 0 }, "NX"),
+            ];
+            let set = bits.iter().filter(|(bit, _)| entry & bit != 0);
+            let set: Vec<&str> = set.map(|(_, name)| *name).collect();
+            lines.push(format!(
+                "{:<6} {n:#05x} at {:#012x}: {entry:#018x} {}",
+                names[level as usize - 1],
+                table + n * size,
+                set.join(" ")
+            ));
+            if entry & P == 0 || leaf {
+                break;
+            }
+            table = entry & if self.wide { FRAME } else { 0xffff_f000 };
+        }
+        lines
+    }
+
     /// The physical address of a linear one.
     pub fn translate(&self, lin: u64) -> Option<u64> {
         let page = self.find(lin)?;

@@ -9,7 +9,7 @@ use crate::cpu::flags;
 use crate::cpu::frame::Frame;
 use crate::cpu::segment::{CS, Descriptor, SS, Segment, sys};
 use crate::fault::{Fault, R, Stop, vector};
-use crate::vcpu::{Events, Vcpu, reg};
+use crate::vcpu::{Events, ExceptionRecord, Vcpu, reg};
 
 /// Where an interrupt comes from: it decides about privilege checks, the EXT bit and RF.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -63,6 +63,12 @@ impl Vcpu {
     }
 
     fn exception_of(&mut self, fault: Fault, mut source: Source) {
+        self.last_exception = Some(ExceptionRecord {
+            fault,
+            lin: self.code_address(),
+            retired: self.retired,
+            check: self.raised_at.take(),
+        });
         self.retired += 1;
         let mut fault = fault;
         loop {
