@@ -15,7 +15,7 @@ pub use btf::Btf;
 pub use bzimage::{extract_vmlinux, is_bzimage};
 pub use kallsyms::{Known, kallsyms};
 pub use modules::{Loaded, modules, symbols_of};
-pub use slide::{Hints, find_slide};
+pub use slide::{Hints, find_slide, is_kernel};
 
 use super::elf;
 use super::module::{Builder, Entry, Module};

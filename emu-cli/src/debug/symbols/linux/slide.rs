@@ -96,6 +96,11 @@ pub fn find_slide(kernel: &Module, read: &mut Read, hints: Hints) -> Option<u64>
         .find(|slide| proved(kernel, *slide, mask, read) == Some(true))
 }
 
+/// Whether a module is a kernel that can be looked for.
+pub fn is_kernel(m: &Module) -> bool {
+    banner(m).is_some() && m.linked_address("start_kernel").is_some()
+}
+
 fn banner(kernel: &Module) -> Option<u64> {
     kernel.linked_address("linux_banner").or(kernel.banner)
 }
