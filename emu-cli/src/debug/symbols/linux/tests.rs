@@ -138,6 +138,20 @@ fn btf_says_where_members_are() {
     assert_eq!(btf.offset("nonsense", "name"), None);
 }
 
+/// The ELF file alone is as good.
+#[test]
+fn a_stripped_vmlinux() {
+    let Some((symbols, vmlinux)) = kernel("vmlinuz-amd64") else {
+        return;
+    };
+    let folder = crate::debug::symbols::tests::Folder::new();
+    let path = folder.file("vmlinux", &vmlinux);
+    let mut same = Symbols::default();
+    assert_eq!(same.add_file(&path, &[]).unwrap(), ["vmlinux"]);
+    assert_eq!(same.lookup("start_kernel"), symbols.lookup("start_kernel"));
+    assert_eq!(same.modules()[0].len(), symbols.modules()[0].len());
+}
+
 /// Damage is an error, whatever is damaged: never a panic, never a long search.
 #[test]
 fn a_damaged_kernel_is_an_error() {
