@@ -104,7 +104,7 @@ pub fn parse<'d, R: ReadRef<'d>>(data: R, layout: &Layout) -> Result<Parts, Stri
     match &object {
         Object::Elf32(f) => elf_symbols(f, &addresses, &mut builder).map_err(bad)?,
         Object::Elf64(f) => elf_symbols(f, &addresses, &mut builder).map_err(bad)?,
-        other => coff_symbols(other, &mut builder),
+        other => coff_symbols(other, &addresses, &mut builder),
     }
     let section = |name: &str| {
         let s = object.section_by_name(name)?;
@@ -250,12 +250,26 @@ fn elf_symbols<'d, Elf: FileHeader, R: ReadRef<'d>>(
 }
 
 /// A PE's COFF symbols (as mingw leaves them) and its exports.
-fn coff_symbols<'d, R: ReadRef<'d>>(object: &Object<'d, R>, builder: &mut Builder) {
+fn coff_symbols<'d, R: ReadRef<'d>>(
+    object: &Object<'d, R>,
+    addresses: &Addresses,
+    builder: &mut Builder,
+) {
     let in_code = |s: &object::read::Symbol<'d, '_, R>| {
         let section = s
             .section_index()
             .and_then(|i| object.section_by_index(i).ok());
         section.is_some_and(|s| s.kind() == SectionKind::Text)
+    };
+    // An object file's sections have been given other addresses than the file has.
+    let moved = |s: &object::read::Symbol<'d, '_, R>| {
+        let section = s
+            .section_index()
+            .and_then(|i| object.section_by_index(i).ok());
+        let there = section.and_then(|x| Some((addresses.get(&x.index().0)?, x.address())));
+        there.map_or(s.address(), |(to, from)| {
+            s.address().wrapping_sub(from).wrapping_add(*to)
+        })
     };
     for s in object
         .symbols()
@@ -272,7 +286,7 @@ fn coff_symbols<'d, R: ReadRef<'d>>(object: &Object<'d, R>, builder: &mut Builde
         let Ok(name) = s.name_bytes() else { continue };
         builder.add(&Entry {
             name: &String::from_utf8_lossy(name),
-            address: s.address(),
+            address: moved(&s),
             // object gives COFF symbols no sizes of their own.
             size: 0,
             kind,
