@@ -55,7 +55,7 @@ pub fn find_slide(kernel: &Module, read: &mut Read, hints: Hints) -> Option<u64>
             let slide = there.wrapping_sub(linked) & mask;
             match candidates.iter_mut().find(|c| c.0 == slide) {
                 Some(known) => known.1 += 1,
-                None if slide % align == 0 => candidates.push((slide, 1)),
+                None if slide.is_multiple_of(align) => candidates.push((slide, 1)),
                 None => {}
             }
         }
