@@ -260,7 +260,7 @@ pub fn complete(vm: &mut Vm, line: &str) -> (usize, Vec<String>) {
         list.sort_unstable();
         return (start, list);
     }
-    if line.trim_start().starts_with("info ") || line.trim_start().starts_with("i ") {
+    if matches!(line[..start].trim(), "info" | "i") {
         let names = commands::info::TABLE.iter().map(|r| r.0);
         return (
             start,

@@ -1,7 +1,7 @@
 //! The calls that led to where the guest is, by what its symbols offer.
 
 use super::symbols::Symbols;
-use super::symbols::unwind::{How, Regs, Width, backtrace};
+use super::symbols::unwind::{Guess, How, Regs, Width, backtrace, scan};
 use emu_core::vcpu::Vcpu;
 
 /// One call.
@@ -25,8 +25,7 @@ impl Frame {
     }
 }
 
-/// The innermost frames.
-pub fn frames(cpu: &Vcpu, symbols: &Symbols, most: usize) -> Vec<Frame> {
+fn registers(cpu: &Vcpu) -> Regs {
     let width = match cpu.key.code_bits() {
         64 => Width::W64,
         32 => Width::W32,
@@ -38,8 +37,13 @@ pub fn frames(cpu: &Vcpu, symbols: &Symbols, most: usize) -> Vec<Frame> {
     };
     let mut gpr = [0; 16];
     gpr.copy_from_slice(&cpu.gpr[..16]);
-    let regs = Regs::new(width, cpu.code_address(), gpr, code, stack);
-    let list = backtrace(regs, symbols, &mut |at, buf| cpu.peek(at, buf), most);
+    Regs::new(width, cpu.code_address(), gpr, code, stack)
+}
+
+/// The innermost frames.
+pub fn frames(cpu: &Vcpu, symbols: &Symbols, most: usize) -> Vec<Frame> {
+    let mut read = |at: u64, buf: &mut [u8]| cpu.peek(at, buf);
+    let list = backtrace(registers(cpu), symbols, &mut read, most);
     let frame = |f: &super::symbols::unwind::Frame| Frame {
         pc: f.pc(),
         sp: f.sp().unwrap_or(0),
@@ -47,4 +51,10 @@ pub fn frames(cpu: &Vcpu, symbols: &Symbols, most: usize) -> Vec<Frame> {
         how: f.how,
     };
     list.iter().map(frame).collect()
+}
+
+/// Words on the stack that look like return addresses.
+pub fn guesses(cpu: &Vcpu, symbols: &Symbols, words: usize) -> Vec<Guess> {
+    let mut read = |at: u64, buf: &mut [u8]| cpu.peek(at, buf);
+    scan(&registers(cpu), symbols, &mut read, words)
 }

@@ -88,7 +88,6 @@ pub const TABLE: &[Row] = &[
 fn examine(c: &mut Ctx, format: &str, rest: &str) -> Answer {
     let bare = format.is_empty() && rest.is_empty();
     let (format, _) = Format::parse(format)?;
-    let bits = c.vm.runner.cpu.key.code_bits();
     let (space, from) = match rest {
         "" => (Space::Linear, c.s.next),
         _ => {
@@ -96,7 +95,8 @@ fn examine(c: &mut Ctx, format: &str, rest: &str) -> Answer {
             (v.space, v.as_u64())
         }
     };
-    let how = format.settle(c.s.sticky, if bits == 64 { 8 } else { 4 }, bare);
+    let pointer = with_view(c, space, |view| view.pointer());
+    let how = format.settle(c.s.sticky, pointer, bare);
     c.s.sticky = how.kept();
     let dump = with_view(c, space, |view| {
         format::examine(view, from, format.backwards, how)

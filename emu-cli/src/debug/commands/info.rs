@@ -42,6 +42,11 @@ pub const TABLE: &[Subject] = &[
     ("dreg", "debug registers of the guest", |c, _| {
         text(debug_registers(c))
     }),
+    (
+        "files",
+        "sections of the modules whose symbols are known",
+        |c, _| text(files(c)),
+    ),
     ("flags", "RFLAGS by name", |c, _| text(flags(c))),
     ("fpu", "x87 registers", |c, _| text(fpu(c))),
     ("frame", "the next instruction, and who called", frame),
@@ -708,6 +713,17 @@ fn modules(c: &mut Ctx) -> Answer {
         true => "No symbols are known: \"symbol-file FILE\" reads some.\n".into(),
         false => out,
     })
+}
+
+fn files(c: &Ctx) -> String {
+    let mut out = String::new();
+    for m in c.s.symbols.modules() {
+        for s in m.sections() {
+            let (from, to) = (m.runtime(s.range.start), m.runtime(s.range.end));
+            let _ = writeln!(out, "{from:#018x} - {to:#018x} is {} in {}", s.name, m.name);
+        }
+    }
+    out
 }
 
 fn symbol(c: &mut Ctx, rest: &str) -> Answer {

@@ -15,6 +15,9 @@ use super::session::{Answer, Ctx, Outcome, Row};
 /// All commands, in the order of `help`.
 pub const TABLES: &[&[Row]] = &[run::TABLE, points::TABLE, data::TABLE, other::TABLE];
 
+/// Addresses of one location.
+const MOST_PLACES: usize = 64;
+
 const fn row(
     names: &'static [&'static str],
     args: &'static str,
@@ -116,6 +119,11 @@ pub fn location(c: &mut Ctx, at: &str) -> Result<Vec<(Space, u64)>, String> {
             true => Err(format!("No line {line} in file \"{file}\".")),
             false => Ok(found.into_iter().map(|at| (Space::Linear, at)).collect()),
         };
+    }
+    // A name may be that of several functions.
+    let all = c.s.symbols.lookup_all(at, MOST_PLACES);
+    if all.len() > 1 {
+        return Ok(all.into_iter().map(|at| (Space::Linear, at)).collect());
     }
     let v = eval(c, at.strip_prefix('*').unwrap_or(at))?;
     let space = v.space;

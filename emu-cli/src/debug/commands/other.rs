@@ -9,6 +9,8 @@ use crate::debug::{report, unwind};
 use std::fmt::Write;
 use std::path::Path;
 
+/// Words that `bt -s` looks at without a count.
+const WORDS: u64 = 1024;
 /// Frames that `bt` shows without a count.
 const FRAMES: u64 = 100;
 /// The longest command file.
@@ -17,8 +19,8 @@ const LONGEST: u64 = 1 << 20;
 pub const TABLE: &[Row] = &[
     row(
         &["backtrace", "bt", "where"],
-        "[COUNT]",
-        "the calls that led here",
+        "[COUNT] | -s [WORDS]",
+        "the calls that led here; -s: words on the stack that look like return addresses",
         backtrace,
     ),
     row(
@@ -67,6 +69,15 @@ pub const TABLE: &[Row] = &[
 ];
 
 fn backtrace(c: &mut Ctx, _: &str, rest: &str) -> Answer {
+    if let Some(words) = rest.strip_prefix("-s") {
+        let words = super::number(c, words.trim(), WORDS)?;
+        let mut out = String::new();
+        for g in unwind::guesses(&c.vm.runner.cpu, &c.s.symbols, words as usize) {
+            let shown = with_view(c, Space::Linear, |v| format::address(g.pc, v.symbol));
+            let _ = writeln!(out, "? {:#x}: {shown}", g.at);
+        }
+        return text(out);
+    }
     let count = super::number(c, rest, FRAMES)?;
     let frames = unwind::frames(&c.vm.runner.cpu, &c.s.symbols, count as usize);
     let mut out = String::new();

@@ -166,10 +166,9 @@ fn watch(c: &mut Ctx, rest: &str, read: bool, write: bool) -> Answer {
     if range.is_empty() {
         return Err("an address is needed: \"watch ADDRESS\", \"watch ADDRESS, LENGTH\", \"watch *(int *) ADDRESS\"".into());
     }
-    let (at, len) = match top_level_comma(range) {
-        Some(n) => (&range[..n], Some(&range[n + 1..])),
-        None => (range, None),
-    };
+    let (_, rest) = Expr::parse_first(range, &c.s.symbols).map_err(|e| e.to_string())?;
+    let at = range[..range.len() - rest.len()].trim();
+    let len = rest.strip_prefix(',');
     let (space, at, own) = watched(c, at)?;
     let len = match len {
         Some(len) => eval(c, len)?.as_u64(),
@@ -227,20 +226,6 @@ fn watched(c: &mut Ctx, expr: &str) -> Result<(Space, u64, u64), String> {
     let v = eval(c, expr)?;
     let pointer = c.vm.runner.cpu.key.code_bits().max(32) / 8;
     Ok((v.space, v.as_u64(), pointer.into()))
-}
-
-/// The first comma that is in no brackets.
-fn top_level_comma(text: &str) -> Option<usize> {
-    let mut depth = 0i32;
-    text.char_indices().find_map(|(n, ch)| {
-        match ch {
-            '(' | '[' | '{' => depth += 1,
-            ')' | ']' | '}' => depth -= 1,
-            ',' if depth == 0 => return Some(n),
-            _ => {}
-        }
-        None
-    })
 }
 
 fn catch(c: &mut Ctx, _: &str, rest: &str) -> Answer {

@@ -29,9 +29,9 @@ mod tests;
 mod types;
 pub mod value;
 
-pub use assign::{Assignment, LValue, Place, Store};
+pub use assign::{Assignment, Place, Store};
 pub use eval::Expr;
-pub use register::{Part, Reg};
+pub use register::Reg;
 pub use value::{Base, Space, Type, Value};
 
 use std::fmt;

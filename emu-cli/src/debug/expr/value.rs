@@ -67,6 +67,7 @@ impl Type {
         !self.is_pointer() && matches!(self.base, Base::F32 | Base::F64)
     }
 
+    #[cfg(test)]
     pub fn is_char(self) -> bool {
         !self.is_pointer() && matches!(self.base, Base::Char | Base::UChar)
     }

@@ -23,7 +23,7 @@ pub mod unwind;
 
 pub use dwarf::Place;
 pub use load::{Layout, load};
-pub use module::{Binding, Builder, Entry, Found, Kind, Module, Section};
+pub use module::{Found, Module};
 
 use emu_core::nearest;
 use std::ops::Range;

@@ -124,6 +124,7 @@ impl Btf {
     }
 
     /// A structure's size in bytes.
+    #[cfg(test)]
     pub fn size(&self, structure: &str) -> Option<u64> {
         Some(self.structure(structure)?.size.into())
     }

@@ -13,8 +13,8 @@ mod slide;
 
 pub use btf::Btf;
 pub use bzimage::{extract_vmlinux, is_bzimage};
-pub use kallsyms::{Known, kallsyms};
-pub use modules::{Loaded, modules, symbols_of};
+pub use kallsyms::kallsyms;
+pub use modules::{modules, symbols_of};
 pub use slide::{Hints, find_slide, is_kernel};
 
 use super::elf;

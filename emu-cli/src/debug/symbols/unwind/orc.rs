@@ -76,6 +76,7 @@ impl Orc {
         Some(Orc { from, rows, new })
     }
 
+    #[cfg(test)]
     pub fn len(&self) -> usize {
         self.rows.len()
     }
