@@ -36,6 +36,8 @@ pub enum Command {
     Run(Box<Options>),
     /// Debug a guest from its first instruction on (takes what run takes)
     Debug(Box<Options>),
+    /// Repeat a run that was recorded
+    Replay(Box<Replay>),
     /// Run two engines side by side on one guest and name the first instruction that differs
     Lockstep(Box<lockstep::Options>),
     /// Show how the translator translates the code at an address
@@ -172,6 +174,9 @@ pub struct Options {
     pub write_config: Option<PathBuf>,
     #[command(flatten)]
     pub debugger: Debugger,
+    /// Write what comes from outside (keys, mouse, serial input, buttons) to a file, for emu replay; needs --clock virtual
+    #[arg(long, value_name = "FILE")]
+    pub record: Option<PathBuf>,
     /// What becomes of the guest's output, for a program that runs several machines
     #[arg(skip)]
     pub output: Output,
@@ -189,12 +194,31 @@ pub struct Debugger {
     /// Debugger: execute a command (-ex, as GDB has it), behind those of files
     #[arg(long = "ex", value_name = "COMMAND", allow_hyphen_values = true)]
     pub lines: Vec<String>,
+    /// Debugger: instructions between two checkpoints, with --clock virtual; 0: none, and no way back
+    #[arg(long, value_name = "N", default_value_t = crate::timeline::INTERVAL)]
+    pub checkpoint_interval: u64,
     /// Debugger: each answer and each stop is a line of JSON
     #[arg(long)]
     pub json: bool,
     /// Debugger: read symbols from an ELF or PE file, a bzImage or a System.map; those of the kernel are read anyway
     #[arg(long, value_name = "FILE")]
     pub symbols: Vec<PathBuf>,
+}
+
+/// `emu replay`.
+#[derive(Args, Clone)]
+pub struct Replay {
+    /// What emu run --record has written
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Another engine than the recorded run's
+    #[arg(long, value_name = "ENGINE", value_enum)]
+    pub engine: Option<EngineKind>,
+    /// Where a serial port goes, if not where it went
+    #[arg(long, value_name = "WHERE", value_parser = chardev)]
+    pub serial: Vec<CharDev>,
+    #[command(flatten)]
+    pub debugger: Debugger,
 }
 
 /// A graphics adapter.

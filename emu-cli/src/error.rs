@@ -123,6 +123,8 @@ pub enum Error {
     Listen(#[from] crate::monitor::listen::ListenError),
     #[error("{0}")]
     Symbols(String),
+    #[error(transparent)]
+    Record(#[from] crate::timeline::record::RecordError),
     #[error("the monitor cannot be started: {0}")]
     Monitor(std::io::Error),
 }

@@ -31,6 +31,7 @@ mod signals;
 mod state;
 mod stats;
 mod status;
+mod timeline;
 mod usb;
 mod virtio;
 mod vm;
@@ -59,6 +60,7 @@ fn main() -> ExitCode {
     let done = match command {
         Command::Run(options) => run::run(&options),
         Command::Debug(options) => run::debug(&options),
+        Command::Replay(options) => run::replay(&options),
         Command::Lockstep(options) => lockstep::run(&options),
         Command::Inspect(options) => inspect::run(&options),
         Command::Bench(options) => bench::run(&options).map_err(crate::error::Error::from),

@@ -10,19 +10,26 @@ use crate::commands::Commands;
 use crate::console;
 use crate::debug;
 use crate::display::{self, Display, Graphics};
+use crate::drives;
 use crate::error::Error;
+use crate::machine_file::{self, Mistake};
 use crate::monitor;
+use crate::output::Output;
 use crate::report;
 use crate::signals::{self, Control};
 use crate::state::{Cause, RunState};
 use crate::stats;
 use crate::status::Status;
+use crate::timeline::Timeline;
+use crate::timeline::record::{self, Record};
 use crate::vm::Vm;
 use emu_core::cpu::segment;
 use emu_core::runner::Step;
 use emu_devices::backend::{InputQueue, Waker};
 use std::io::Write;
+use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 /// How often output is written out and its errors are looked at.
@@ -32,17 +39,52 @@ const DOZE: Duration = Duration::from_millis(100);
 
 /// `emu run`.
 pub fn run(options: &Options) -> Result<Status, Error> {
-    drive_machine(options, options.debugger.debug)
+    drive_machine(options, options.debugger.debug, None)
 }
 
 /// `emu debug`: the guest waits for its debugger.
 pub fn debug(options: &Options) -> Result<Status, Error> {
     let mut options = options.clone();
     options.paused = !options.debugger.debug;
-    drive_machine(&options, true)
+    drive_machine(&options, true, None)
 }
 
-fn drive_machine(options: &Options, debugged: bool) -> Result<Status, Error> {
+/// `emu replay`: a recorded run again, to the same end.
+pub fn replay(asked: &args::Replay) -> Result<Status, Error> {
+    let record = record::read(&asked.file)?;
+    let line = std::iter::once("emu".to_string()).chain(record.arguments.iter().cloned());
+    let parsed = machine_file::parse::<args::Cli>(line.map(Into::into));
+    let wrong = |what: String| record::RecordError::Format {
+        path: asked.file.clone(),
+        line: 1,
+        what: format!("its command line: {what}"),
+    };
+    let mut options = match parsed {
+        Ok(args::Cli {
+            command: args::Command::Run(options) | args::Command::Debug(options),
+        }) => *options,
+        Ok(_) => return Err(wrong("it is not that of emu run".into()).into()),
+        Err(Mistake::Usage(e)) => return Err(wrong(args::one_line(&e)).into()),
+        Err(Mistake::File(line) | Mistake::Write(line)) => return Err(wrong(line).into()),
+    };
+    let d = &asked.debugger;
+    let debugged = d.debug || d.json || !(d.lines.is_empty() && d.scripts.is_empty());
+    options.engine = asked.engine.unwrap_or(options.engine);
+    if !asked.serial.is_empty() {
+        options.serial.clone_from(&asked.serial);
+    }
+    options.debugger = d.clone();
+    options.paused = debugged && !d.debug;
+    (options.record, options.timeout, options.max_insns) = (None, None, None);
+    (options.qmp, options.monitor, options.display) = Default::default();
+    drive_machine(&options, debugged, Some(record))
+}
+
+fn drive_machine(
+    options: &Options,
+    debugged: bool,
+    replay: Option<Record>,
+) -> Result<Status, Error> {
     let asked = Instant::now();
     if options.write_config.is_some() {
         // Done when the options were read.
@@ -51,7 +93,18 @@ fn drive_machine(options: &Options, debugged: bool) -> Result<Status, Error> {
     if options.cpu == "help" {
         return args::list_cpus();
     }
-    let options = &with_a_screen(options)?;
+    let options = &mut with_a_screen(options)?;
+    let recorded = options.record.is_some() || replay.is_some();
+    if recorded && options.clock != "virtual" {
+        return Err(record::RecordError::Clock.into());
+    }
+    // What the guest says while it goes where it has been is not said again.
+    let gate = Arc::new(AtomicBool::new(true));
+    let timed = recorded || debugged && options.clock == "virtual";
+    if timed {
+        options.output = Output::Gated(gate.clone());
+    }
+    let options = &*options;
     let control = Arc::new(Control::default());
     let input = Arc::new(InputQueue::announced());
     let displays = display::bind(options)?;
@@ -61,7 +114,20 @@ fn drive_machine(options: &Options, debugged: bool) -> Result<Status, Error> {
     }
     signals::watch(control.clone()).map_err(Error::Signals)?;
     let bound = monitor::Bound::new(options)?;
-    let mut vm = Vm::new(options, &input)?;
+    // With a timeline the guest's serial port gets what the timeline has noted.
+    let port = match timed {
+        true => Arc::new(InputQueue::announced()),
+        false => input.clone(),
+    };
+    let mut vm = Vm::new(options, &port)?;
+    if timed {
+        let replays = replay.is_some();
+        let t = timeline(&vm, options, port, gate, replay, debugged)?;
+        vm.timeline = Some(Box::new(t));
+        if replays {
+            input.close();
+        }
+    }
     let waker = control.clone();
     vm.networks
         .set_waker(&(Arc::new(move || waker.input_arrived()) as Waker));
@@ -76,7 +142,7 @@ fn drive_machine(options: &Options, debugged: bool) -> Result<Status, Error> {
         let guest = serial.then(|| input.clone());
         debugger(&mut vm, options, guest, &commands, &control)?;
     }
-    let stdio = options.reads_stdio() && !debugged;
+    let stdio = options.reads_stdio() && !debugged && !vm.replays();
     let raw = if stdio { console::raw() } else { None };
     if stdio {
         let reader = console::Reader {
@@ -99,6 +165,7 @@ fn drive_machine(options: &Options, debugged: bool) -> Result<Status, Error> {
     drop(monitor);
     let wall = began.elapsed();
     let error = vm.with_pc(|pc| pc.flush()).flatten();
+    let record_error = vm.end_record();
     drop(raw);
     console::restore();
     if let Ok(status) = done {
@@ -107,11 +174,76 @@ fn drive_machine(options: &Options, debugged: bool) -> Result<Status, Error> {
             stats::write(to, &vm, status, start, wall)?;
         }
     }
+    if let Some(e) = record_error {
+        let path = options.record.as_deref().unwrap_or(Path::new(""));
+        console::say(format_args!(
+            "emu: --record {}: {e}: the record is not complete",
+            path.display()
+        ));
+    }
+    let done = match done {
+        Ok(status) => Ok(vm.replay_ended(status)),
+        Err(e) => Err(e),
+    };
     match (done, error) {
         // A status that the guest or the user has chosen outranks a console that failed at the very end.
         (Ok(Status::PowerOff | Status::Reset), Some(e)) => Err(Error::Output(e)),
         (done, _) => done,
     }
+}
+
+/// The log of what comes from outside, and the checkpoints: as far as this machine can have them.
+fn timeline(
+    vm: &Vm,
+    options: &Options,
+    port: Arc<InputQueue>,
+    gate: Arc<AtomicBool>,
+    replay: Option<Record>,
+    debugged: bool,
+) -> Result<Timeline, Error> {
+    let recorded = options.record.is_some() || replay.is_some();
+    let what = match options.record {
+        Some(_) => "--record",
+        None => "replay",
+    };
+    if recorded && !vm.networks.is_empty() {
+        return Err(record::RecordError::Network(what).into());
+    }
+    let written = |d: &&drives::Attached| d.format.is_some() && !d.cdrom && !d.spec.read_only;
+    if let Some(d) = vm.drives.iter().filter(written).find(|d| !d.spec.snapshot)
+        && recorded
+    {
+        let drive = d
+            .spec
+            .file
+            .as_deref()
+            .unwrap_or(Path::new(""))
+            .display()
+            .to_string();
+        return Err(record::RecordError::Drive { what, drive }.into());
+    }
+    // What a drive has taken does not go back with the machine.
+    let back = vm.networks.is_empty() && !vm.drives.iter().any(|d| written(&d));
+    let interval = match back && debugged {
+        true => options.debugger.checkpoint_interval,
+        false => 0,
+    };
+    let mut timeline = Timeline::new(port, gate, interval);
+    if let Some(path) = &options.record {
+        let mut skip = false;
+        let arguments = std::env::args().skip(1).filter(|a| {
+            if std::mem::take(&mut skip) {
+                return false;
+            }
+            skip = a == "--record";
+            !skip && !a.starts_with("--record=")
+        });
+        timeline.write_to(record::Writer::create(path, arguments.collect())?);
+    }
+    if let Some(record) = replay {
+        timeline.replay(record.log, record.end);
+    }
+    Ok(timeline)
 }
 
 /// The debugger at the terminal, with the symbols that it is given.
@@ -171,7 +303,12 @@ fn drive(
             vm.shutting_down(Cause::HostUi);
             return Ok(Status::MaxInsns);
         }
-        if control.take_input() {
+        if vm.timeline.is_some() {
+            vm.feed_serial(input);
+            if vm.replayed() {
+                return Ok(Status::Alike);
+            }
+        } else if control.take_input() {
             let guest = vm.runner.cpu.now();
             vm.with_pc(|pc| pc.input_arrived(guest));
         }
@@ -192,7 +329,9 @@ fn drive(
             control.sleep(left.min(DOZE));
             continue;
         } else {
-            match vm.runner.step(limit.min(vm.debug.limit())) {
+            vm.tick();
+            let limit = limit.min(vm.debug.limit()).min(vm.timeline_limit());
+            match vm.runner.step(limit) {
                 Step::Ran => {
                     vm.check_count();
                     continue;

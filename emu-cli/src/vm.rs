@@ -13,6 +13,7 @@ use crate::monitor::events::Events;
 use crate::netdev::{self, Networks};
 use crate::output::Output;
 use crate::state::{Cause, RunState};
+use crate::timeline::Timeline;
 use crate::virtio;
 use emu_core::cpu::cpuid::CpuModel;
 use emu_core::machine::{Clock, Machine};
@@ -95,6 +96,8 @@ pub struct Vm {
     pub debug: Debug,
     /// What a debugger's user has said.
     pub session: Option<Box<Session>>,
+    /// What came from outside, and the way back.
+    pub timeline: Option<Box<Timeline>>,
 }
 
 impl Vm {
@@ -237,6 +240,7 @@ impl Vm {
             reset_wanted: false,
             debug: Debug::default(),
             session: None,
+            timeline: None,
             events: Arc::default(),
             state: RunState::Running,
             runner,

@@ -179,7 +179,9 @@ impl CpuState {
             say(&format!("DR{n}"), hex(*a), hex(*b));
         }
         if *msr != o.msr {
-            say("MSRs", format!("{msr:x?}"), format!("{:x?}", o.msr));
+            for ((name, a), (_, b)) in msr.list().into_iter().zip(o.msr.list()) {
+                say(&name, hex(a), hex(b));
+            }
         }
         let ymm = |v: &[u64; 4]| format!("{:016x}_{:016x}_{:016x}_{:016x}", v[3], v[2], v[1], v[0]);
         for (n, (a, b)) in vec.iter().zip(&o.vec).enumerate() {

@@ -27,6 +27,7 @@ pub const EXCEPTIONS: [&str; 22] = [
 /// The machine before a step.
 pub struct Before {
     state: Box<CpuState>,
+    retired: u64,
     /// Memory that the instruction writes: linear address and bytes.
     memory: Vec<(u64, Vec<u8>)>,
 }
@@ -45,7 +46,11 @@ impl Before {
                 }
             }
         }
-        Self { state, memory }
+        Self {
+            state,
+            retired: cpu.retired,
+            memory,
+        }
     }
 
     /// What is other now.
@@ -163,6 +168,21 @@ fn said(c: &mut Ctx, stop: &Stop) -> Report {
         }
     }
     Report { text, json, then }
+}
+
+/// What there is to say where the user has gone by himself.
+pub fn moved(c: &mut Ctx, before: &Before) -> String {
+    let mut text = String::new();
+    // Farther away nearly everything is other.
+    if c.vm.runner.cpu.retired.abs_diff(before.retired) <= 1 {
+        for d in before.changes(&c.vm.runner.cpu) {
+            let _ = writeln!(text, "   {:<6} {} -> {}", d.field, d.values[0], d.values[1]);
+        }
+    }
+    text += &here(c);
+    text += &data::displays(c);
+    c.s.next = c.vm.runner.cpu.code_address();
+    text
 }
 
 /// The line of the next instruction.

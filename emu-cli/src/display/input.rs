@@ -5,6 +5,7 @@
 
 use super::hub::Hub;
 use crate::commands::Commands;
+use crate::timeline::Input as Event;
 use emu_devices::input::TABLET_MAX;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -54,14 +55,11 @@ impl Input {
         };
         for left in (0..TRIES).rev() {
             let done = self.commands.call(move |vm| {
-                let now = vm.runner.cpu.now();
-                vm.with_pc(|pc| {
-                    let room = pc.keyboard_has_room() || left == 0;
-                    if room {
-                        pc.key(code, down, now);
-                    }
-                    room
-                })
+                let room = vm.with_pc(|pc| pc.keyboard_has_room() || left == 0)?;
+                if room {
+                    vm.feed(Event::Key { code, down });
+                }
+                Some(room)
             });
             match done.flatten() {
                 Some(true) => break,
@@ -110,12 +108,16 @@ impl Input {
             ps2 |= button::PS2_MIDDLE;
         }
         let done = self.commands.call(move |vm| {
-            let now = vm.runner.cpu.now();
-            vm.with_pc(|pc| {
-                let taken = at.is_some_and(|(x, y)| pc.pointer(x, y, wheel, ps2, now));
-                if !taken {
-                    pc.mouse(dx, -dy, wheel, ps2, now);
-                }
+            let tablet = vm.with_pc(|pc| pc.has_tablet()).unwrap_or(false);
+            let (dz, buttons) = (wheel, ps2);
+            vm.feed(match at.filter(|_| tablet) {
+                Some((x, y)) => Event::Pointer { x, y, dz, buttons },
+                None => Event::Mouse {
+                    dx,
+                    dy: -dy,
+                    dz,
+                    buttons,
+                },
             });
         });
         self.hub.stir();

@@ -8,6 +8,7 @@ use super::qmp::{Answer, Refusal};
 use crate::commands::Commands;
 use crate::keys;
 use crate::state::RunState;
+use crate::timeline::Input as Event;
 use emu_core::nearest::hint;
 use emu_devices::input::TABLET_MAX;
 use serde::Deserialize;
@@ -320,34 +321,36 @@ pub fn press_buttons(c: &Context, pressed: u8) -> Answer {
 /// As in QEMU, a tablet takes buttons and wheel too, and movements are for the mouse.
 fn send(c: &Context, keys: Vec<(u16, bool)>, motion: Motion, to: Pointer) -> Answer {
     let done = c.call(move |vm| {
-        let now = vm.runner.cpu.now();
-        vm.with_pc(|pc| {
-            let tablet = pc.has_tablet();
-            if motion.placed && !tablet {
-                return Err(
-                    "Input handler not found for event type abs: the guest has no tablet".into(),
-                );
-            }
-            for (key, down) in keys {
-                pc.key(key, down, now);
-            }
-            let Motion { dx, dy, dz, .. } = motion;
-            let moved = (dx, dy) != (0, 0);
-            if tablet && (motion.placed || motion.any && !moved) {
-                pc.pointer(to.at.0, to.at.1, dz, to.buttons, now);
-            }
-            match tablet {
-                true if moved => pc.mouse(dx, dy, 0, 0, now),
-                false if motion.any => pc.mouse(dx, dy, dz, to.buttons, now),
-                _ => {}
-            }
-            Ok(())
-        })
+        let tablet = vm.with_pc(|pc| pc.has_tablet()).unwrap_or(false);
+        if motion.placed && !tablet {
+            return Err(
+                "Input handler not found for event type abs: the guest has no tablet".into(),
+            );
+        }
+        for (code, down) in keys {
+            vm.feed(Event::Key { code, down });
+        }
+        let Motion { dx, dy, dz, .. } = motion;
+        let moved = (dx, dy) != (0, 0);
+        let (x, y) = to.at;
+        let buttons = to.buttons;
+        if tablet && (motion.placed || motion.any && !moved) {
+            vm.feed(Event::Pointer { x, y, dz, buttons });
+        }
+        let mouse = |dz, buttons| Event::Mouse {
+            dx,
+            dy,
+            dz,
+            buttons,
+        };
+        match tablet {
+            true if moved => vm.feed(mouse(0, 0)),
+            false if motion.any => vm.feed(mouse(dz, buttons)),
+            _ => {}
+        }
+        Ok(())
     })?;
-    match done {
-        Some(Err(refusal)) => Err(refusal),
-        _ => Ok(json!({})),
-    }
+    done.map(|()| json!({}))
 }
 
 /// The pointers' names and whether they are absolute; and which of them is moved.

@@ -4,6 +4,7 @@ use super::Context;
 use super::pages::Tables;
 use super::qmp::{Answer, Refusal};
 use crate::state::RunState;
+use crate::timeline::Input;
 use crate::vm::Vm;
 use emu_core::addr::PhysAddr;
 use serde::Deserialize;
@@ -55,20 +56,18 @@ pub fn quit(c: &Context) -> Answer {
 }
 
 pub fn reset(c: &Context) -> Answer {
-    c.act(|vm| vm.reset_wanted = true)
+    c.act(|vm| vm.feed(Input::Reset))
 }
 
 pub fn powerdown(c: &Context) -> Answer {
     c.act(|vm| {
-        vm.with_pc(|pc| pc.press_power_button());
+        vm.feed(Input::PowerButton);
         vm.events.emit("POWERDOWN", None);
     })
 }
 
 pub fn nmi(c: &Context) -> Answer {
-    c.act(|vm| {
-        vm.with_pc(|pc| pc.nmi());
-    })
+    c.act(|vm| vm.feed(Input::Nmi))
 }
 
 /// `balloon`: how much memory the guest is to have.

@@ -70,6 +70,58 @@ pub struct Msrs {
     pub de_cfg: u64,
 }
 
+impl Msrs {
+    /// All of them by name.
+    pub fn list(&self) -> Vec<(String, u64)> {
+        // Taken apart, so that one that is added cannot be forgotten here.
+        let Self {
+            star,
+            lstar,
+            cstar,
+            fmask,
+            kernel_gs_base,
+            tsc_aux,
+            tsc_offset,
+            tsc_adjust,
+            sysenter_cs,
+            sysenter_esp,
+            sysenter_eip,
+            pat,
+            mtrr_def_type,
+            mtrr_variable,
+            mtrr_fixed,
+            misc_enable,
+            hwcr,
+            de_cfg,
+        } = self;
+        let single = [
+            ("STAR", *star),
+            ("LSTAR", *lstar),
+            ("CSTAR", *cstar),
+            ("FMASK", *fmask),
+            ("KERNEL_GS_BASE", *kernel_gs_base),
+            ("TSC_AUX", u64::from(*tsc_aux)),
+            ("TSC offset", *tsc_offset),
+            ("TSC_ADJUST", *tsc_adjust),
+            ("SYSENTER_CS", *sysenter_cs),
+            ("SYSENTER_ESP", *sysenter_esp),
+            ("SYSENTER_EIP", *sysenter_eip),
+            ("PAT", *pat),
+            ("MTRR_DEF_TYPE", *mtrr_def_type),
+            ("MISC_ENABLE", *misc_enable),
+            ("HWCR", *hwcr),
+            ("DE_CFG", *de_cfg),
+        ];
+        let named = |(name, v): (&str, u64)| (name.to_string(), v);
+        let fixed = mtrr_fixed.iter().enumerate();
+        let variable = mtrr_variable.iter().enumerate();
+        let fixed = fixed.map(|(n, v)| (format!("MTRR_FIX{n}"), *v));
+        let variable = variable.map(|(n, v)| (format!("MTRR_PHYS{n}"), *v));
+        let single = single.into_iter().map(named);
+        single.chain(fixed).chain(variable).collect()
+    }
+}
+
 impl Default for Msrs {
     fn default() -> Self {
         Self {

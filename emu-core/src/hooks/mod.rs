@@ -200,6 +200,8 @@ pub struct Hooks {
     accesses: Vec<Access>,
     /// Why the guest is to stop at the next boundary.
     stops: Vec<Hit>,
+    /// None of them is asked.
+    suspended: bool,
     /// Stop behind the next instruction.
     stepping: bool,
     passed: Option<Passed>,
@@ -261,11 +263,16 @@ impl Hooks {
         self.stepping = true;
     }
 
+    /// Has no hook asked until this is taken back: the guest runs over what was seen before.
+    pub fn suspend(&mut self, on: bool) {
+        self.suspended = on;
+    }
+
     /// The hooks of some kind that are on.
     fn on(&self, f: impl Fn(&What) -> bool) -> impl Iterator<Item = HookId> {
         self.list
             .iter()
-            .filter(move |h| h.enabled && f(&h.what))
+            .filter(move |h| h.enabled && !self.suspended && f(&h.what))
             .map(|h| h.id)
     }
 }

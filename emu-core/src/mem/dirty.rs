@@ -37,6 +37,15 @@ impl Ram {
         (0..WORDS).fold(0, |d, i| d | unsafe { *a.add(i) ^ *b.add(i) }) == 0
     }
 
+    /// Gives the page at this offset a content, as a device's write does; nothing is done where it has it already.
+    pub fn put_page(&self, off: u64, content: &[u8; 4096]) {
+        let mut page = [0; 4096];
+        self.read_page(off, &mut page);
+        if page != *content {
+            self.copy_in(off, content);
+        }
+    }
+
     /// Makes the page at this offset what it is in `from`, as a device's write does; nothing is done where it is already.
     pub fn take_page(&self, from: &Ram, off: u64) {
         if !self.same_page(from, off) {

@@ -53,6 +53,28 @@ impl InputQueue {
         n
     }
 
+    /// What waits, to be put back when the machine goes back to where it waited.
+    pub fn contents(&self) -> VecDeque<u8> {
+        self.lock().bytes.clone()
+    }
+
+    /// See [`contents`](Self::contents).
+    pub fn replace(&self, bytes: VecDeque<u8>) {
+        self.lock().bytes = bytes;
+    }
+
+    /// Takes out at most so many bytes.
+    pub fn drain(&self, most: usize) -> Vec<u8> {
+        let mut input = self.lock();
+        let n = most.min(input.bytes.len());
+        input.bytes.drain(..n).collect()
+    }
+
+    /// How many bytes more it takes.
+    pub fn room(&self) -> usize {
+        INPUT_LIMIT - self.lock().bytes.len().min(INPUT_LIMIT)
+    }
+
     /// No more will come.
     pub fn close(&self) {
         self.lock().closed = true;

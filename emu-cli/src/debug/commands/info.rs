@@ -92,11 +92,19 @@ pub const TABLE: &[Subject] = &[
         |c, _| text(segments(c)),
     ),
     ("sse", "XMM registers", |c, _| text(vectors(c, 2))),
+    ("state", "hashes of CPU and memory, to compare", |c, _| {
+        text(state(c))
+    }),
     ("symbol", "ADDRESS: the symbol that covers it", symbol),
     (
         "target",
         "the machine, its engine, and what the hooks did",
         |c, _| text(target(c)),
+    ),
+    (
+        "timeline",
+        "checkpoints and inputs, the way back",
+        |c, _| text(timeline(c)),
     ),
     ("tlb", "every mapped page", |c, _| {
         text(monitor::tlb_of(c.vm))
@@ -748,6 +756,25 @@ fn target(c: &Ctx) -> String {
         c.vm.runner.engine.name(),
         cpu.retired,
         cpu.now(),
+    )
+}
+
+fn state(c: &Ctx) -> String {
+    let end = crate::timeline::record::End::of(c.vm);
+    format!(
+        "{} instructions, guest time {} ns, CPU {:016x}, memory {:016x}\n",
+        end.retired, end.now, end.cpu, end.ram
+    )
+}
+
+fn timeline(c: &Ctx) -> String {
+    let Some(t) = &c.vm.timeline else {
+        return "There is no way back: that needs --clock virtual.\n".into();
+    };
+    let (points, bytes, inputs) = t.summary();
+    format!(
+        "{points} checkpoints in {} MiB, {inputs} inputs\n",
+        bytes >> 20
     )
 }
 

@@ -1,5 +1,6 @@
 //! The debugger's commands, named as in GDB, with Bochs' views of the system.
 
+mod back;
 pub mod data;
 pub mod info;
 pub mod other;
@@ -13,7 +14,13 @@ use super::format::View;
 use super::session::{Answer, Ctx, Outcome, Row};
 
 /// All commands, in the order of `help`.
-pub const TABLES: &[&[Row]] = &[run::TABLE, points::TABLE, data::TABLE, other::TABLE];
+pub const TABLES: &[&[Row]] = &[
+    run::TABLE,
+    back::TABLE,
+    points::TABLE,
+    data::TABLE,
+    other::TABLE,
+];
 
 /// Addresses of one location.
 const MOST_PLACES: usize = 64;

@@ -1,0 +1,332 @@
+//! The run as a function of its inputs: recorded, replayed in every engine, gone through backwards.
+
+mod common;
+#[path = "common/guests.rs"]
+mod guests;
+#[path = "common/qmp.rs"]
+mod qmp;
+
+use common::*;
+use guests::guest;
+use std::io::{Read, Write};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+fn emu_with(command: &str, args: &[&str]) -> Command {
+    let mut c = Command::new(env!("CARGO_BIN_EXE_emu"));
+    c.arg(command).args(args).stdin(Stdio::null());
+    c
+}
+
+fn replay(file: &str, args: &[&str]) -> Output {
+    emu_with("replay", &[&[file], args].concat())
+        .output()
+        .unwrap()
+}
+
+/// What a debugger's script says.
+fn script(args: &[&str], lines: &[String]) -> String {
+    let mut c = emu_with("debug", args);
+    for line in lines {
+        c.args(["-ex", line]);
+    }
+    let out = c
+        .args(["-ex", "quit", "--timeout", "300"])
+        .output()
+        .unwrap();
+    assert_eq!(status(&out), 0, "{}{}", stdout(&out), stderr(&out));
+    stdout(&out)
+}
+
+/// The lines of `info state`.
+fn states(text: &str) -> Vec<&str> {
+    let is_state = |l: &&str| l.contains("guest time") && l.contains("memory");
+    text.lines().filter(is_state).collect()
+}
+
+#[test]
+fn what_was_typed_is_repeated_in_every_engine() {
+    let (guest, file) = (echo(), Temp::new(b""));
+    let args = ["--clock", "virtual", "--memory", "16M", "--nic", "none"];
+    let mut child = emu(&[&[guest.path(), "--record", file.path()], &args[..]].concat())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut keyboard = child.stdin.take().unwrap();
+    let mut screen = child.stdout.take().unwrap();
+    for part in [&b"hello"[..], b", world", b"\x00\xff\x80", b"q"] {
+        keyboard.write_all(part).unwrap();
+        let mut heard = vec![0; part.len()];
+        screen.read_exact(&mut heard).unwrap();
+        assert_eq!(heard, part);
+        std::thread::sleep(Duration::from_millis(30));
+    }
+    assert!(child.wait().unwrap().success());
+    let written = std::fs::read_to_string(&file.0).unwrap();
+    assert!(written.lines().count() >= 4, "{written}");
+    assert!(
+        written.contains("\"serial\":[104") && written.contains("\"end\":"),
+        "{written}"
+    );
+    for engine in ["interp", "dbt", "tiered"] {
+        let out = replay(file.path(), &["--engine", engine]);
+        assert_eq!(out.stdout, b"hello, world\x00\xff\x80q", "{engine}");
+        assert_eq!(status(&out), 0, "{engine}: {}", stderr(&out));
+        assert!(
+            stderr(&out).contains("ends as the record does"),
+            "{}",
+            stderr(&out)
+        );
+    }
+    // Another last key, and it is another run.
+    let other = written.replace("[113]", "[114]");
+    assert_ne!(other, written);
+    std::fs::write(&file.0, &other).unwrap();
+    let out = replay(file.path(), &[]);
+    assert_eq!(status(&out), 1);
+    assert!(
+        stderr(&out).contains("differs from the record in: "),
+        "{}",
+        stderr(&out)
+    );
+    // Cut short, it goes as far as it goes.
+    let cut: Vec<&str> = written.lines().collect();
+    std::fs::write(&file.0, cut[..cut.len() - 1].join("\n") + "\n{\"en").unwrap();
+    let out = replay(file.path(), &[]);
+    assert_eq!(status(&out), 0);
+    assert!(
+        stderr(&out).contains("the record has no end"),
+        "{}",
+        stderr(&out)
+    );
+}
+
+#[test]
+fn a_record_that_is_none_is_refused() {
+    let good = r#"{"emu-record":1,"version":"0","arguments":["run","demo","--clock","virtual"]}"#;
+    let wrong = [
+        ("", "line 1: there is no whole line"),
+        ("nonsense\n", "line 1: "),
+        (
+            "{\"emu-record\":2,\"version\":\"0\",\"arguments\":[]}\n",
+            "format 2 is not supported",
+        ),
+        (
+            "{\"emu-record\":1,\"version\":\"0\",\"arguments\":[\"bench\"]}\n",
+            "not that of emu run",
+        ),
+        (
+            "{\"emu-record\":1,\"version\":\"0\",\"arguments\":[\"run\",\"--nothing\"]}\n",
+            "command line",
+        ),
+        (
+            "{\"emu-record\":1,\"version\":\"0\",\"arguments\":[\"run\",\"demo\"]}\n",
+            "--clock virtual",
+        ),
+        (&format!("{good}\n{{\"at\":5}}\n"), "line 2: "),
+        (
+            &format!("{good}\n{{\"at\":5,\"input\":\"nmi\"}}\n{{\"at\":4,\"input\":\"nmi\"}}\n"),
+            "line 3: it is earlier",
+        ),
+        (
+            &format!(
+                "{good}\n{{\"end\":{{\"now\":1,\"retired\":1,\"cpu\":0,\"ram\":0}}}}\n{{\"at\":5,\"input\":\"nmi\"}}\n"
+            ),
+            "behind the end",
+        ),
+    ];
+    for (text, message) in wrong {
+        let file = Temp::new(text.as_bytes());
+        let out = replay(file.path(), &[]);
+        let line = stderr(&out);
+        assert_eq!(
+            (status(&out), line.lines().count()),
+            (2, 1),
+            "{text}: {line}"
+        );
+        assert!(line.contains(message), "{text}: {line}");
+    }
+    let out = replay("/nowhere/record", &[]);
+    assert_eq!(status(&out), 2);
+    let out = run(&["demo", "--record", "/nowhere/record", "--clock", "virtual"]);
+    assert_eq!(status(&out), 2, "{}", stderr(&out));
+    let out = run(&["demo", "--record", "/tmp/x"]);
+    assert_eq!(status(&out), 2);
+    assert!(
+        stderr(&out).contains("--record needs --clock virtual"),
+        "{}",
+        stderr(&out)
+    );
+}
+
+#[test]
+fn going_anywhere_and_back_gives_the_same_machine() {
+    let args = [
+        "demo", "--clock", "virtual", "--memory", "64M", "--serial", "null",
+    ];
+    let counts: Vec<u64> = (1..60).map(|n| n * 7_919).collect();
+    for engine in ["interp", "tiered", "dbt"] {
+        let args = [
+            &args[..],
+            &["--engine", engine, "--checkpoint-interval", "20000"],
+        ]
+        .concat();
+        let visit = |list: &[u64]| -> Vec<String> {
+            let goto = |n: &u64| [format!("goto {n}"), "info state".into()];
+            list.iter().flat_map(goto).collect()
+        };
+        // There in order, then to and fro.
+        let mut order = counts.clone();
+        let mut dice = emu_core::testing::Random(77);
+        order.extend((0..100).map(|_| dice.of(&counts)));
+        let text = script(&args, &visit(&order));
+        let seen = states(&text);
+        assert_eq!(seen.len(), order.len(), "{text}");
+        for (count, state) in order.iter().zip(&seen) {
+            let first = counts.iter().position(|c| c == count).unwrap();
+            assert_eq!(state, &seen[first], "{engine}: {count}");
+            assert!(
+                state.starts_with(&format!("{count} instructions")),
+                "{state}"
+            );
+        }
+    }
+}
+
+#[test]
+fn steps_back_undo_steps() {
+    let args = [
+        "demo", "--clock", "virtual", "--memory", "64M", "--serial", "null",
+    ];
+    let mut lines = vec!["goto 30000".to_string()];
+    for _ in 0..50 {
+        lines.extend(["info state".to_string(), "si".into()]);
+    }
+    for _ in 0..50 {
+        lines.extend(["rsi".to_string(), "info state".into()]);
+    }
+    let text = script(&args, &lines);
+    let seen = states(&text);
+    assert_eq!(seen.len(), 100, "{text}");
+    for n in 0..50 {
+        assert_eq!(seen[n], seen[99 - n], "{n}");
+    }
+}
+
+#[test]
+fn backwards_to_the_last_stop() {
+    // Counts in memory, for ever: inc word [7000h]; nop; jmp.
+    let guest = sector(|a| {
+        use iced_x86::code_asm::*;
+        let mut again = a.create_label();
+        a.set_label(&mut again)?;
+        a.inc(word_ptr(0x7000))?;
+        a.nop()?;
+        a.jmp(again)
+    });
+    let args = [
+        guest.path(),
+        "--clock",
+        "virtual",
+        "--memory",
+        "16M",
+        "--checkpoint-interval",
+        "1000",
+    ];
+    let lines = [
+        "goto 9000",
+        "p u16[0x7000]",
+        "b *0x7c04 if u16[0x7000] == 1234",
+        "rc",
+        "p u16[0x7000]",
+        "p $retired",
+        "delete",
+        "watch *(short*)0x7000",
+        "rc",
+        "p u16[0x7000]",
+        "rc",
+        "p u16[0x7000]",
+        "delete",
+        "catch exception",
+        "rc",
+        "p $retired",
+        "si 3",
+        "p u16[0x7000]",
+    ];
+    let text = script(&args, &lines.map(String::from));
+    for (n, value) in [3000, 1234, 3 * 1233 + 1, 1233, 1232, 0, 1]
+        .iter()
+        .enumerate()
+    {
+        let line = format!("${} = {value}\n", n + 1);
+        assert!(text.contains(&line), "no {line} in\n{text}");
+    }
+    assert!(
+        text.contains("No more reverse-execution history."),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_linux_boot_is_recorded_and_gone_through_backwards() {
+    let (kernel, initrd) = (guest("vmlinuz-amd64"), guest("initramfs-amd64-micro.cpio"));
+    let file = Temp::new(b"");
+    let machine = [
+        "--kernel",
+        &kernel,
+        "--initrd",
+        &initrd,
+        "--append",
+        "console=ttyS0 quiet panic=-1 gb=boot",
+        "--no-reboot",
+        "--clock",
+        "virtual",
+    ];
+    let out = emu_with("run", &[&machine[..], &["--record", file.path()]].concat())
+        .output()
+        .unwrap();
+    let text = stdout(&out);
+    assert!(
+        text.contains("@init") && text.contains("@done"),
+        "{text}{}",
+        stderr(&out)
+    );
+    for engine in ["interp", "tiered"] {
+        let again = replay(file.path(), &["--engine", engine]);
+        assert_eq!(status(&again), 0, "{}", stderr(&again));
+        assert_eq!(stdout(&again), text);
+    }
+    // To and fro, over the whole boot; and each step back is quick.
+    let end: u64 = {
+        let record = std::fs::read_to_string(&file.0).unwrap();
+        let at = record.rfind("\"retired\":").unwrap() + 10;
+        let digits = record[at..].find(',').unwrap();
+        record[at..at + digits].parse().unwrap()
+    };
+    let mut dice = emu_core::testing::Random(1234);
+    let places: Vec<u64> = (0..8).map(|_| dice.below(end)).collect();
+    let mut lines = vec![format!("goto {}", end - 1)];
+    for &n in places.iter().chain(places.iter().rev()) {
+        lines.extend([format!("goto {n}"), "info state".into()]);
+    }
+    let args = [&machine[..], &["--serial", "null"]].concat();
+    let text = script(&args, &lines);
+    let seen = states(&text);
+    assert_eq!(seen.len(), 16, "{text}");
+    for n in 0..8 {
+        assert_eq!(seen[n], seen[15 - n], "{}", places[n]);
+    }
+    let began = Instant::now();
+    let back = [format!("goto {}", places[0]), "info state".into()];
+    let steps: Vec<String> = (0..5)
+        .map(|_| "rsi".into())
+        .chain(["si 5".into(), "info state".into()])
+        .collect();
+    let text = script(&args, &[&back[..], &steps].concat());
+    assert_eq!(states(&text)[0], states(&text)[1], "{text}");
+    println!(
+        "with five steps back: {:.1} s",
+        began.elapsed().as_secs_f64()
+    );
+}
