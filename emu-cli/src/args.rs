@@ -34,6 +34,8 @@ pub struct Cli {
 pub enum Command {
     /// Boot a guest
     Run(Box<Options>),
+    /// Debug a guest from its first instruction on (takes what run takes)
+    Debug(Box<Options>),
     /// Run two engines side by side on one guest and name the first instruction that differs
     Lockstep(Box<lockstep::Options>),
     /// Show how the translator translates the code at an address
@@ -168,9 +170,31 @@ pub struct Options {
     /// Write the options to a machine file (- is standard output), which `emu run FILE.toml` takes, and end
     #[arg(long, value_name = "FILE")]
     pub write_config: Option<PathBuf>,
+    #[command(flatten)]
+    pub debugger: Debugger,
     /// What becomes of the guest's output, for a program that runs several machines
     #[arg(skip)]
     pub output: Output,
+}
+
+/// What the debugger is told from the beginning.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Debugger {
+    /// Have the debugger at the terminal while the guest runs: Ctrl-C stops the guest
+    #[arg(long)]
+    pub debug: bool,
+    /// Debugger: execute the commands in a file
+    #[arg(short = 'x', long = "command", value_name = "FILE")]
+    pub scripts: Vec<PathBuf>,
+    /// Debugger: execute a command (-ex, as GDB has it), behind those of files
+    #[arg(long = "ex", value_name = "COMMAND", allow_hyphen_values = true)]
+    pub lines: Vec<String>,
+    /// Debugger: each answer and each stop is a line of JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Debugger: read symbols from an ELF or PE file, a bzImage or a System.map; those of the kernel are read anyway
+    #[arg(long, value_name = "FILE")]
+    pub symbols: Vec<PathBuf>,
 }
 
 /// A graphics adapter.
@@ -206,6 +230,8 @@ impl Options {
         match self.serial.is_empty() {
             false => self.serial.clone(),
             true if self.monitor.contains(&Place::Stdio) => vec![CharDev::Null],
+            // A program that reads the debugger's lines has no use for the guest's between them.
+            true if self.debugger.json => vec![CharDev::Null],
             // A screen in the terminal leaves no place for it there.
             true if self.display.iter().any(Display::is_terminal) => vec![CharDev::Null],
             true => vec![CharDev::Stdio],

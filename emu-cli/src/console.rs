@@ -4,6 +4,8 @@
 //! monitor. On a terminal, Ctrl-A is ours: `c` switches between the two, `x` quits, `h` helps, a second Ctrl-A is passed on.
 //! Output processing stays on, so that our own lines look right.
 
+use crate::commands::Commands;
+use crate::debug;
 use crate::monitor::{Human, Session};
 use crate::signals::Control;
 use emu_devices::backend::InputQueue;
@@ -25,15 +27,20 @@ static SCREEN: AtomicBool = AtomicBool::new(false);
 const ENTER: &str = "\x1b[?1049h\x1b[2J";
 const LEAVE: &str = "\x1b[0m\x1b[?25h\x1b[?1049l";
 
-const ESCAPE: u8 = 0x01;
-const HELP: &str = "\nCtrl-A c  switch between console and monitor\nCtrl-A x  quit emu\nCtrl-A h  this help\nCtrl-A Ctrl-A  send Ctrl-A\n";
+pub const ESCAPE: u8 = 0x01;
+const HELP: &str = "\nCtrl-A c  switch between console and monitor\nCtrl-A d  debug the guest\nCtrl-A x  quit emu\nCtrl-A h  this help\nCtrl-A Ctrl-A  send Ctrl-A\n";
 
 /// The terminal is raw while this lives.
-pub struct Raw;
+pub struct Raw {
+    /// It was raw before already.
+    nested: bool,
+}
 
 impl Drop for Raw {
     fn drop(&mut self) {
-        restore();
+        if !self.nested {
+            restore();
+        }
     }
 }
 
@@ -43,6 +50,10 @@ pub fn raw() -> Option<Raw> {
     let stdin = &stdin;
     if !isatty(stdin) {
         return None;
+    }
+    let nested = SAVED.lock().unwrap_or_else(|e| e.into_inner()).is_some();
+    if nested {
+        return Some(Raw { nested });
     }
     let was = tcgetattr(stdin).ok()?;
     let mut t = was.clone();
@@ -68,7 +79,7 @@ pub fn raw() -> Option<Raw> {
         restore();
         return None;
     }
-    Some(Raw)
+    Some(Raw { nested })
 }
 
 /// Gives the terminal back as it was; nothing if it is.
@@ -123,6 +134,7 @@ enum Key {
     Quit,
     Help,
     Monitor,
+    Debugger,
     Nothing,
 }
 
@@ -140,6 +152,7 @@ impl Keys {
         match byte {
             b'x' | b'X' => Key::Quit,
             b'c' | b'C' => Key::Monitor,
+            b'd' | b'D' => Key::Debugger,
             b'h' | b'H' | b'?' => Key::Help,
             ESCAPE => Key::Guest(ESCAPE),
             _ => Key::Nothing,
@@ -155,6 +168,7 @@ pub struct Reader {
     /// It is a terminal, raw: Ctrl-A is ours.
     pub terminal: bool,
     pub control: Arc<Control>,
+    pub commands: Arc<Commands>,
 }
 
 impl Reader {
@@ -201,6 +215,10 @@ impl Reader {
                             false => show(b"\n"),
                         }
                     }
+                    Key::Debugger => {
+                        self.pass(at_monitor, std::mem::take(&mut bytes));
+                        self.debug();
+                    }
                     Key::Nothing => {}
                 }
             }
@@ -210,6 +228,19 @@ impl Reader {
             queue.close();
         }
         self.control.input_arrived();
+    }
+
+    /// The debugger has the terminal until it is told to detach.
+    fn debug(&self) {
+        let start = debug::Start {
+            commands: self.commands.clone(),
+            control: self.control.clone(),
+            guest: self.guest.clone(),
+            lines: Vec::new(),
+            json: false,
+            running: true,
+        };
+        start.take_over();
     }
 
     fn enter_monitor(&mut self, greeted: &mut bool) {

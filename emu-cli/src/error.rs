@@ -121,6 +121,8 @@ pub enum Error {
     Signals(std::io::Error),
     #[error(transparent)]
     Listen(#[from] crate::monitor::listen::ListenError),
+    #[error("{0}")]
+    Symbols(String),
     #[error("the monitor cannot be started: {0}")]
     Monitor(std::io::Error),
 }

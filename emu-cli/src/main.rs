@@ -39,11 +39,12 @@ use args::{Cli, Command};
 use clap::error::ErrorKind;
 use machine_file::Mistake;
 use status::Status;
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     console::restore_on_panic();
-    let command = match machine_file::parse::<Cli>(std::env::args_os()) {
+    let command = match machine_file::parse::<Cli>(arguments()) {
         Ok(cli) => cli.command,
         Err(Mistake::Usage(e)) => return usage(&e),
         Err(Mistake::File(line)) => {
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
     };
     let done = match command {
         Command::Run(options) => run::run(&options),
+        Command::Debug(options) => run::debug(&options),
         Command::Lockstep(options) => lockstep::run(&options),
         Command::Inspect(options) => inspect::run(&options),
         Command::Bench(options) => bench::run(&options).map_err(crate::error::Error::from),
@@ -70,6 +72,17 @@ fn main() -> ExitCode {
             ExitCode::from(e.status().code())
         }
     }
+}
+
+/// The command line, with GDB's `-ex` as clap can read it.
+fn arguments() -> Vec<OsString> {
+    let mut list: Vec<_> = std::env::args_os().collect();
+    if list.get(1).is_some_and(|c| c == "debug" || c == "run") {
+        list.iter_mut()
+            .filter(|a| *a == "-ex")
+            .for_each(|a| *a = "--ex".into());
+    }
+    list
 }
 
 /// Help goes out as it is; a mistake is one line.
@@ -91,6 +104,7 @@ fn usage(e: &clap::Error) -> ExitCode {
     let line = args::one_line(e);
     let command = match std::env::args().nth(1).as_deref() {
         Some("bench") => "bench",
+        Some("debug") => "debug",
         Some("inspect") => "inspect",
         _ => "run",
     };

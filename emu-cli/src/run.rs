@@ -8,6 +8,7 @@ use crate::args::{self, Options};
 use crate::boot::Choice;
 use crate::commands::Commands;
 use crate::console;
+use crate::debug;
 use crate::display::{self, Display, Graphics};
 use crate::error::Error;
 use crate::monitor;
@@ -29,7 +30,19 @@ const FLUSH: Duration = Duration::from_millis(4);
 /// The longest sleep when the board plans nothing.
 const DOZE: Duration = Duration::from_millis(100);
 
+/// `emu run`.
 pub fn run(options: &Options) -> Result<Status, Error> {
+    drive_machine(options, options.debugger.debug)
+}
+
+/// `emu debug`: the guest waits for its debugger.
+pub fn debug(options: &Options) -> Result<Status, Error> {
+    let mut options = options.clone();
+    options.paused = !options.debugger.debug;
+    drive_machine(&options, true)
+}
+
+fn drive_machine(options: &Options, debugged: bool) -> Result<Status, Error> {
     let asked = Instant::now();
     if options.write_config.is_some() {
         // Done when the options were read.
@@ -59,7 +72,11 @@ pub fn run(options: &Options) -> Result<Status, Error> {
     let monitor = bound.serve(options, &commands)?;
     vm.events = monitor.events.clone();
     monitor::watch_trays(&vm);
-    let stdio = options.reads_stdio();
+    if debugged {
+        let guest = serial.then(|| input.clone());
+        debugger(&mut vm, options, guest, &commands, &control)?;
+    }
+    let stdio = options.reads_stdio() && !debugged;
     let raw = if stdio { console::raw() } else { None };
     if stdio {
         let reader = console::Reader {
@@ -67,6 +84,7 @@ pub fn run(options: &Options) -> Result<Status, Error> {
             monitor: monitor.on_console(raw.is_some()),
             terminal: raw.is_some(),
             control: control.clone(),
+            commands: commands.clone(),
         };
         reader.start();
     }
@@ -82,6 +100,7 @@ pub fn run(options: &Options) -> Result<Status, Error> {
     let wall = began.elapsed();
     let error = vm.with_pc(|pc| pc.flush()).flatten();
     drop(raw);
+    console::restore();
     if let Ok(status) = done {
         explain(status, options, &vm);
         if let Some(to) = &options.stats {
@@ -93,6 +112,30 @@ pub fn run(options: &Options) -> Result<Status, Error> {
         (Ok(Status::PowerOff | Status::Reset), Some(e)) => Err(Error::Output(e)),
         (done, _) => done,
     }
+}
+
+/// The debugger at the terminal, with the symbols that it is given.
+fn debugger(
+    vm: &mut Vm,
+    options: &Options,
+    guest: Option<Arc<InputQueue>>,
+    commands: &Arc<Commands>,
+    control: &Arc<Control>,
+) -> Result<(), Error> {
+    let d = &options.debugger;
+    debug::read_symbols(vm, options).map_err(Error::Symbols)?;
+    vm.debug.attached += 1;
+    let stops = vm.debug.listen();
+    let files = d.scripts.iter().map(|f| format!("source {}", f.display()));
+    let start = debug::Start {
+        commands: commands.clone(),
+        control: control.clone(),
+        guest,
+        lines: files.chain(d.lines.iter().cloned()).collect(),
+        json: d.json,
+        running: d.debug,
+    };
+    start.start(stops).map_err(Error::Thread)
 }
 
 /// What boots from a drive shows itself on the screen: on a terminal that nobody else wants, that is where it is.

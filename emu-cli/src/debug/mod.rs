@@ -19,7 +19,27 @@ pub mod report;
 pub mod session;
 mod source;
 pub mod symbols;
+mod terminal;
 pub mod unwind;
 
-pub use control::{Debug, Reason, Stop, Want};
+use crate::args::Options;
+use crate::vm::Vm;
+pub use control::{Debug, Reason};
 pub use session::Session;
+pub use terminal::Start;
+
+/// Reads the symbols that a run is given, and what its kernel's file has.
+pub fn read_symbols(vm: &mut Vm, options: &Options) -> Result<(), String> {
+    let session = vm.session.get_or_insert_default();
+    if let Some(kernel) = options.kernel.as_ref().or(options.guest.as_ref()) {
+        // Not every kernel has names.
+        let _ = session.symbols.add_file(kernel, &[]);
+    }
+    for file in &options.debugger.symbols {
+        session
+            .symbols
+            .add_file(file, &[])
+            .map_err(|e| format!("--symbols {e}"))?;
+    }
+    Ok(())
+}

@@ -1,10 +1,8 @@
-//! The calls that led to where the guest is.
+//! The calls that led to where the guest is, by what its symbols offer.
 
 use super::symbols::Symbols;
-use emu_core::vcpu::{Vcpu, reg};
-
-/// Frames at most.
-const DEEPEST: usize = 256;
+use super::symbols::unwind::{How, Regs, Width, backtrace};
+use emu_core::vcpu::Vcpu;
 
 /// One call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,65 +11,40 @@ pub struct Frame {
     pub pc: u64,
     /// RSP when it is gone on with.
     pub sp: u64,
-    guess: bool,
+    /// The address to name it by: within the call, not behind it.
+    pub site: u64,
+    how: How,
 }
 
 impl Frame {
     pub fn note(&self) -> &'static str {
-        match self.guess {
-            true => " (by the frame pointer)",
-            false => "",
+        match self.how {
+            How::FramePointer => " (by the frame pointer)",
+            How::Top | How::Orc | How::Cfi => "",
         }
     }
 }
 
 /// The innermost frames.
 pub fn frames(cpu: &Vcpu, symbols: &Symbols, most: usize) -> Vec<Frame> {
-    let size = match cpu.key.code_bits() {
-        64 => 8,
-        32 => 4,
-        _ => 2,
+    let width = match cpu.key.code_bits() {
+        64 => Width::W64,
+        32 => Width::W32,
+        _ => Width::W16,
     };
     let (code, stack) = match cpu.code64() {
         true => (0, 0),
         false => (cpu.seg_base[1], cpu.seg_base[2]),
     };
-    let mask = u64::MAX >> (64 - 8 * size as u32);
-    let word = |at: u64| {
-        let mut b = [0; 8];
-        let lin = cpu.wrap(stack.wrapping_add(at & mask));
-        cpu.peek(lin, &mut b[..size as usize])
-            .then(|| u64::from_le_bytes(b))
+    let mut gpr = [0; 16];
+    gpr.copy_from_slice(&cpu.gpr[..16]);
+    let regs = Regs::new(width, cpu.code_address(), gpr, code, stack);
+    let list = backtrace(regs, symbols, &mut |at, buf| cpu.peek(at, buf), most);
+    let frame = |f: &super::symbols::unwind::Frame| Frame {
+        pc: f.pc(),
+        sp: f.sp().unwrap_or(0),
+        site: f.regs.site(),
+        how: f.how,
     };
-    let pc = cpu.code_address();
-    let sp = cpu.gpr[reg::RSP] & mask;
-    let mut list = vec![Frame {
-        pc,
-        sp,
-        guess: false,
-    }];
-    let mut bp = cpu.gpr[reg::RBP] & mask;
-    // At a function's first instruction the return address is on top.
-    if symbols.find(pc).is_some_and(|f| f.offset == 0)
-        && let Some(to) = word(sp)
-    {
-        list.push(Frame {
-            pc: cpu.wrap(code.wrapping_add(to)),
-            sp: sp.wrapping_add(size) & mask,
-            guess: false,
-        });
-    }
-    while list.len() < most.min(DEEPEST) && bp > list[list.len() - 1].sp.wrapping_sub(1) {
-        let (Some(next), Some(to)) = (word(bp), word(bp.wrapping_add(size))) else {
-            break;
-        };
-        list.push(Frame {
-            pc: cpu.wrap(code.wrapping_add(to)),
-            sp: bp.wrapping_add(2 * size) & mask,
-            guess: true,
-        });
-        bp = next;
-    }
-    list.truncate(most);
-    list
+    list.iter().map(frame).collect()
 }

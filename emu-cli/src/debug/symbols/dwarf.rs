@@ -130,11 +130,17 @@ impl Lines {
         }
         let mut rows = program.rows();
         let mut before = None;
+        // The last one that was taken has no instruction yet.
+        let mut empty = None;
         while let Some((_, row)) = rows.next_row()? {
             let line = row.line().map_or(0, |l| l.get());
             let line = u32::try_from(line).unwrap_or(u32::MAX);
             let here = Some((row.file_index(), line));
             // A line's rows that follow each other are one place; it begins with the first.
+            if empty.take() == Some(row.address()) && found.len() > 1 {
+                // Another line's row at the same address takes the instruction, and this line has others.
+                found.pop();
+            }
             let begins = row.is_stmt() && !row.end_sequence() && here != before;
             before = here.filter(|_| !row.end_sequence());
             if !begins || line < wanted || line > *best || !files.contains(&row.file_index()) {
@@ -146,6 +152,7 @@ impl Lines {
             }
             if found.len() < COPIES * 16 {
                 found.push(row.address());
+                empty = Some(row.address());
             }
         }
         Ok(())

@@ -178,6 +178,7 @@ impl Builder {
             lines: OnceCell::new(),
             orc: None,
             cfi: None,
+            banner: None,
             btf: None,
         }
     }
@@ -214,6 +215,8 @@ pub struct Module {
     pub(super) lines: OnceCell<Option<Lines>>,
     pub(super) orc: Option<Orc>,
     pub(super) cfi: Option<Cfi>,
+    /// A kernel's "Linux version ", as the file has it, if no symbol says so.
+    pub(super) banner: Option<u64>,
     /// A kernel's types.
     pub(super) btf: Option<super::linux::Btf>,
 }

@@ -51,30 +51,36 @@ pub fn kallsyms(vmlinux: &[u8]) -> Result<Vec<Known>, String> {
         .and_then(|s| s.data().ok());
     let data = rodata.unwrap_or(vmlinux);
     let width = if object.is_64() { 8 } else { 4 };
-    let none = "it has no symbols: no kallsyms tables are in it (CONFIG_KALLSYMS)";
+    let proved = |address| sections.iter().any(|s| s.contains(&address));
+    find(data, width, &proved)
+        .ok_or("it has no symbols: no kallsyms tables are in it (CONFIG_KALLSYMS)".into())
+}
+
+/// `proved`: whether a kernel's text can be at an address.
+fn find(data: &[u8], width: usize, proved: &dyn Fn(u64) -> bool) -> Option<Vec<Known>> {
     let mut from = 0;
     while let Some(tokens) = Tokens::find(data, from) {
         from = tokens.digits + 1;
         let found = Tables::find(data, &tokens, width).and_then(|t| {
             let names = t.expand(&tokens)?;
-            let proved = |address: &u64| sections.iter().any(|s| s.contains(address));
             let start = names
                 .iter()
                 .position(|(_, n)| n == "_text" || n == "_stext")?;
-            let all = t.addresses(&tokens, width);
-            let addresses = all.into_iter().find(|a| proved(&a[start]))?;
+            let all = t.addresses(&tokens, width).into_iter();
+            let addresses = all.into_iter().find(|a| proved(a[start]))?;
             let all = addresses.into_iter().zip(names);
-            Some(all.map(|(address, (letter, name))| Known {
+            let known = |(address, (letter, name))| Known {
                 address,
                 letter,
                 name,
-            }))
+            };
+            Some(all.map(known).collect())
         });
-        if let Some(all) = found {
-            return Ok(all.collect());
+        if found.is_some() {
+            return found;
         }
     }
-    Err(none.into())
+    None
 }
 
 /// The token table and its index.
@@ -107,10 +113,19 @@ impl<'a> Tokens<'a> {
     fn around(data: &'a [u8], digits: usize) -> Option<Tokens<'a>> {
         // Back over the 48 tokens before, the last of which ends right before the digit.
         let mut start = digits;
+        let mut second = digits;
         for _ in 0..b'0' {
+            second = start;
             let text = data.get(..start.checked_sub(1)?)?;
             start = text.iter().rposition(|b| *b == 0)? + 1;
         }
+        // What is before the table need not end with 0, but the table is aligned.
+        let starts = (start..second).filter(|s| *s == start || s % 4 == 0);
+        let mut starts = starts.take(LONGEST);
+        starts.find_map(|start| Tokens::at(data, start, digits))
+    }
+
+    fn at(data: &'a [u8], start: usize, digits: usize) -> Option<Tokens<'a>> {
         let mut table: [&[u8]; 256] = [&[]; 256];
         let mut offsets = [0u16; 256];
         let mut at = start;
@@ -313,4 +328,170 @@ fn number(data: &[u8], at: usize, size: usize) -> Option<u64> {
     let mut bytes = [0; 8];
     bytes[..size].copy_from_slice(data.get(at..at.checked_add(size)?)?);
     Some(u64::from_le_bytes(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    enum Style {
+        /// 4.20 to 6.1, with CONFIG_KALLSYMS_ABSOLUTE_PERCPU.
+        Percpu,
+        /// The same without it, as on 32 bits.
+        Plain,
+        /// Without CONFIG_KALLSYMS_BASE_RELATIVE.
+        Addresses,
+        /// 6.2 and 6.3: with kallsyms_seqs_of_names.
+        Sequences,
+        /// From 6.4 on: addresses behind the token index.
+        Behind,
+        /// Before 4.20: wide markers.
+        Wide,
+    }
+
+    const BASE: u64 = 0xffff_ffff_8100_0000;
+
+    fn symbols(n: u64, base: u64, percpu: bool) -> Vec<Known> {
+        (0..n)
+            .map(|i| match i {
+                0 if percpu => ("__per_cpu_start".into(), b'A', 0),
+                1 if percpu => ("gdt_page".into(), b'A', 0x1000),
+                2 => ("_text".into(), b'T', base),
+                // A length that takes two bytes.
+                700 => ("very_long_".repeat(40), b't', base + 16 * i),
+                _ => (
+                    format!("function_{i}.part.0"),
+                    b't',
+                    base + 16 * i.saturating_sub(2),
+                ),
+            })
+            .map(|(name, letter, address)| Known {
+                address: if name.starts_with('v') {
+                    address - 32
+                } else {
+                    address
+                },
+                letter,
+                name,
+            })
+            .collect()
+    }
+
+    /// What scripts/kallsyms.c would write, between other data. Tokens are letters; the unused codes are pairs of them.
+    fn tables(all: &[Known], style: Style, width: usize) -> Vec<u8> {
+        let mut out = vec![0x11; 4096];
+        let align = |out: &mut Vec<u8>| out.resize(out.len().next_multiple_of(width), 0);
+        let base = if width == 8 { BASE } else { 0xc100_0000 };
+        let addresses = |out: &mut Vec<u8>| {
+            for k in all {
+                let offset = match style {
+                    Style::Addresses => {
+                        out.extend(&k.address.to_le_bytes()[..width]);
+                        continue;
+                    }
+                    Style::Plain => (k.address - base) as u32,
+                    _ if k.address < base => k.address as u32,
+                    _ => (base.wrapping_sub(1).wrapping_sub(k.address)) as u32,
+                };
+                out.extend(offset.to_le_bytes());
+            }
+            align(out);
+            if style != Style::Addresses {
+                out.extend(&base.to_le_bytes()[..width]);
+            }
+        };
+        if style != Style::Behind {
+            addresses(&mut out);
+        }
+        out.extend((all.len() as u32).to_le_bytes());
+        align(&mut out);
+        let start = out.len();
+        let mut markers = Vec::new();
+        for (i, k) in all.iter().enumerate() {
+            if i % 256 == 0 {
+                markers.push((out.len() - start) as u64);
+            }
+            let length = k.name.len() + 1;
+            if length > 127 {
+                out.extend([length as u8 | 0x80, (length >> 7) as u8]);
+            } else {
+                out.push(length as u8);
+            }
+            out.push(k.letter);
+            out.extend(k.name.bytes());
+        }
+        align(&mut out);
+        for m in markers {
+            let size = if style == Style::Wide { 8 } else { 4 };
+            out.extend(&m.to_le_bytes()[..size]);
+        }
+        align(&mut out);
+        if style == Style::Sequences {
+            out.extend((0..all.len()).flat_map(|i| [0, (i >> 8) as u8, i as u8]));
+            align(&mut out);
+        }
+        let mut index = Vec::new();
+        let start = out.len();
+        for code in 0..=255u8 {
+            index.extend(((out.len() - start) as u16).to_le_bytes());
+            match code {
+                b' '..0x7f => out.push(code),
+                _ => out.extend(format!("t{code}").bytes()),
+            }
+            out.push(0);
+        }
+        align(&mut out);
+        out.extend(index);
+        if style == Style::Behind {
+            addresses(&mut out);
+        }
+        out.extend([0x22; 4096]);
+        out
+    }
+
+    #[test]
+    fn the_layouts_of_all_years() {
+        for (style, width, percpu) in [
+            (Style::Percpu, 8, true),
+            (Style::Plain, 8, false),
+            (Style::Plain, 4, false),
+            (Style::Addresses, 8, true),
+            (Style::Addresses, 4, false),
+            (Style::Sequences, 8, true),
+            (Style::Behind, 8, true),
+            (Style::Behind, 4, false),
+            (Style::Wide, 8, true),
+        ] {
+            let base = if width == 8 { BASE } else { 0xc100_0000 };
+            for count in [1500, 1501, 1536] {
+                let all = symbols(count, base, percpu);
+                let data = tables(&all, style, width);
+                let found = find(&data, width, &|a| a == base);
+                let found = found.unwrap_or_else(|| panic!("{style:?} {width} {count}"));
+                assert!(found == all, "{width} {count}: {:x?}", &found[..4]);
+                assert!(find(&data, width, &|_| false).is_none());
+            }
+        }
+    }
+
+    #[test]
+    fn damage_is_nothing_or_other_names() {
+        let all = symbols(1500, BASE, true);
+        let whole = tables(&all, Style::Percpu, 8);
+        let digits = Tokens::find(&whole, 0).unwrap();
+        let (start, digits, end) = (digits.start, digits.digits, digits.end);
+        // A digit, the token index, a marker: each is proved by another.
+        for at in [digits + 2, end - 100, start - 12] {
+            let mut data = whole.clone();
+            data[at] ^= 0x55;
+            assert!(find(&data, 8, &|a| a == BASE).is_none(), "{at:#x}");
+        }
+        for cut in (0..whole.len()).step_by(97) {
+            let _ = find(&whole[..cut], 8, &|a| a == BASE);
+            let mut data = whole.clone();
+            data[cut] ^= 0xff;
+            let _ = find(&data, 8, &|a| a == BASE);
+        }
+    }
 }

@@ -20,6 +20,7 @@ pub use slide::{Hints, find_slide};
 use super::elf;
 use super::module::{Builder, Entry, Module};
 use super::text;
+use object::read::{Object as _, ObjectSection as _};
 
 /// The module of a compressed kernel.
 pub fn load_bzimage(image: &[u8], name: &str) -> Result<Module, String> {
@@ -32,8 +33,20 @@ pub fn load_vmlinux(vmlinux: &[u8], name: &str) -> Result<Module, String> {
     add_kallsyms(&mut parts.builder, vmlinux)?;
     let btf = Btf::of(vmlinux);
     let mut module = parts.build(name);
+    module.banner = banner(vmlinux);
     module.btf = btf;
     Ok(module)
+}
+
+/// Where the kernel's banner is: without CONFIG_KALLSYMS_ALL no symbol says so.
+fn banner(vmlinux: &[u8]) -> Option<u64> {
+    let object = object::read::File::parse(vmlinux).ok()?;
+    let rodata = object.section_by_name(".rodata")?;
+    let text = b"Linux version ";
+    let data = rodata.data().ok()?;
+    let fits = |w: &[u8]| w.starts_with(text) && w[text.len()].is_ascii_digit();
+    let at = data.windows(text.len() + 1).position(fits)?;
+    Some(rodata.address().wrapping_add(at as u64))
 }
 
 fn add_kallsyms(builder: &mut Builder, vmlinux: &[u8]) -> Result<(), String> {

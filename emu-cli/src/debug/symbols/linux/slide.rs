@@ -80,7 +80,7 @@ pub fn find_slide(kernel: &Module, read: &mut Read, hints: Hints) -> Option<u64>
     if let Some(((slide, _), _)) = judged.find(fits) {
         return Some(slide);
     }
-    let banner = kernel.linked_address("linux_banner")?;
+    let banner = banner(kernel)?;
     let text = kernel.linked_address("_text").unwrap_or(banner);
     let (floor, span) = if wide {
         (0xffff_ffff_8000_0000, SPAN_64)
@@ -96,9 +96,13 @@ pub fn find_slide(kernel: &Module, read: &mut Read, hints: Hints) -> Option<u64>
         .find(|slide| proved(kernel, *slide, mask, read) == Some(true))
 }
 
+fn banner(kernel: &Module) -> Option<u64> {
+    kernel.linked_address("linux_banner").or(kernel.banner)
+}
+
 /// Whether the banner is where this slide puts it; `None` if that cannot be read.
 fn proved(kernel: &Module, slide: u64, mask: u64, read: &mut Read) -> Option<bool> {
-    let banner = kernel.linked_address("linux_banner")?;
+    let banner = banner(kernel)?;
     let mut text = [0; BANNER.len()];
     read(banner.wrapping_add(slide) & mask, &mut text).then(|| text == *BANNER)
 }

@@ -1,1 +1,1 @@
-
+//! Against the kernel's own unwinder, and against gdb.
