@@ -143,7 +143,7 @@ pub struct Options {
     /// When the guest powers off or crashes, stop it and wait for the monitor
     #[arg(long)]
     pub no_shutdown: bool,
-    /// Wait for the monitor's `cont` before the first instruction
+    /// Wait for the monitor's `cont`, or a GDB client's `continue`, before the first instruction
     #[arg(long)]
     pub paused: bool,
     /// Serve QMP: unix:PATH or tcp:HOST:PORT (without HOST: 127.0.0.1)
@@ -183,6 +183,10 @@ pub struct Debugger {
     /// Have the debugger at the terminal while the guest runs: Ctrl-C stops the guest
     #[arg(long)]
     pub debug: bool,
+    /// Let GDB or LLDB in: tcp:HOST:PORT (without HOST: 127.0.0.1) or unix:PATH; `target remote` stops the guest, --paused holds it before
+    /// its first instruction
+    #[arg(long, value_name = "WHERE")]
+    pub gdb: Option<Address>,
     /// Debugger: execute the commands in a file
     #[arg(short = 'x', long = "command", value_name = "FILE")]
     pub scripts: Vec<PathBuf>,

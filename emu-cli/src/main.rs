@@ -17,6 +17,7 @@ mod drives;
 mod engines;
 mod error;
 mod firmware;
+mod gdb;
 mod inspect;
 mod keys;
 mod lockstep;

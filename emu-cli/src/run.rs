@@ -11,6 +11,7 @@ use crate::console;
 use crate::debug;
 use crate::display::{self, Display, Graphics};
 use crate::error::Error;
+use crate::gdb;
 use crate::monitor;
 use crate::report;
 use crate::signals::{self, Control};
@@ -61,6 +62,7 @@ fn drive_machine(options: &Options, debugged: bool) -> Result<Status, Error> {
     }
     signals::watch(control.clone()).map_err(Error::Signals)?;
     let bound = monitor::Bound::new(options)?;
+    let gdb = gdb::Bound::new(options)?;
     let mut vm = Vm::new(options, &input)?;
     let waker = control.clone();
     vm.networks
@@ -72,6 +74,7 @@ fn drive_machine(options: &Options, debugged: bool) -> Result<Status, Error> {
     let monitor = bound.serve(options, &commands)?;
     vm.events = monitor.events.clone();
     monitor::watch_trays(&vm);
+    let gdb = gdb.serve(&mut vm, options, &commands)?;
     if debugged {
         let guest = serial.then(|| input.clone());
         debugger(&mut vm, options, guest, &commands, &control)?;
@@ -95,6 +98,9 @@ fn drive_machine(options: &Options, debugged: bool) -> Result<Status, Error> {
     let done = drive(&mut vm, options, &control, &commands, &input, began);
     commands.close();
     vm.debug.close();
+    if let Some(gdb) = gdb {
+        gdb.end(done.as_ref().map_or(Status::HostError.code(), |s| s.code()));
+    }
     drop(shown);
     drop(monitor);
     let wall = began.elapsed();

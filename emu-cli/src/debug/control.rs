@@ -10,7 +10,7 @@ use crate::state::RunState;
 use crate::vm::Vm;
 use emu_core::hooks::{Cause, Hit, HookId, NOBODY, Space, What};
 use emu_core::vcpu::{Vcpu, reg};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, channel};
 
 /// What the guest runs for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,10 +69,13 @@ struct Temporary {
     step: bool,
 }
 
+/// Hears of a stop on the machine's thread; false: it hears no more.
+pub type Listener = Box<dyn Fn(&Stop) -> bool + Send>;
+
 /// See the module's comment.
 #[derive(Default)]
 pub struct Debug {
-    listeners: Vec<Sender<Stop>>,
+    listeners: Vec<Listener>,
     /// Debuggers that are there: they are asked before the machine is reset by a triple fault.
     pub attached: usize,
     want: Option<Want>,
@@ -88,8 +91,13 @@ impl Debug {
     /// Another listener to stops.
     pub fn listen(&mut self) -> Receiver<Stop> {
         let (to, from) = channel();
-        self.listeners.push(to);
+        self.listen_by(Box::new(move |stop| to.send(stop.clone()).is_ok()));
         from
+    }
+
+    /// Another listener to stops, who is called.
+    pub fn listen_by(&mut self, listener: Listener) {
+        self.listeners.push(listener);
     }
 
     /// The count of retired instructions at which control wants to look.
@@ -247,7 +255,6 @@ impl Vm {
             retired: self.runner.cpu.retired,
         };
         self.debug.last = Some(stop.clone());
-        let listens = |to: &Sender<Stop>| to.send(stop.clone()).is_ok();
-        self.debug.listeners.retain(listens);
+        self.debug.listeners.retain(|tell| tell(&stop));
     }
 }
