@@ -27,6 +27,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const BREATHER: Duration = Duration::from_millis(100);
 /// What is refused is answered so.
 const REFUSED: &[u8] = b"E01";
+/// Bytes of a refused packet that are shown.
+const SHOWN: usize = 40;
 /// Complaints about a client that are written out; more of them say nothing new.
 const COMPLAINTS: usize = 5;
 
@@ -318,7 +320,12 @@ impl Session<'_> {
         if payload.starts_with(b"qSupported") {
             self.supported = payload.to_vec();
         }
-        self.feed(&normal(payload))?;
+        let Some(payload) = normal(payload) else {
+            let text = String::from_utf8_lossy(&payload[..payload.len().min(SHOWN)]);
+            self.complain(format_args!("\"{}\" was refused", text.escape_debug()));
+            return self.reply(REFUSED);
+        };
+        self.feed(&payload)?;
         match self.stub.take() {
             Some(Stub::Disconnected(stub)) => {
                 let reason = stub.get_reason();
@@ -416,7 +423,7 @@ impl Session<'_> {
                 Ok(stub) => self.stub = Some(stub),
                 Err(e) if e.is_target_error() => return Err(End::Over),
                 Err(e) => {
-                    let text = String::from_utf8_lossy(&payload[..payload.len().min(40)]);
+                    let text = String::from_utf8_lossy(&payload[..payload.len().min(SHOWN)]);
                     self.complain(format_args!("\"{}\": {e}", text.escape_debug()));
                     self.supported.clear();
                     self.fresh()?;
@@ -494,20 +501,78 @@ impl Session<'_> {
     }
 }
 
-/// Steps and continues in the words that `gdbstub` takes: it wants to know of which thread, and there is one.
-fn normal(payload: &[u8]) -> Vec<u8> {
-    match payload {
-        [b's' | b'S', ..] => b"vCont;s:1;c".to_vec(),
-        [b'c' | b'C', ..] => b"vCont;c".to_vec(),
-        [b'v', b'C', b'o', b'n', b't', b';', rest @ ..] => {
-            let first = rest.split(|b| *b == b';').next().unwrap_or_default();
-            match first {
-                [b's' | b'S' | b'r', ..] if !first.contains(&b':') => {
-                    [b"vCont;", first, b":1;c"].concat()
-                }
-                _ => payload.to_vec(),
-            }
+/// Steps and continues in the words that `gdbstub` takes: it wants to know of which thread, and there is one. `None`: nobody could know
+/// what to do. Every other packet is as it was.
+fn normal(payload: &[u8]) -> Option<Vec<u8>> {
+    let actions = match payload {
+        b"vCont?" => return Some(payload.to_vec()),
+        [b's' | b'S' | b'c' | b'C', ..] => payload,
+        _ if payload.starts_with(b"vCont") => payload.strip_prefix(b"vCont;")?,
+        _ => return Some(payload.to_vec()),
+    };
+    let text = std::str::from_utf8(actions).ok()?;
+    let number = |s: &str| u64::from_str_radix(s, 16).ok();
+    let mut first = None;
+    for action in text.split(';') {
+        let (action, thread) = action.split_once(':').unwrap_or((action, "1"));
+        let thread = thread.strip_prefix('p').unwrap_or(thread);
+        for id in thread.split('.') {
+            number(id.strip_prefix('-').unwrap_or(id))?;
         }
-        _ => payload.to_vec(),
+        let word = match (action.as_bytes().first()?, action.get(1..)?) {
+            (b'c', "") => "vCont;c".to_string(),
+            (b's', "") => "vCont;s:1;c".to_string(),
+            (b'C', signal) if number(signal).is_some() => "vCont;c".to_string(),
+            (b'S', signal) if number(signal).is_some() => "vCont;s:1;c".to_string(),
+            (b'r', range) => {
+                let (from, to) = range.split_once(',')?;
+                let (from, to) = (number(from)?, number(to)?);
+                format!("vCont;r{from:x},{to:x}:1;c")
+            }
+            _ => return None,
+        };
+        // The first action that fits a thread is its.
+        first.get_or_insert(word);
+    }
+    Some(first?.into_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_to_run_is_said_in_one_way() {
+        let said = |text: &str| normal(text.as_bytes()).map(|b| String::from_utf8(b).unwrap());
+        let same = |a: &str, b: &str| assert_eq!(said(a).as_deref(), Some(b), "{a}");
+        for a in ["c", "C05", "vCont;c", "vCont;C05:1;c", "vCont;c:p1.-1"] {
+            same(a, "vCont;c");
+        }
+        for a in ["s", "S05", "vCont;s", "vCont;s:1", "vCont;s:p1.1;c:p1.-1"] {
+            same(a, "vCont;s:1;c");
+        }
+        same("vCont;r7c00,7c09:1;c", "vCont;r7c00,7c09:1;c");
+        for a in ["vCont?", "g", "qC", "vMustReplyEmpty", ""] {
+            same(a, a);
+        }
+        for bad in [
+            "vCont",
+            "vCont;",
+            "vCont;t",
+            "vCont;q:1",
+            "vCont;s:",
+            "vCont;s:zz",
+            "vCont;r1,:1",
+            "vCont;r1:1",
+            "cx",
+            "C",
+            "S0z",
+            "s1000",
+            "vCont;c;",
+            "vContx",
+            "vCont;\u{e9}",
+        ] {
+            assert_eq!(said(bad), None, "{bad}");
+        }
     }
 }

@@ -2,11 +2,13 @@
 #![allow(dead_code)] // each test program uses its own part
 
 use super::common::emu;
+use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// Whether a debugger is there; says so if not.
@@ -27,6 +29,8 @@ pub fn installed(program: &str) -> bool {
 pub struct Machine {
     child: Child,
     socket: PathBuf,
+    /// What it says on standard error.
+    said: Option<JoinHandle<String>>,
 }
 
 impl Machine {
@@ -38,7 +42,7 @@ impl Machine {
         if !args.contains(&"--timeout") {
             args.extend(["--timeout", "120"]);
         }
-        let child = emu(&args)
+        let mut child = emu(&args)
             .args(["--serial", "null", "--display", "none", "--gdb"])
             .arg(format!("unix:{}", socket.display()))
             .stderr(Stdio::piped())
@@ -49,7 +53,17 @@ impl Machine {
             assert!(Instant::now() < until, "the server does not listen");
             std::thread::sleep(Duration::from_millis(5));
         }
-        Self { child, socket }
+        let mut err = child.stderr.take().unwrap();
+        let said = std::thread::spawn(move || {
+            let mut text = String::new();
+            err.read_to_string(&mut text).unwrap();
+            text
+        });
+        Self {
+            child,
+            socket,
+            said: Some(said),
+        }
     }
 
     pub fn connect(&self) -> UnixStream {
@@ -65,10 +79,9 @@ impl Machine {
         // The one before may just be leaving.
         let until = Instant::now() + Duration::from_secs(10);
         loop {
-            let mut c = Raw(self.connect());
-            let asked = c.0.write_all(&frame(b"QStartNoAckMode"));
-            let mut plus = [0];
-            if asked.is_ok() && c.0.read_exact(&mut plus).is_ok() && c.answer() == "OK" {
+            let mut c = Raw::new(self.connect());
+            let asked = c.stream.write_all(&frame(b"QStartNoAckMode"));
+            if asked.is_ok() && c.try_byte().is_some_and(|b| b == b'+') && c.answer() == "OK" {
                 return c;
             }
             assert!(Instant::now() < until, "no client is let in");
@@ -78,7 +91,7 @@ impl Machine {
 
     pub fn raw_without_reading(&self) -> Raw {
         let c = self.raw();
-        c.0.set_nonblocking(true).unwrap();
+        c.stream.set_nonblocking(true).unwrap();
         c
     }
 
@@ -121,9 +134,7 @@ impl Machine {
     pub fn end(mut self) -> String {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-        let mut text = String::new();
-        let mut err = self.child.stderr.take().unwrap();
-        err.read_to_string(&mut text).unwrap();
+        let text = self.said.take().unwrap().join().unwrap();
         self.child.wait().unwrap();
         assert!(!self.socket.exists(), "the socket's file goes");
         assert!(!text.contains("panicked"), "{text}");
@@ -185,11 +196,28 @@ pub fn numbers(line: &str) -> [u64; 3] {
 }
 
 /// A client of our own.
-pub struct Raw(pub UnixStream);
+pub struct Raw {
+    pub stream: UnixStream,
+    buffer: VecDeque<u8>,
+}
 
 impl Raw {
+    pub fn new(stream: UnixStream) -> Self {
+        let buffer = VecDeque::new();
+        Self { stream, buffer }
+    }
+
+    fn try_byte(&mut self) -> Option<u8> {
+        if self.buffer.is_empty() {
+            let mut buf = vec![0; 64 << 10];
+            let n = self.stream.read(&mut buf).ok()?;
+            self.buffer.extend(&buf[..n]);
+        }
+        self.buffer.pop_front()
+    }
+
     pub fn write(&mut self, bytes: &[u8]) {
-        self.0.write_all(bytes).unwrap();
+        self.stream.write_all(bytes).unwrap();
     }
     pub fn send(&mut self, payload: &str) {
         self.send_bytes(payload.as_bytes());
@@ -199,9 +227,8 @@ impl Raw {
     }
 
     pub fn bytes(&mut self, n: usize) -> Vec<u8> {
-        let mut buf = vec![0; n];
-        self.0.read_exact(&mut buf).unwrap();
-        buf
+        let mut byte = || self.try_byte().expect("an answer in time");
+        (0..n).map(|_| byte()).collect()
     }
 
     /// The payload of the next frame, as it came.
@@ -276,6 +303,12 @@ impl Raw {
         }
     }
 
+    /// Lets the guest run; what the console says meanwhile, and the stop.
+    pub fn run(&mut self) -> (String, String) {
+        self.send("vCont;c");
+        self.console_and_answer()
+    }
+
     pub fn monitor_answer(&mut self) -> String {
         let (text, answer) = self.console_and_answer();
         assert_eq!(answer, "OK", "{text}");
@@ -290,7 +323,7 @@ impl Raw {
     /// Takes what is there.
     pub fn drain(&mut self) {
         let mut buf = [0; 64 << 10];
-        while matches!(self.0.read(&mut buf), Ok(n) if n > 0) {}
+        while matches!(self.stream.read(&mut buf), Ok(n) if n > 0) {}
     }
 }
 
