@@ -6,6 +6,7 @@
 //!
 //! Invariant: while the guest is stopped no temporary place of ours is among the hooks.
 
+use super::session;
 use crate::state::RunState;
 use crate::vm::Vm;
 use emu_core::hooks::{Cause, Hit, HookId, NOBODY, Space, What};
@@ -142,7 +143,19 @@ impl Vm {
 
     /// A hook stopped the machine.
     pub fn hooked(&mut self) {
-        let hits = self.runner.cpu.take_stops();
+        let mut hits = self.runner.cpu.take_stops();
+        let kernel = self.session.as_ref().and_then(|s| s.kernel.hook());
+        let before = hits.len();
+        hits.retain(|h| Some(h.id) != kernel);
+        if hits.len() != before {
+            session::own_hook(self);
+            if hits.is_empty()
+                && matches!(self.debug.want, Some(Want::Steps(_) | Want::Range { .. }))
+            {
+                // The step's own stop gave way to it.
+                return self.stepped();
+            }
+        }
         let temporary = self.debug.temporary.map(|t| t.id);
         let (own, mut others): (Vec<Hit>, Vec<Hit>) = hits
             .into_iter()

@@ -14,6 +14,7 @@ pub mod disasm;
 pub mod env;
 pub mod expr;
 pub mod format;
+mod kernel;
 mod points;
 pub mod report;
 pub mod session;
@@ -41,5 +42,8 @@ pub fn read_symbols(vm: &mut Vm, options: &Options) -> Result<(), String> {
             .add_file(file, &[])
             .map_err(|e| format!("--symbols {e}"))?;
     }
+    session
+        .kernel
+        .look_for(&session.symbols, &mut vm.runner.cpu);
     Ok(())
 }

@@ -82,6 +82,31 @@ impl Points {
         self.last
     }
 
+    /// The same point elsewhere; its counts begin anew.
+    pub fn move_to(
+        &mut self,
+        hooks: &mut Hooks,
+        variables: &Arc<Mutex<Variables>>,
+        number: usize,
+        what: Vec<What>,
+    ) {
+        let Some(p) = self.get_mut(number) else {
+            return;
+        };
+        if p.what == what {
+            return;
+        }
+        for id in std::mem::take(&mut p.hooks) {
+            hooks.remove(id);
+        }
+        p.what = what;
+        for &what in &p.what {
+            let id = hooks.add(what, judge(p, variables));
+            hooks.enable(id, p.enabled);
+            p.hooks.push(id);
+        }
+    }
+
     /// Takes a point away; false: there is none of that number.
     pub fn remove(&mut self, hooks: &mut Hooks, number: usize) -> bool {
         let Some(at) = self.list.iter().position(|p| p.number == number) else {

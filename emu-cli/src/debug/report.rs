@@ -5,6 +5,7 @@ use super::control::{Reason, Stop};
 use super::disasm;
 use super::env;
 use super::expr::Space;
+use super::kernel;
 use super::points::Kind;
 use super::session::{Ctx, Outcome, run};
 use crate::vm::Vm;
@@ -92,7 +93,8 @@ pub fn report(vm: &mut Vm, stop: &Stop) -> Report {
 }
 
 fn said(c: &mut Ctx, stop: &Stop) -> Report {
-    let mut text = String::new();
+    let mut text = std::mem::take(&mut c.s.said);
+    text.extend(kernel::find(c));
     let mut reasons = Vec::new();
     let mut commands = Vec::new();
     let mut temporary = Vec::new();
@@ -199,7 +201,11 @@ fn hit_text(c: &Ctx, hit: Hit) -> String {
             new,
         } => {
             let text = point.map_or("", |p| &p.text);
-            let label = label[..1].to_uppercase() + &label[1..];
+            let label = match label {
+                "hw watchpoint" => "Hardware watchpoint",
+                "acc watchpoint" => "Hardware access (read/write) watchpoint",
+                _ => "Hardware read watchpoint",
+            };
             let w = 2 * usize::from(size.min(8));
             let at = with_view(c, Space::Linear, |v| super::format::address(lin, v.symbol));
             match write {

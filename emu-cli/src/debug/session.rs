@@ -9,6 +9,7 @@ use super::control::Want;
 use super::disasm::Flavor;
 use super::env::Variables;
 use super::format::Sticky;
+use super::kernel::{self, Kernel};
 use super::points::Points;
 use super::report::Before;
 use super::symbols::Symbols;
@@ -62,6 +63,7 @@ pub struct Collecting {
 /// What lasts between two commands.
 pub struct Session {
     pub symbols: Symbols,
+    pub kernel: Kernel,
     /// Conditions look at them too.
     pub variables: Arc<Mutex<Variables>>,
     pub points: Points,
@@ -78,6 +80,8 @@ pub struct Session {
     pub last_line: String,
     /// Lines of a command file that wait for the guest to stop.
     pub waiting: VecDeque<String>,
+    /// What happened while the guest ran, to be said at the next stop.
+    pub said: String,
     depth: usize,
 }
 
@@ -85,6 +89,7 @@ impl Default for Session {
     fn default() -> Self {
         Self {
             symbols: Symbols::default(),
+            kernel: Kernel::default(),
             variables: Arc::default(),
             points: Points::default(),
             sticky: Sticky::default(),
@@ -96,6 +101,7 @@ impl Default for Session {
             before: None,
             last_line: String::new(),
             waiting: VecDeque::new(),
+            said: String::new(),
             depth: 0,
         }
     }
@@ -179,6 +185,15 @@ pub fn execute(vm: &mut Vm, line: &str) -> Answer {
     let answer = run(&mut Ctx { vm, s: &mut s }, line);
     vm.session = Some(s);
     answer
+}
+
+/// A hook of the session's own was hit, of which its user need not know.
+pub fn own_hook(vm: &mut Vm) {
+    let mut s = vm.session.take().unwrap_or_default();
+    if let Some(said) = kernel::find(&mut Ctx { vm, s: &mut s }) {
+        s.said.push_str(&said);
+    }
+    vm.session = Some(s);
 }
 
 /// Executes a line for a command that is being executed.

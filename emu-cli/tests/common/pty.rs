@@ -5,7 +5,7 @@ use super::common::emu;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use std::fs::File;
 use std::os::fd::OwnedFd;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 
 pub struct Terminal {
     pub master: File,
@@ -31,8 +31,13 @@ impl Terminal {
 
     /// The program with the terminal as standard input and output.
     pub fn start(&self, args: &[&str]) -> Child {
+        self.start_as(emu(args))
+    }
+
+    /// The same of a command of its own.
+    pub fn start_as(&self, mut command: Command) -> Child {
         let end = || Stdio::from(OwnedFd::from(self.slave.try_clone().unwrap()));
-        emu(args)
+        command
             .stdin(end())
             .stdout(end())
             .stderr(Stdio::piped())

@@ -52,9 +52,20 @@ impl Vcpu {
     /// up its fuel and lets time pass.
     pub fn exception(&mut self, fault: Fault) {
         if self.stops_before_exception(fault) {
+            // The instruction may not be run again: it may have switched tasks, or used up an interrupt shadow.
+            self.hold_fault(fault);
             return;
         }
         self.exception_of(fault, Source::Fault);
+    }
+
+    /// Delivers the exception that a debugger has seen first; false: there is none, or the vCPU was moved elsewhere.
+    pub(crate) fn deliver_held(&mut self) -> bool {
+        let Some(fault) = self.take_held_fault() else {
+            return false;
+        };
+        self.exception_of(fault, Source::Fault);
+        true
     }
 
     /// The same for a #DB that is a trap or an instruction breakpoint: RF stays as it is in the pushed flags.

@@ -2,7 +2,7 @@
 
 use super::{Cause, HookId, What};
 use crate::cpu::mode::ModeKey;
-use crate::fault::{Fault, R};
+use crate::fault::{Fault, R, vector};
 use crate::vcpu::Vcpu;
 
 /// The processor's modes as a debugger names them.
@@ -91,15 +91,20 @@ impl Vcpu {
         if ids.is_empty() {
             return false;
         }
+        // Only traps come by here again.
         if let Some(h) = &mut self.hooks
-            && h.passed_fault == Some(here)
+            && fault.vector == vector::DB
+            && h.passed_trap == Some(here)
         {
-            h.passed_fault = None;
+            h.passed_trap = None;
             return false;
         }
         let stop = self.judge(&ids, Cause::Exception(fault));
-        if stop && let Some(h) = &mut self.hooks {
-            h.passed_fault = Some(here);
+        if stop
+            && fault.vector == vector::DB
+            && let Some(h) = &mut self.hooks
+        {
+            h.passed_trap = Some(here);
         }
         stop
     }

@@ -203,8 +203,10 @@ pub struct Hooks {
     /// Stop behind the next instruction.
     stepping: bool,
     passed: Option<Passed>,
-    /// The exception that was stopped before, to be delivered when it comes again.
-    passed_fault: Option<(u64, u64)>,
+    /// The exception that was stopped before, and where: it is delivered when the guest goes on.
+    held: Option<(Fault, u64)>,
+    /// The debug trap that was stopped before, to be delivered when it is looked at again.
+    passed_trap: Option<(u64, u64)>,
     /// The last place judged, by retired count and address: an instruction that is run again, alone, is judged once.
     judged: Option<(u64, u64)>,
     /// Hits judged, and those of them that did not count.
@@ -295,7 +297,8 @@ impl Vcpu {
         if let Some(h) = &mut self.hooks {
             h.stops.clear();
             h.accesses.clear();
-            (h.passed, h.passed_fault, h.judged) = (None, None, None);
+            (h.passed, h.passed_trap, h.judged) = (None, None, None);
+            h.held = None;
         }
     }
 
@@ -330,7 +333,7 @@ impl Vcpu {
     /// Brings changes of the list into force, between instructions.
     pub fn arm_hooks(&mut self) {
         let Some(h) = &mut self.hooks else { return };
-        if h.stepping {
+        if h.stepping || h.held.is_some() {
             self.events |= Events::DEBUGGER;
         }
         if !std::mem::take(&mut h.changed) {
@@ -397,8 +400,11 @@ impl Vcpu {
     pub(crate) fn debugger_stops(&mut self) -> bool {
         self.judge_accesses();
         let stops = self.hooks.as_ref().is_some_and(|h| !h.stops.is_empty());
-        let stepping = self.hooks.as_ref().is_some_and(|h| h.stepping);
-        if stops || !stepping {
+        let more = self
+            .hooks
+            .as_ref()
+            .is_some_and(|h| h.stepping || h.held.is_some());
+        if stops || !more {
             self.events.remove(Events::DEBUGGER);
         }
         stops
@@ -420,6 +426,19 @@ impl Vcpu {
             h.stops.push(Hit { id: NOBODY, cause });
             self.events |= Events::DEBUGGER;
         }
+    }
+
+    pub(crate) fn hold_fault(&mut self, fault: Fault) {
+        let at = self.code_address();
+        if let Some(h) = &mut self.hooks {
+            h.held = Some((fault, at));
+        }
+    }
+
+    pub(crate) fn take_held_fault(&mut self) -> Option<Fault> {
+        let here = self.code_address();
+        let (fault, at) = self.hooks.as_mut()?.held.take()?;
+        (at == here).then_some(fault)
     }
 
     pub(crate) fn is_stepping(&self) -> bool {

@@ -364,6 +364,10 @@ impl Interp {
         if cpu.events.contains(Events::DEBUGGER) && cpu.debugger_stops() {
             return Some(Exit::Debug);
         }
+        if cpu.events.contains(Events::DEBUGGER) && cpu.deliver_held() {
+            cpu.stepped(Cause::Step);
+            return None;
+        }
         if cpu.events.contains(Events::SHUTDOWN) {
             return Some(Exit::Shutdown);
         }

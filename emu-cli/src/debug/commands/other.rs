@@ -43,6 +43,15 @@ pub const TABLE: &[Row] = &[
         symbol_file,
     ),
     row(
+        &["linux-modules", "lx-symbols"],
+        "",
+        "read the symbols of the modules that the running Linux kernel has loaded",
+        |c, _, rest| {
+            nothing(rest, "linux-modules")?;
+            text(crate::debug::kernel::load_modules(c)?)
+        },
+    ),
+    row(
         &["source"],
         "FILE",
         "execute the commands in a file",
@@ -111,6 +120,7 @@ pub fn add_symbols(c: &mut Ctx, path: &Path, base: Option<u64>) -> Result<String
             m.len()
         );
     }
+    c.s.kernel.look_for(&c.s.symbols, &mut c.vm.runner.cpu);
     Ok(out)
 }
 

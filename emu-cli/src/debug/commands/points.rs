@@ -473,6 +473,34 @@ pub fn collected(c: &mut Ctx) -> Answer {
     text("")
 }
 
+/// Symbols have moved: breakpoints go with theirs.
+pub fn resolve_again(c: &mut Ctx) {
+    let list: Vec<(usize, String)> =
+        c.s.points
+            .list()
+            .iter()
+            .filter(|p| p.kind == Kind::Breakpoint)
+            .map(|p| (p.number, p.text.clone()))
+            .collect();
+    for (n, at) in list {
+        // What means something else each time stays where it is.
+        if at.contains('$') {
+            continue;
+        }
+        let Ok(places) = location(c, &at) else {
+            continue;
+        };
+        let what = places.iter().map(|&(space, at)| What::Code {
+            space: space_of(space),
+            at,
+        });
+        let what = what.collect();
+        let variables = c.s.variables.clone();
+        let hooks = c.vm.runner.cpu.hooks();
+        c.s.points.move_to(hooks, &variables, n, what);
+    }
+}
+
 /// `info breakpoints`.
 pub fn list(c: &mut Ctx) -> Answer {
     if c.s.points.list().is_empty() {

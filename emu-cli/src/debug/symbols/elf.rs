@@ -4,6 +4,7 @@
 //! are applied to the debugging sections when these are read.
 
 use super::dwarf::Source;
+use super::linux::{self, Btf};
 use super::load::Layout;
 use super::module::{Binding, Builder, Entry, Kind, Module, Section};
 use super::unwind::{Cfi, Orc};
@@ -21,6 +22,9 @@ use std::path::Path;
 
 /// Of one section, or of its content when unpacked.
 const LARGEST: u64 = 2 << 30;
+
+/// Of a kernel without debugging information.
+const KERNEL: u64 = 512 << 20;
 
 /// Where the sections of a relocatable file are.
 pub type Addresses = HashMap<usize, u64>;
@@ -42,6 +46,7 @@ pub struct Parts {
     pub dwarf: bool,
     pub orc: Option<Orc>,
     pub cfi: Option<Cfi>,
+    pub btf: Option<Btf>,
 }
 
 impl Parts {
@@ -49,6 +54,7 @@ impl Parts {
         let mut module = self.builder.build(name, self.width);
         module.orc = self.orc;
         module.cfi = self.cfi;
+        module.btf = self.btf;
         module
     }
 }
@@ -57,6 +63,14 @@ impl Parts {
 pub fn load_file(file: File, path: &Path, name: &str, layout: &Layout) -> Result<Module, String> {
     let cache = ReadCache::new(file);
     let parts = parse(&cache, layout)?;
+    if parts.builder.len() == 0 && parts.orc.is_some() {
+        // A kernel that has been stripped, as a bzImage has it.
+        let length = (&cache).len().unwrap_or(0).min(KERNEL);
+        let whole = (&cache)
+            .read_bytes_at(0, length)
+            .map_err(|()| "it cannot be read")?;
+        return linux::load_vmlinux(whole, name);
+    }
     let source = parts.dwarf.then(|| Source {
         path: path.to_owned(),
         addresses: parts.addresses.clone(),
@@ -90,7 +104,7 @@ pub fn parse<'d, R: ReadRef<'d>>(data: R, layout: &Layout) -> Result<Parts, Stri
     match &object {
         Object::Elf32(f) => elf_symbols(f, &addresses, &mut builder).map_err(bad)?,
         Object::Elf64(f) => elf_symbols(f, &addresses, &mut builder).map_err(bad)?,
-        other => coff_symbols(other, &mut builder),
+        other => coff_symbols(other, &addresses, &mut builder),
     }
     let section = |name: &str| {
         let s = object.section_by_name(name)?;
@@ -103,6 +117,7 @@ pub fn parse<'d, R: ReadRef<'d>>(data: R, layout: &Layout) -> Result<Parts, Stri
         (Some((at, ip)), Some((_, entries))) => Orc::new(at, &ip, &entries),
         _ => None,
     };
+    let btf = section(".BTF").and_then(|(_, data)| Btf::parse(&data));
     let text = object.section_by_name(".text");
     let cfi = Cfi::new(
         section(".eh_frame"),
@@ -119,6 +134,7 @@ pub fn parse<'d, R: ReadRef<'d>>(data: R, layout: &Layout) -> Result<Parts, Stri
         dwarf,
         orc,
         cfi,
+        btf,
     })
 }
 
@@ -234,13 +250,35 @@ fn elf_symbols<'d, Elf: FileHeader, R: ReadRef<'d>>(
 }
 
 /// A PE's COFF symbols (as mingw leaves them) and its exports.
-fn coff_symbols<'d, R: ReadRef<'d>>(object: &Object<'d, R>, builder: &mut Builder) {
+fn coff_symbols<'d, R: ReadRef<'d>>(
+    object: &Object<'d, R>,
+    addresses: &Addresses,
+    builder: &mut Builder,
+) {
+    let in_code = |s: &object::read::Symbol<'d, '_, R>| {
+        let section = s
+            .section_index()
+            .and_then(|i| object.section_by_index(i).ok());
+        section.is_some_and(|s| s.kind() == SectionKind::Text)
+    };
+    // An object file's sections have been given other addresses than the file has.
+    let moved = |s: &object::read::Symbol<'d, '_, R>| {
+        let section = s
+            .section_index()
+            .and_then(|i| object.section_by_index(i).ok());
+        let there = section.and_then(|x| Some((addresses.get(&x.index().0)?, x.address())));
+        there.map_or(s.address(), |(to, from)| {
+            s.address().wrapping_sub(from).wrapping_add(*to)
+        })
+    };
     for s in object
         .symbols()
         .filter(|s| s.is_definition() || s.kind() == SymbolKind::Label)
     {
         let kind = match s.kind() {
             SymbolKind::Text => Kind::Function,
+            // COFF seldom says that something is a function; its section does.
+            SymbolKind::Data | SymbolKind::Unknown if in_code(&s) => Kind::Function,
             SymbolKind::Data => Kind::Data,
             SymbolKind::Label | SymbolKind::Unknown => Kind::Label,
             _ => continue,
@@ -248,7 +286,7 @@ fn coff_symbols<'d, R: ReadRef<'d>>(object: &Object<'d, R>, builder: &mut Builde
         let Ok(name) = s.name_bytes() else { continue };
         builder.add(&Entry {
             name: &String::from_utf8_lossy(name),
-            address: s.address(),
+            address: moved(&s),
             // object gives COFF symbols no sizes of their own.
             size: 0,
             kind,

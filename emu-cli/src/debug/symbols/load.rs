@@ -56,7 +56,7 @@ pub fn load(path: &Path, layout: &Layout) -> Result<Vec<Module>, String> {
     let mut modules = if start.starts_with(b"\x7fELF") {
         vec![elf::load_file(file, path, &name, layout).map_err(wrong)?]
     } else if linux::is_bzimage(&start) {
-        vec![linux::load_bzimage(&whole(file)?, &name).map_err(wrong)?]
+        vec![linux::load_bzimage(&whole(file)?, "vmlinux").map_err(wrong)?]
     } else if elf::is_coff(&start) {
         vec![elf::load_file(file, path, &name, layout).map_err(wrong)?]
     } else {

@@ -422,6 +422,38 @@ fn what_is_no_symbol_file() {
     assert!(line.contains("more than 256 MiB"), "{line}");
 }
 
+/// COFF as objcopy makes it: what nm says of it.
+#[test]
+fn coff_files() {
+    let folder = Folder::new();
+    let Some(path) = compile(
+        &folder,
+        SOURCE,
+        &["-O1", "-c", "-fno-asynchronous-unwind-tables"],
+    ) else {
+        return;
+    };
+    let coff = folder.0.join("program.obj");
+    let (from, to) = (path.to_str().unwrap(), coff.to_str().unwrap());
+    if output("objcopy", &["-O", "pe-x86-64", from, to]).is_none() {
+        return;
+    }
+    let symbols = loaded(&coff);
+    let main = symbols.lookup("main").unwrap();
+    let found = symbols.find(main + 1).unwrap();
+    assert_eq!(
+        (found.name, found.offset, found.kind),
+        ("main", 1, Kind::Function)
+    );
+    assert!(symbols.is_code(main) && !symbols.is_code(symbols.lookup("counter").unwrap()));
+    let said = output("nm", &[to]).unwrap();
+    let main = said.lines().find(|l| l.ends_with(" T main")).unwrap();
+    let work = said.lines().find(|l| l.ends_with(" T work")).unwrap();
+    let value = |l: &str| u64::from_str_radix(&l[..16], 16).unwrap();
+    let distance = symbols.lookup("main").unwrap() - symbols.lookup("work").unwrap();
+    assert_eq!(distance, value(main) - value(work));
+}
+
 /// A program cut or changed anywhere is an error, or other symbols; nothing else.
 #[test]
 fn damaged_files() {

@@ -1,7 +1,5 @@
 //! BTF: a kernel's types, as `.BTF` has them (Documentation/bpf/btf.rst): where a structure's members are.
 
-use object::read::{File as Object, Object as _, ObjectSection as _};
-
 /// Of `include/uapi/linux/btf.h`, BTF_KIND_*.
 const INT: u32 = 1;
 const ARRAY: u32 = 3;
@@ -53,12 +51,7 @@ fn word(data: &[u8], at: usize) -> Option<u32> {
 }
 
 impl Btf {
-    /// Of an ELF file; `None` if it has none, or a damaged one.
-    pub fn of(elf: &[u8]) -> Option<Btf> {
-        let object = Object::parse(elf).ok()?;
-        Btf::parse(object.section_by_name(".BTF")?.data().ok()?)
-    }
-
+    /// Of a section's content; `None` if it is damaged.
     pub fn parse(data: &[u8]) -> Option<Btf> {
         if data.get(..2)? != [0x9f, 0xeb] {
             return None;

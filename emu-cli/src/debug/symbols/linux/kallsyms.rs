@@ -27,6 +27,8 @@ const SYMBOLS: usize = 4 << 20;
 const LONGEST: usize = 4096;
 /// 256 names take at most so many bytes.
 const STEP: u64 = 256 * 515;
+/// Names that are walked in search of the right ones: a file may be made to look like tables everywhere.
+const WALKS: u64 = 256 << 20;
 /// The markers are so near to the token table: `kallsyms_seqs_of_names` may be between.
 const BETWEEN: usize = 16 << 20;
 
@@ -59,9 +61,10 @@ pub fn kallsyms(vmlinux: &[u8]) -> Result<Vec<Known>, String> {
 /// `proved`: whether a kernel's text can be at an address.
 fn find(data: &[u8], width: usize, proved: &dyn Fn(u64) -> bool) -> Option<Vec<Known>> {
     let mut from = 0;
+    let mut budget = WALKS;
     while let Some(tokens) = Tokens::find(data, from) {
         from = tokens.digits + 1;
-        let found = Tables::find(data, &tokens, width).and_then(|t| {
+        let found = Tables::find(data, &tokens, width, &mut budget).and_then(|t| {
             let names = t.expand(&tokens)?;
             let start = names
                 .iter()
@@ -162,15 +165,16 @@ struct Tables<'a> {
 }
 
 impl<'a> Tables<'a> {
-    fn find(data: &'a [u8], tokens: &Tokens, width: usize) -> Option<Tables<'a>> {
+    fn find(data: &'a [u8], tokens: &Tokens, width: usize, budget: &mut u64) -> Option<Tables<'a>> {
         let floor = tokens.start.saturating_sub(BETWEEN);
         // Before 4.20 markers were as wide as addresses.
         let sizes = if width == 8 { &[4, 8][..] } else { &[4] };
         for &size in sizes {
             let marker = |at: usize| number(data, at, size);
             let mut at = tokens.start & !3;
-            while at > floor {
+            while at > floor && *budget > 0 {
                 at -= 4;
+                *budget = budget.saturating_sub(1);
                 // The first marker is 0, the second is where 256 names end.
                 let begins = marker(at) == Some(0)
                     && marker(at + size).is_some_and(|m| (512..STEP).contains(&m));
@@ -188,7 +192,7 @@ impl<'a> Tables<'a> {
                     next += size;
                 }
                 if markers.len() >= 3
-                    && let Some(found) = Self::before(data, at, &markers)
+                    && let Some(found) = Self::before(data, at, &markers, budget)
                 {
                     return Some(found);
                 }
@@ -198,7 +202,12 @@ impl<'a> Tables<'a> {
     }
 
     /// The names that end right before the markers.
-    fn before(data: &'a [u8], end: usize, markers: &[usize]) -> Option<Tables<'a>> {
+    fn before(
+        data: &'a [u8],
+        end: usize,
+        markers: &[usize],
+        budget: &mut u64,
+    ) -> Option<Tables<'a>> {
         // What follows the markers may look like one more of them.
         let least = markers.len().checked_sub(2)?.max(1);
         let top = end.checked_sub(markers[least - 1])? & !3;
@@ -217,7 +226,7 @@ impl<'a> Tables<'a> {
                         count,
                         names,
                     };
-                    if found.walk(end, markers).is_some() {
+                    if found.walk(end, markers, budget).is_some() {
                         return Some(found);
                     }
                 }
@@ -243,12 +252,13 @@ impl<'a> Tables<'a> {
     }
 
     /// Whether each marker is where a name begins, and the last name ends before the markers.
-    fn walk(&self, end: usize, markers: &[usize]) -> Option<()> {
+    fn walk(&self, end: usize, markers: &[usize], budget: &mut u64) -> Option<()> {
         let mut at = self.names;
         for i in 0..self.count {
             if i % 256 == 0 && markers.get(i / 256) != Some(&(at - self.names)) {
                 return None;
             }
+            *budget = budget.checked_sub(1)?;
             at = self.name(at)?.1;
         }
         (at <= end).then_some(())

@@ -15,7 +15,7 @@ pub use btf::Btf;
 pub use bzimage::{extract_vmlinux, is_bzimage};
 pub use kallsyms::{Known, kallsyms};
 pub use modules::{Loaded, modules, symbols_of};
-pub use slide::{Hints, find_slide};
+pub use slide::{Hints, find_slide, is_kernel};
 
 use super::elf;
 use super::module::{Builder, Entry, Module};
@@ -31,10 +31,8 @@ pub fn load_bzimage(image: &[u8], name: &str) -> Result<Module, String> {
 pub fn load_vmlinux(vmlinux: &[u8], name: &str) -> Result<Module, String> {
     let mut parts = elf::parse(vmlinux, &[])?;
     add_kallsyms(&mut parts.builder, vmlinux)?;
-    let btf = Btf::of(vmlinux);
     let mut module = parts.build(name);
     module.banner = banner(vmlinux);
-    module.btf = btf;
     Ok(module)
 }
 
@@ -75,4 +73,4 @@ pub fn is_kernel_list(list: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

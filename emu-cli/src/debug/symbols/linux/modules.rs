@@ -7,6 +7,7 @@
 
 use crate::debug::symbols::Read;
 use crate::debug::symbols::module::{Binding, Builder, Entry, Kind, Module};
+use crate::debug::symbols::unwind::Orc;
 
 /// Modules of one system, and symbols of one module.
 const MODULES: usize = 4096;
@@ -81,7 +82,8 @@ pub fn modules(kernel: &Module, read: &mut Read) -> Vec<Loaded> {
 
 fn place(kernel: &Module, read: &mut Read, at: u64) -> Option<(u64, u64)> {
     let fine = |base: u64, size: u64| {
-        (base != 0 && base % 0x1000 == 0 && size > 0 && size < LARGEST).then_some((base, size))
+        (base != 0 && base.is_multiple_of(0x1000) && size > 0 && size < LARGEST)
+            .then_some((base, size))
     };
     if let Some(btf) = &kernel.btf {
         // Since 6.4 there is one for each kind of memory, the first of which is the code's.
@@ -101,7 +103,7 @@ fn place(kernel: &Module, read: &mut Read, at: u64) -> Option<(u64, u64)> {
         let base = word(kernel, read, here)?;
         let mut size = |n: u64| word32(read, here.wrapping_add(width + 4 * n));
         let (all, text, ro) = (size(0)?, size(1)?, size(2)?);
-        let pages = [all, text, ro].iter().all(|s| s % 0x1000 == 0);
+        let pages = [all, text, ro].iter().all(|s| s.is_multiple_of(0x1000));
         let inside = at.checked_sub(base).is_some_and(|o| o < all);
         fine(base, all).filter(|_| pages && inside && text <= ro && ro <= all && text > 0)
     })
@@ -165,8 +167,25 @@ pub fn symbols_of(kernel: &Module, read: &mut Read, loaded: &Loaded) -> Option<M
         });
     }
     let mut module = builder.build(&loaded.name, kernel.width);
-    module.path = None;
+    module.orc = orc(kernel, read, loaded);
     (module.len() > 0).then_some(module)
+}
+
+/// A loaded module's ORC tables, which the kernel has sorted.
+fn orc(kernel: &Module, read: &mut Read, loaded: &Loaded) -> Option<Orc> {
+    let btf = kernel.btf.as_ref()?;
+    let mut field = |name: &str| {
+        let at = btf.offset("module", &format!("arch.{name}"))?;
+        word(kernel, read, loaded.at.wrapping_add(at))
+    };
+    let count = field("num_orcs")? & u64::from(u32::MAX);
+    let (ip_at, rows_at) = (field("orc_unwind_ip")?, field("orc_unwind")?);
+    if count > SYMBOLS {
+        return None;
+    }
+    let mut ip = vec![0; 4 * count as usize];
+    let mut rows = vec![0; 6 * count as usize];
+    (read(ip_at, &mut ip) && read(rows_at, &mut rows)).then(|| Orc::new(ip_at, &ip, &rows))?
 }
 
 /// A text in the guest's memory, of at most KSYM_NAME_LEN.

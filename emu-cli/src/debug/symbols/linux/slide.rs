@@ -55,7 +55,7 @@ pub fn find_slide(kernel: &Module, read: &mut Read, hints: Hints) -> Option<u64>
             let slide = there.wrapping_sub(linked) & mask;
             match candidates.iter_mut().find(|c| c.0 == slide) {
                 Some(known) => known.1 += 1,
-                None if slide % align == 0 => candidates.push((slide, 1)),
+                None if slide.is_multiple_of(align) => candidates.push((slide, 1)),
                 None => {}
             }
         }
@@ -94,6 +94,11 @@ pub fn find_slide(kernel: &Module, read: &mut Read, hints: Hints) -> Option<u64>
         .map(|i| floor + i * step)
         .map(|at| at.wrapping_sub(text & !(step - 1)) & mask)
         .find(|slide| proved(kernel, *slide, mask, read) == Some(true))
+}
+
+/// Whether a module is a kernel that can be looked for.
+pub fn is_kernel(m: &Module) -> bool {
+    banner(m).is_some() && m.linked_address("start_kernel").is_some()
 }
 
 fn banner(kernel: &Module) -> Option<u64> {

@@ -138,6 +138,20 @@ fn btf_says_where_members_are() {
     assert_eq!(btf.offset("nonsense", "name"), None);
 }
 
+/// The ELF file alone is as good.
+#[test]
+fn a_stripped_vmlinux() {
+    let Some((symbols, vmlinux)) = kernel("vmlinuz-amd64") else {
+        return;
+    };
+    let folder = crate::debug::symbols::tests::Folder::new();
+    let path = folder.file("vmlinux", &vmlinux);
+    let mut same = Symbols::default();
+    assert_eq!(same.add_file(&path, &[]).unwrap(), ["vmlinux"]);
+    assert_eq!(same.lookup("start_kernel"), symbols.lookup("start_kernel"));
+    assert_eq!(same.modules()[0].len(), symbols.modules()[0].len());
+}
+
 /// Damage is an error, whatever is damaged: never a panic, never a long search.
 #[test]
 fn a_damaged_kernel_is_an_error() {
@@ -318,5 +332,78 @@ mod slide {
             ..Hints::default()
         };
         assert_eq!(find_slide(&kernel, &mut bios, h), None);
+    }
+}
+
+mod list_of_modules {
+    use super::*;
+    use crate::debug::symbols::{Binding, Builder, Entry, Module};
+
+    const HEAD: u64 = 0xffff_ffff_82c0_1000;
+    /// Two modules; the `struct module` of each lies in its data, three pages from its beginning.
+    const BASES: [u64; 2] = [0xffff_ffff_c000_0000, 0xffff_ffff_c001_0000];
+
+    fn kernel() -> Module {
+        let mut b = Builder::default();
+        b.add(&Entry {
+            name: "modules",
+            address: HEAD,
+            size: 0,
+            kind: Kind::Data,
+            binding: Binding::Local,
+            absolute: false,
+        });
+        b.build("vmlinux", 8)
+    }
+
+    /// Guest memory in which the second module's `next` leads to `last`.
+    fn memory(last: u64) -> impl FnMut(u64, &mut [u8]) -> bool {
+        let at = BASES.map(|b| b + 0x3040);
+        let mut words = std::collections::HashMap::new();
+        words.insert(HEAD, at[0] + 8);
+        for (i, next) in [(0, at[1] + 8), (1, last)] {
+            words.insert(at[i] + 8, next);
+            // struct module_layout, in which the name's eighth byte cannot be.
+            words.insert(at[i] + 0x140, BASES[i]);
+            words.insert(at[i] + 0x148, 0x3000 << 32 | 0x8000);
+            words.insert(at[i] + 0x150, 0x4000);
+        }
+        words.insert(at[0] + 24, u64::from_le_bytes(*b"newest\0\0"));
+        words.insert(at[1] + 24, u64::from_le_bytes(*b"oldest\0\0"));
+        move |from, out| {
+            for (i, b) in (0u64..).zip(out.iter_mut()) {
+                let a = from.wrapping_add(i);
+                let word = words.get(&(a & !7)).copied().unwrap_or(0);
+                *b = word.to_le_bytes()[(a & 7) as usize];
+            }
+            true
+        }
+    }
+
+    #[test]
+    fn names_and_places_without_types() {
+        let found = modules(&kernel(), &mut memory(HEAD));
+        let told: Vec<_> = found
+            .iter()
+            .map(|m| (m.name.as_str(), m.base, m.size))
+            .collect();
+        assert_eq!(
+            told,
+            [("newest", BASES[0], 0x8000), ("oldest", BASES[1], 0x8000)]
+        );
+        // Nothing tells where their symbols are.
+        assert!(symbols_of(&kernel(), &mut memory(HEAD), &found[0]).is_none());
+    }
+
+    #[test]
+    fn a_list_that_makes_no_sense_is_none() {
+        // Round without the head, and into nothing.
+        for last in [BASES[0] + 0x3048, BASES[1] + 0x3048, 0, 0x1234] {
+            assert_eq!(modules(&kernel(), &mut memory(last)), [], "{last:#x}");
+        }
+        let mut nothing = |_: u64, _: &mut [u8]| false;
+        assert_eq!(modules(&kernel(), &mut nothing), []);
+        let empty = Builder::default().build("vmlinux", 8);
+        assert_eq!(modules(&empty, &mut memory(HEAD)), []);
     }
 }

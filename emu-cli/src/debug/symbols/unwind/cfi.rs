@@ -191,12 +191,12 @@ impl Cfi {
             return Some(Step::Outermost);
         }
         let pc = rule(back)??;
-        Some(Step::Caller(Regs {
+        Some(Step::Caller(Box::new(Regs {
             pc,
             gpr,
             exact: fde.is_signal_trampoline(),
             ..regs.clone()
-        }))
+        })))
     }
 }
 

@@ -125,7 +125,7 @@ impl Frame {
 
 /// What a table says about the caller.
 enum Step {
-    Caller(Regs),
+    Caller(Box<Regs>),
     /// The outermost function.
     Outermost,
     /// The table does not know this address.
@@ -162,7 +162,7 @@ pub fn caller(regs: &Regs, symbols: &Symbols, read: &mut Read) -> Option<Frame> 
     {
         if let Some(orc) = &m.orc {
             match orc.step(m, regs, read) {
-                Step::Caller(regs) => return known(regs, How::Orc, symbols),
+                Step::Caller(regs) => return known(*regs, How::Orc, symbols),
                 Step::Outermost | Step::Lost => return None,
                 Step::Unknown => {}
             }
@@ -171,7 +171,7 @@ pub fn caller(regs: &Regs, symbols: &Symbols, read: &mut Read) -> Option<Frame> 
             match cfi.step(m, regs, read) {
                 Step::Caller(next) => {
                     let grows = next.gpr[RSP] > regs.gpr[RSP];
-                    return known(next, How::Cfi, symbols).filter(|_| grows);
+                    return known(*next, How::Cfi, symbols).filter(|_| grows);
                 }
                 Step::Outermost | Step::Lost => return None,
                 Step::Unknown => {}
@@ -230,23 +230,26 @@ fn bare(regs: &Regs, symbols: &Symbols, read: &mut Read) -> Option<u64> {
     if !regs.exact {
         return None;
     }
-    let mut code = [0; 1];
-    if read(regs.pc, &mut code) && matches!(code[0], 0xc3 | 0xc2) {
+    // Byte by byte: a function may be the last thing before memory that is not there.
+    let mut byte = |at: u64| {
+        let mut code = [0];
+        read(at, &mut code).then_some(code[0])
+    };
+    if matches!(byte(regs.pc), Some(0xc3 | 0xc2)) {
         return Some(0);
     }
     let start = symbols.function_range(regs.pc)?.start;
-    let mut code = [0; 5];
-    if !read(start, &mut code) {
-        return None;
-    }
     // ENDBR64 and ENDBR32 come before the push.
-    let endbr = matches!(code[..4], [0xf3, 0x0f, 0x1e, 0xfa | 0xfb]);
+    let endbr = [0xf3, 0x0f, 0x1e]
+        .iter()
+        .zip(0..)
+        .all(|(b, i)| byte(start.wrapping_add(i)) == Some(*b))
+        && matches!(byte(start.wrapping_add(3)), Some(0xfa | 0xfb));
     let push = if endbr { 4 } else { 0 };
-    let pushes = code[push] == 0x55;
     match regs.pc.wrapping_sub(start) {
         0 => Some(0),
-        n if n == push as u64 => Some(0),
-        n if n == push as u64 + 1 && pushes => Some(1),
+        n if n == push => Some(0),
+        n if n == push + 1 && byte(start.wrapping_add(push)) == Some(0x55) => Some(1),
         _ => None,
     }
 }
@@ -316,5 +319,6 @@ fn behind_call(pc: u64, read: &mut Read) -> bool {
     })
 }
 
+#[cfg(test)]
 #[cfg(test)]
 mod tests;

@@ -119,7 +119,7 @@ impl Orc {
             _ => {}
         }
         match self.caller(row, kind, regs, read) {
-            Some(regs) => Step::Caller(regs),
+            Some(regs) => Step::Caller(Box::new(regs)),
             None => Step::Lost,
         }
     }
