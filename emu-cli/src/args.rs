@@ -42,6 +42,8 @@ pub enum Command {
     Inspect(Box<inspect::Options>),
     /// Compare engines on small guests, and write a report
     Bench(Box<BenchOptions>),
+    /// Write a kernel's symbols as an ELF file that GDB and LLDB read (symbol-file): from a bzImage, System.map, ELF or PE file
+    Symbols(SymbolFiles),
     /// List the CPU models and features that --cpu takes
     Cpus,
 }
@@ -175,6 +177,17 @@ pub struct Options {
     /// What becomes of the guest's output, for a program that runs several machines
     #[arg(skip)]
     pub output: Output,
+}
+
+/// `emu symbols`.
+#[derive(Args, Clone, Debug)]
+pub struct SymbolFiles {
+    /// The file that has the symbols
+    #[arg(value_name = "FILE")]
+    pub from: PathBuf,
+    /// The file to write
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
 }
 
 /// What the debugger is told from the beginning.

@@ -60,6 +60,7 @@ fn main() -> ExitCode {
     let done = match command {
         Command::Run(options) => run::run(&options),
         Command::Debug(options) => run::debug(&options),
+        Command::Symbols(files) => debug::write_symbols(&files),
         Command::Lockstep(options) => lockstep::run(&options),
         Command::Inspect(options) => inspect::run(&options),
         Command::Bench(options) => bench::run(&options).map_err(crate::error::Error::from),
@@ -107,6 +108,7 @@ fn usage(e: &clap::Error) -> ExitCode {
         Some("bench") => "bench",
         Some("debug") => "debug",
         Some("inspect") => "inspect",
+        Some("symbols") => "symbols",
         _ => "run",
     };
     console::say(format_args!("emu: {} (see emu {command} --help)", line));

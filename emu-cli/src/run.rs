@@ -74,6 +74,9 @@ fn drive_machine(options: &Options, debugged: bool) -> Result<Status, Error> {
     let monitor = bound.serve(options, &commands)?;
     vm.events = monitor.events.clone();
     monitor::watch_trays(&vm);
+    if debugged || options.debugger.gdb.is_some() {
+        debug::read_symbols(&mut vm, options).map_err(Error::Symbols)?;
+    }
     let gdb = gdb.serve(&mut vm, options, &commands)?;
     if debugged {
         let guest = serial.then(|| input.clone());
@@ -120,7 +123,7 @@ fn drive_machine(options: &Options, debugged: bool) -> Result<Status, Error> {
     }
 }
 
-/// The debugger at the terminal, with the symbols that it is given.
+/// The debugger at the terminal.
 fn debugger(
     vm: &mut Vm,
     options: &Options,
@@ -129,7 +132,6 @@ fn debugger(
     control: &Arc<Control>,
 ) -> Result<(), Error> {
     let d = &options.debugger;
-    debug::read_symbols(vm, options).map_err(Error::Symbols)?;
     vm.debug.attached += 1;
     let stops = vm.debug.listen();
     let files = d.scripts.iter().map(|f| format!("source {}", f.display()));

@@ -15,8 +15,6 @@ mod bell;
 mod registers;
 mod session;
 mod target;
-#[cfg(test)]
-mod tests;
 mod wire;
 
 use crate::args::Options;

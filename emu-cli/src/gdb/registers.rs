@@ -482,3 +482,40 @@ fn set_half(words: &mut [u64], bytes: &[u8]) {
         *w = b.iter().rev().fold(0, |v, b| v << 8 | u64::from(*b));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_has_one_layout_and_its_text_says_it() {
+        for (model, architecture, words) in [
+            ("max", "i386:x86-64", &["xmm15", "ymm15h", "fs_base"][..]),
+            ("max,-avx", "i386:x86-64", &["xmm15", "k_gs_base"]),
+            ("pentium3", "i386", &["xmm7", "fs_base"]),
+            ("486", "i386", &["st7", "gs_base"]),
+        ] {
+            let model = CpuModel::parse(model).unwrap();
+            let l = Layout::new(&model);
+            let head = format!("<architecture>{architecture}</architecture>");
+            assert!(l.description.contains(&head));
+            assert_eq!(
+                l.description.matches("<reg ").count(),
+                l.registers.len(),
+                "{architecture}"
+            );
+            for (n, r) in l.registers.iter().enumerate() {
+                let line = format!("<reg name=\"{}\" bitsize=\"{}\"", r.name, 8 * r.bytes);
+                assert_eq!(l.description.matches(&line).count(), 1, "{line}");
+                assert_eq!(l.number(&r.name), Some(n), "{}", r.name);
+            }
+            for word in words {
+                assert!(l.number(word).is_some(), "{word}");
+            }
+            assert_eq!(l.number("ymm0h").is_some(), model.has("avx"));
+            assert_eq!(l.number("xmm0").is_some(), model.has("sse"));
+            assert_eq!(l.number("rax").is_some(), model.long);
+            assert_eq!(l.expedited().len(), 4);
+        }
+    }
+}

@@ -1,1 +1,0 @@
-//! Tests of the GDB server without a client.
