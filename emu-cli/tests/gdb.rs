@@ -407,7 +407,6 @@ fn malformed_packets_and_a_second_client() {
         "!",
     ] {
         c.send(bad);
-        eprintln!("{bad}");
         let reply = c.answer();
         let fine = reply.is_empty()
             || reply.starts_with('E')
@@ -492,9 +491,9 @@ fn physical_memory_by_monitor() {
     {
         assert!(stop.starts_with("T05"), "{stop}");
     }
-    assert_eq!(c.monitor("phys on"), "Addresses of memory are physical.\n");
+    assert_eq!(c.monitor("phys on"), "Addresses are physical.\n");
     let physical = c.ask("m100000,10");
-    assert_eq!(c.monitor("phys off"), "Addresses of memory are linear.\n");
+    assert_eq!(c.monitor("phys off"), "Addresses are linear.\n");
     assert_eq!(
         c.ask("m100000,10"),
         physical,
@@ -594,4 +593,187 @@ fn lldb_attaches_too() {
     assert!(text.contains("rip = 0x0000000000007c00"), "{text}");
     assert!(text.contains("rip = 0x0000000000007c09"), "{text}");
     assert!(text.contains("0xff 0x06 0x00 0x05"), "{text}");
+}
+
+#[test]
+fn real_mode_code_is_shown_as_such_when_asked_for() {
+    if !installed("gdb") {
+        return;
+    }
+    let guest = counting();
+    let m = Machine::start(&[guest.path(), "--paused"]);
+    let text = m.gdb(&[
+        "monitor description i8086",
+        "unset tdesc filename",
+        "stepi",
+        "x/3i $pc",
+        "info registers eip cs",
+        "stepi",
+        "monitor description sparc",
+        "monitor description i386:x86-64",
+        "unset tdesc filename",
+        "print/x $rip",
+    ]);
+    assert!(text.contains("=> 0x7c05:\tincw   0x500"), "{text}");
+    assert!(text.contains("jmp    0x7c05"), "{text}");
+    assert!(
+        text.contains("i386:x86-64, i386, i8086 are known"),
+        "{text}"
+    );
+    assert!(text.contains("= 0x7c09"), "{text}");
+}
+
+/// A kernel's file from Debian; what to do for one if there is none.
+fn debian(name: &str) -> Option<String> {
+    let folder = std::env::var("EMU_GUESTS")
+        .unwrap_or(concat!(env!("CARGO_MANIFEST_DIR"), "/../out").into());
+    let path = format!("{folder}/{name}");
+    let there = std::path::Path::new(&path).exists();
+    if !there {
+        eprintln!(
+            "skipped: {path} is missing: run `sh images/fetch.sh out` in the workspace's root"
+        );
+    }
+    there.then_some(path)
+}
+
+#[test]
+fn debian_kernels_by_symbol() {
+    if !installed("gdb") {
+        return;
+    }
+    for (kernel, initrd, cpu, base) in [
+        (
+            "vmlinuz-amd64",
+            "initramfs-amd64-micro.cpio",
+            "max",
+            "secondary_startup_64_no_verify",
+        ),
+        (
+            "vmlinuz-686",
+            "initramfs-i386-micro.cpio",
+            "pentium3",
+            "i386_start_kernel",
+        ),
+    ] {
+        let (Some(kernel), Some(initrd)) = (debian(kernel), debian(initrd)) else {
+            return;
+        };
+        let symbols = Temp::new(b"");
+        let out = Command::new(env!("CARGO_BIN_EXE_emu"))
+            .args(["symbols", &kernel, "-o", symbols.path()])
+            .output()
+            .unwrap();
+        assert_eq!(status(&out), 0, "{}", stderr(&out));
+        // GDB reads it, and so does readelf, without a word.
+        if installed("readelf") {
+            let out = Command::new("readelf")
+                .args(["-sSW", symbols.path()])
+                .output()
+                .unwrap();
+            assert_eq!(stderr(&out), "");
+            assert!(stdout(&out).contains(" start_kernel\n"));
+        }
+        for engine in ENGINES {
+            let m = Machine::start(&[
+                "--kernel",
+                &kernel,
+                "--initrd",
+                &initrd,
+                "--append",
+                "nokaslr console=ttyS0",
+                "--cpu",
+                cpu,
+                "--engine",
+                engine,
+                "--paused",
+            ]);
+            let text = m.gdb(&[
+                &format!("symbol-file {}", symbols.path()),
+                "hbreak start_kernel",
+                "continue",
+                "bt",
+                "x/i $pc",
+                "tbreak console_init",
+                "continue",
+                "bt",
+                "finish",
+                "print/x *(short*)$pc != 0",
+                "watch *(long*)&jiffies_64",
+                "continue",
+                "bt 1",
+                "delete",
+                "monitor bt 1",
+                "tbreak kernel_init",
+                "continue",
+                "detach",
+            ]);
+            for words in [
+                "Breakpoint 1, 0x",
+                " in start_kernel ()\n#1",
+                base,
+                "<start_kernel>:\tcall",
+                " in console_init ()\n#1",
+                "Hardware watchpoint 3: *(long*)&jiffies_64",
+                "New value = ",
+                " in do_timer ()",
+                "<do_timer+",
+                " in kernel_init ()",
+            ] {
+                assert!(
+                    text.contains(words),
+                    "{kernel} {engine}: no \"{words}\": {text}"
+                );
+            }
+            assert!(
+                !text.contains("Run till exit") || text.contains("in start_kernel ()"),
+                "{text}"
+            );
+        }
+    }
+}
+
+#[test]
+fn gdb_finds_the_file_of_an_elf_kernel() {
+    if !installed("gdb") {
+        return;
+    }
+    // An ELF file with a PVH note and a symbol, by hand of the assembler and the linker.
+    let folder = Temp::new(b"");
+    let [source, object, kernel] = ["s", "o", "elf"].map(|e| folder.0.with_extension(e));
+    let assembly = ".section .note.Xen,\"a\",@note\n.long 4,4,18\n.asciz \"Xen\"\n.long entry\n\
+        .text\n.code32\n.globl entry\n.type entry,@function\nentry: nop\nhere: jmp here\n.size entry,.-entry\n";
+    std::fs::write(&source, assembly).unwrap();
+    let tool = |program: &str, args: &[&str]| {
+        Command::new(program)
+            .args(args)
+            .status()
+            .is_ok_and(|s| s.success())
+    };
+    let path = |p: &std::path::Path| p.display().to_string();
+    let made = tool("as", &["--32", &path(&source), "-o", &path(&object)])
+        && tool(
+            "ld",
+            &[
+                "-m",
+                "elf_i386",
+                "-Ttext",
+                "0x200000",
+                "-e",
+                "entry",
+                &path(&object),
+                "-o",
+                &path(&kernel),
+            ],
+        );
+    if !made {
+        eprintln!("skipped: as and ld (package binutils) are needed");
+        return;
+    }
+    let m = Machine::start(&["--kernel", &path(&kernel), "--paused", "--cpu", "pentium3"]);
+    let text = m.gdb(&["info files", "stepi", "info symbol $pc"]);
+    let _ = [&source, &object, &kernel].map(std::fs::remove_file);
+    assert!(text.contains(&path(&kernel)), "{text}");
+    assert!(text.contains("entry + 1 in section .text"), "{text}");
+    assert!(!text.contains("No executable"), "{text}");
 }

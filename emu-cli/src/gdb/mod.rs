@@ -62,7 +62,7 @@ impl Bound {
             listener,
             commands: commands.clone(),
             bell: bell.clone(),
-            layout: Arc::new(Layout::new(&vm.runner.cpu.model)),
+            layouts: Layout::all(&vm.runner.cpu.model),
             executable: kernel.and_then(|path| executable(path)),
         };
         let thread = std::thread::Builder::new().name("gdb".into());

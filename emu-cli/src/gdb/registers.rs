@@ -2,7 +2,9 @@
 //! packet, and how each is read and written.
 //!
 //! The list is by the model and not by the mode: a model with long mode has the 64-bit description from its first instruction in
-//! real mode on, as in QEMU, since a client reads the description once, and the `g` packet must not change its size under it.
+//! real mode on, as in QEMU, since a client reads the description once, and the `g` packet must not change its size under it. GDB
+//! takes that for a CPU that is always in 64-bit mode; for 16- and 32-bit code its user asks for another one
+//! (`monitor description i8086`, `i386`) and has GDB read it (`unset tdesc filename`).
 //!
 //! *The program counter* (`rip`, `eip`) is the linear address of the next instruction, CS.base and all, in every mode: a client
 //! knows nothing of segments, and looks for code, breakpoints and the places of its steps where `$pc` says. What the CPU holds is
@@ -16,6 +18,7 @@ use crate::debug::expr::Reg;
 use emu_core::cpu::cpuid::CpuModel;
 use emu_core::vcpu::Vcpu;
 use std::fmt::Write;
+use std::sync::Arc;
 
 /// What is behind a register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +51,8 @@ pub struct Layout {
     pub registers: Vec<Register>,
     /// `target.xml`.
     pub description: String,
+    /// As GDB calls it.
+    pub architecture: &'static str,
     /// 64-bit registers.
     pub long: bool,
 }
@@ -55,6 +60,8 @@ pub struct Layout {
 /// The values of all registers, in the layout's order; `None`: this CPU has none, or it cannot be read.
 pub type Values = Vec<Option<Vec<u8>>>;
 
+/// GDB's names for what it disassembles: 64-bit, 32-bit and 16-bit code.
+const ARCHITECTURES: [&str; 3] = ["i386:x86-64", "i386", "i8086"];
 const GPR64: [&str; 16] = [
     "rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp", "r8", "r9", "r10", "r11", "r12", "r13",
     "r14", "r15",
@@ -356,15 +363,21 @@ impl Builder {
 }
 
 impl Layout {
-    pub fn new(model: &CpuModel) -> Self {
-        let long = model.long;
+    /// The descriptions that a model can have, the one that a client is given unasked first.
+    pub fn all(model: &CpuModel) -> Vec<Arc<Self>> {
+        let unasked = if model.long { 0 } else { 1 };
+        let layout = |name: &&'static str| Arc::new(Self::new(model, name));
+        ARCHITECTURES[unasked..].iter().map(layout).collect()
+    }
+
+    fn new(model: &CpuModel, architecture: &'static str) -> Self {
+        let long = architecture == ARCHITECTURES[0];
         let mut b = Builder {
             registers: Vec::new(),
             xml: String::new(),
         };
         b.xml += "<?xml version=\"1.0\"?>\n<!DOCTYPE target SYSTEM \"gdb-target.dtd\">\n<target>\n";
-        let name = if long { "i386:x86-64" } else { "i386" };
-        let _ = writeln!(b.xml, "<architecture>{name}</architecture>");
+        let _ = writeln!(b.xml, "<architecture>{architecture}</architecture>");
         b.feature("org.gnu.gdb.i386.core", |b| b.core(long));
         let vectors = if long { 16 } else { 8 };
         if model.has("sse") {
@@ -388,6 +401,7 @@ impl Layout {
         Self {
             registers: b.registers,
             description: b.xml,
+            architecture,
             long,
         }
     }
@@ -496,7 +510,7 @@ mod tests {
             ("486", "i386", &["st7", "gs_base"]),
         ] {
             let model = CpuModel::parse(model).unwrap();
-            let l = Layout::new(&model);
+            let l = &Layout::all(&model)[0];
             let head = format!("<architecture>{architecture}</architecture>");
             assert!(l.description.contains(&head));
             assert_eq!(
@@ -516,6 +530,7 @@ mod tests {
             assert_eq!(l.number("xmm0").is_some(), model.has("sse"));
             assert_eq!(l.number("rax").is_some(), model.long);
             assert_eq!(l.expedited().len(), 4);
+            assert_eq!(Layout::all(&model).len(), 2 + usize::from(model.long));
         }
     }
 }

@@ -71,7 +71,7 @@ pub struct Server {
     pub listener: Listener,
     pub commands: Arc<Commands>,
     pub bell: Arc<Bell>,
-    pub layout: Arc<Layout>,
+    pub layouts: Vec<Arc<Layout>>,
     pub executable: Option<String>,
 }
 
@@ -108,7 +108,7 @@ impl Server {
         let machine = Machine::new(
             self.commands.clone(),
             self.bell.clone(),
-            self.layout.clone(),
+            self.layouts.clone(),
             self.executable.clone(),
             client,
         );

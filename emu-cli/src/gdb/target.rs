@@ -128,13 +128,15 @@ pub struct Point {
 pub struct Machine {
     commands: Arc<Commands>,
     bell: Arc<Bell>,
+    /// What the client takes the CPU for; the first is what it is given unasked.
+    layouts: Vec<Arc<Layout>>,
     layout: Arc<Layout>,
     /// The kernel's file, if it is one that a debugger reads symbols from.
     executable: Option<String>,
     points: Vec<Point>,
     /// What the guest is to run for when it is resumed.
     want: Want,
-    /// Addresses of memory are physical (`monitor phys on`, `Qqemu.PhyMemMode`).
+    /// Addresses are physical (`monitor phys on`, `Qqemu.PhyMemMode`).
     pub physical: bool,
     /// The connection, to see whether the client has something to say.
     client: OwnedFd,
@@ -159,14 +161,15 @@ impl Machine {
     pub fn new(
         commands: Arc<Commands>,
         bell: Arc<Bell>,
-        layout: Arc<Layout>,
+        layouts: Vec<Arc<Layout>>,
         executable: Option<String>,
         client: OwnedFd,
     ) -> Self {
         Self {
             commands,
             bell,
-            layout,
+            layout: layouts[0].clone(),
+            layouts,
             executable,
             points: Vec::new(),
             want: Want::Run,
@@ -367,21 +370,44 @@ impl Machine {
         })
     }
 
+    /// `monitor phys`.
+    fn set_physical(&mut self, value: &str) -> String {
+        match value {
+            "on" => self.physical = true,
+            "off" => self.physical = false,
+            "" => {}
+            other => return format!("phys: \"{other}\": on or off is needed\n"),
+        }
+        let what = match self.physical {
+            true => "physical",
+            false => "linear",
+        };
+        format!("Addresses are {what}.\n")
+    }
+
+    /// `monitor description`.
+    fn describe(&mut self, name: &str) -> String {
+        let named = |l: &&Arc<Layout>| l.architecture == name;
+        if let Some(layout) = self.layouts.iter().find(named) {
+            self.layout = layout.clone();
+        } else if !name.is_empty() {
+            let known: Vec<&str> = self.layouts.iter().map(|l| l.architecture).collect();
+            return format!("description: \"{name}\": {} are known\n", known.join(", "));
+        }
+        format!(
+            "The registers are described as {}; \"unset tdesc filename\" has GDB read them again.\n",
+            self.layout.architecture
+        )
+    }
+
     /// Executes a line of the debugger. One that lets the guest go ends with the guest's next stop, which the client's next byte
     /// brings about at the latest.
     fn monitor(&mut self, line: &str) -> Result<String, Ended> {
-        if let Some(rest) = line.trim().strip_prefix("phys") {
-            match rest.trim() {
-                "on" => self.physical = true,
-                "off" => self.physical = false,
-                "" => {}
-                other => return Ok(format!("phys: \"{other}\": on or off is needed\n")),
-            }
-            let what = match self.physical {
-                true => "physical",
-                false => "linear",
-            };
-            return Ok(format!("Addresses of memory are {what}.\n"));
+        let (word, rest) = line.trim().split_once(' ').unwrap_or((line.trim(), ""));
+        match word {
+            "phys" => return Ok(self.set_physical(rest.trim())),
+            "description" => return Ok(self.describe(rest.trim())),
+            _ => {}
         }
         let bell = self.bell.clone();
         let line = line.to_string();
