@@ -688,6 +688,11 @@ fn debian_kernels_by_symbol() {
                 engine,
                 "--paused",
             ]);
+            // A kernel for i386 does not name its data; what start_kernel calls next pushes where it returns to.
+            let (watched, writer) = match cpu {
+                "max" => ("*(long*)&jiffies_64", "do_timer"),
+                _ => ("-l *(long*)($sp-4)", "setup_per_cpu_pageset"),
+            };
             let text = m.gdb(&[
                 &format!("symbol-file {}", symbols.path()),
                 "hbreak start_kernel",
@@ -698,8 +703,7 @@ fn debian_kernels_by_symbol() {
                 "continue",
                 "bt",
                 "finish",
-                "print/x *(short*)$pc != 0",
-                "watch *(long*)&jiffies_64",
+                &format!("watch {watched}"),
                 "continue",
                 "bt 1",
                 "delete",
@@ -714,10 +718,10 @@ fn debian_kernels_by_symbol() {
                 base,
                 "<start_kernel>:\tcall",
                 " in console_init ()\n#1",
-                "Hardware watchpoint 3: *(long*)&jiffies_64",
+                "Hardware watchpoint 3: ",
                 "New value = ",
-                " in do_timer ()",
-                "<do_timer+",
+                &format!(" in {writer} ()"),
+                &format!("<{writer}"),
                 " in kernel_init ()",
             ] {
                 assert!(
@@ -725,10 +729,6 @@ fn debian_kernels_by_symbol() {
                     "{kernel} {engine}: no \"{words}\": {text}"
                 );
             }
-            assert!(
-                !text.contains("Run till exit") || text.contains("in start_kernel ()"),
-                "{text}"
-            );
         }
     }
 }
