@@ -278,6 +278,22 @@ fn ctrl_c_detach_and_attach_again() {
         std::thread::sleep(Duration::from_millis(50));
         c.write(&[3]);
         assert!(c.answer().starts_with("T02"), "{engine}");
+        // A range is stepped until it is left, however often that is; a breakpoint in it stops before.
+        let at = |stop: &str| little(stop.split("10:").nth(1).unwrap().split(';').next().unwrap());
+        assert_eq!(c.ask("P10=057c000000000000"), "OK", "{engine}");
+        assert_eq!(at(&c.ask("vCont;r7c05,7c0a:1;c")), 0x7c0a, "{engine}");
+        assert_eq!(c.ask(&format!("Z1,{BEHIND:x},1")), "OK");
+        let stop = c.ask("vCont;r7c05,7c0c:1;c");
+        assert!(stop.contains("hwbreak:;"), "{engine}: {stop}");
+        assert_eq!(at(&stop), BEHIND, "{engine}");
+        // It goes on from where it stopped; who is put on a breakpoint stops there.
+        let before = little(&c.ask(&retired));
+        assert!(c.ask("vCont;c").contains("hwbreak:;"), "{engine}");
+        assert_eq!(little(&c.ask(&retired)), before + 3, "{engine}");
+        assert_eq!(c.ask("P10=057c000000000000"), "OK", "{engine}");
+        assert_eq!(c.ask("P10=097c000000000000"), "OK", "{engine}");
+        assert!(c.ask("vCont;c").contains("hwbreak:;"), "{engine}");
+        assert_eq!(little(&c.ask(&retired)), before + 3, "{engine}");
     }
 }
 

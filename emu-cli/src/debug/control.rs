@@ -81,6 +81,8 @@ pub struct Debug {
     pub attached: usize,
     want: Option<Want>,
     temporary: Option<Temporary>,
+    /// Where the last step ended.
+    stepped_to: u64,
     pub step_interrupts: StepInterrupts,
     /// The last stop that was told.
     pub last: Option<Stop>,
@@ -125,6 +127,7 @@ impl Vm {
             self.reset_wanted = true;
         }
         self.debug.want = Some(want);
+        self.debug.stepped_to = self.runner.cpu.code_address();
         match want {
             Want::Steps(_) | Want::Range { .. } => self.runner.cpu.hooks().step(),
             Want::Return { to, rsp } => self.place(to, rsp, false),
@@ -193,10 +196,15 @@ impl Vm {
             }
             _ => false,
         };
-        match more {
-            true => self.runner.cpu.hooks().step(),
-            false => self.tell(vec![Reason::Done]),
+        if !more {
+            return self.tell(vec![Reason::Done]);
         }
+        let here = self.runner.cpu.code_address();
+        if std::mem::replace(&mut self.debug.stepped_to, here) != here {
+            // A breakpoint on the way ends the steps, but not one at an instruction that repeats.
+            self.runner.cpu.stop_here();
+        }
+        self.runner.cpu.hooks().step();
     }
 
     /// The guest is at our place.

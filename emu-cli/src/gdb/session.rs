@@ -346,7 +346,7 @@ impl Session<'_> {
     /// What is not left to `gdbstub`; `None`: it is.
     fn own(&mut self, payload: &[u8]) -> Result<Option<Vec<u8>>, End> {
         let reply = match payload {
-            [b'm', rest @ ..] => self.memory(rest, |data, out| wire::hex(data, out)),
+            [b'm', rest @ ..] => self.memory(rest, wire::hex),
             b"x0,0" => {
                 self.bare_binary = true;
                 b"OK".to_vec()

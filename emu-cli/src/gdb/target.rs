@@ -15,6 +15,7 @@ use crate::debug::session::{self, Outcome};
 use crate::state::RunState;
 use crate::vm::Vm;
 use emu_core::hooks::{HookId, Space as Place, What};
+use emu_core::vcpu::Vcpu;
 use gdbstub::arch::{Arch, RegId, Registers};
 use gdbstub::common::{Signal, Tid};
 use gdbstub::stub::MultiThreadStopReason;
@@ -136,6 +137,8 @@ pub struct Machine {
     points: Vec<Point>,
     /// What the guest is to run for when it is resumed.
     want: Want,
+    /// The client has put the program counter elsewhere: a breakpoint there has not been seen.
+    moved: bool,
     /// Addresses are physical (`monitor phys on`, `Qqemu.PhyMemMode`).
     pub physical: bool,
     /// The connection, to see whether the client has something to say.
@@ -173,6 +176,7 @@ impl Machine {
             executable,
             points: Vec::new(),
             want: Want::Run,
+            moved: false,
             physical: false,
             client,
             attached: false,
@@ -261,6 +265,25 @@ impl Machine {
         match self.physical {
             true => Place::Physical,
             false => Place::Linear,
+        }
+    }
+
+    /// Changes registers; false: some of it was refused.
+    fn write(
+        &mut self,
+        f: impl FnOnce(&mut Vcpu) -> bool + Send + 'static,
+    ) -> TargetResult<(), Self> {
+        let (done, moved) = self
+            .visit(move |vm| {
+                let cpu = &mut vm.runner.cpu;
+                let before = cpu.code_address();
+                (f(cpu), cpu.code_address() != before)
+            })
+            .map_err(TargetError::Fatal)?;
+        self.moved |= moved;
+        match done {
+            true => Ok(()),
+            false => Err(TargetError::Errno(EINVAL)),
         }
     }
 
@@ -535,8 +558,7 @@ impl MultiThreadBase for Machine {
     fn write_registers(&mut self, regs: &Packet, _: Tid) -> TargetResult<(), Self> {
         let layout = self.layout.clone();
         let bytes: Vec<u8> = regs.0.iter().map(|b| b.unwrap_or(0)).collect();
-        let done = self.visit(move |vm| {
-            let cpu = &mut vm.runner.cpu;
+        self.write(move |cpu| {
             let mut at = 0;
             let mut done = true;
             for (n, r) in layout.registers.iter().enumerate() {
@@ -549,13 +571,8 @@ impl MultiThreadBase for Machine {
                     done &= layout.write(cpu, n, value);
                 }
             }
-            vm.runner.cpu.forget_stops();
             done
-        });
-        match done.map_err(TargetError::Fatal)? {
-            true => Ok(()),
-            false => Err(TargetError::Errno(EINVAL)),
-        }
+        })
     }
 
     fn support_single_register_access(&mut self) -> Option<SingleRegisterAccessOps<'_, Tid, Self>> {
@@ -614,22 +631,21 @@ impl SingleRegisterAccess<Tid> for Machine {
 
     fn write_register(&mut self, _: Tid, n: Number, value: &[u8]) -> TargetResult<(), Self> {
         let (layout, value) = (self.layout.clone(), value.to_vec());
-        let done = self
-            .visit(move |vm| layout.write(&mut vm.runner.cpu, n.0, &value))
-            .map_err(TargetError::Fatal)?;
-        match done {
-            true => Ok(()),
-            false => Err(TargetError::Errno(EINVAL)),
-        }
+        self.write(move |cpu| layout.write(cpu, n.0, &value))
     }
 }
 
 impl MultiThreadResume for Machine {
     fn resume(&mut self) -> Result<(), Ended> {
         let (want, bell) = (self.want, self.bell.clone());
+        let moved = std::mem::take(&mut self.moved);
         self.visit(move |vm| {
             bell.clear();
-            if !vm.go(want) {
+            let going = vm.go(want);
+            if moved {
+                vm.runner.cpu.forget_stops();
+            }
+            if !going {
                 bell.stopped(Stop {
                     reasons: vec![Reason::Ended],
                     retired: vm.runner.cpu.retired,

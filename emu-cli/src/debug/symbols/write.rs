@@ -256,3 +256,90 @@ pub fn convert(from: &Path, to: &Path) -> Result<usize, String> {
     std::fs::write(to, elf(module)).map_err(|e| format!("{}: {e}", to.display()))?;
     Ok(module.len())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::Folder;
+    use super::super::{Builder, Module};
+    use super::*;
+
+    fn entry(name: &str, address: u64, size: u64, kind: Kind, binding: Binding) -> Entry<'_> {
+        Entry {
+            name,
+            address,
+            size,
+            kind,
+            binding,
+            absolute: false,
+        }
+    }
+
+    /// Symbols of two runs of code with data between them.
+    fn module(width: u8, base: u64) -> Module {
+        let mut b = Builder::default();
+        b.add(&entry("start", base, 0x10, Kind::Function, Binding::Global));
+        b.add(&entry(
+            "helper",
+            base + 0x10,
+            4,
+            Kind::Function,
+            Binding::Local,
+        ));
+        b.add(&entry("table", base + 0x1000, 8, Kind::Data, Binding::Weak));
+        b.add(&entry(
+            "late",
+            base + 0x2000,
+            2,
+            Kind::Function,
+            Binding::Global,
+        ));
+        b.add(&Entry {
+            absolute: true,
+            ..entry("offset", 0x40, 0, Kind::Data, Binding::Global)
+        });
+        b.build("m", width)
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let folder = Folder::new();
+        for (width, base) in [(8, 0xffff_ffff_8100_0000), (4, 0xc100_0000)] {
+            let written = module(width, base);
+            let path = folder.file("symbols.elf", elf(&written));
+            let read = &load(&path, &[]).unwrap()[0];
+            assert_eq!(read.width, width);
+            assert_eq!(read.len(), 5);
+            for (name, address) in [("start", base), ("table", base + 0x1000), ("offset", 0x40)] {
+                assert_eq!(read.lookup(name), Some(address), "{name}");
+            }
+            let found = read.find(base + 0x12).unwrap();
+            assert_eq!((found.name, found.offset), ("helper", 2));
+            // Code is code up to the data, and behind it.
+            for (at, code) in [
+                (0xfff, true),
+                (0x1000, false),
+                (0x1fff, false),
+                (0x2001, true),
+            ] {
+                assert_eq!(read.is_code(base + at), code, "{at:#x}");
+            }
+        }
+    }
+
+    #[test]
+    fn files_without_symbols_are_refused() {
+        let folder = Folder::new();
+        let empty = folder.file("empty.elf", elf(&Builder::default().build("m", 8)));
+        let to = folder.file("out", "");
+        assert!(convert(&empty, &to).unwrap_err().contains("empty.elf"));
+        let missing = empty.with_file_name("missing");
+        assert!(convert(&missing, &to).unwrap_err().contains("missing"));
+        let list = folder.file(
+            "System.map",
+            "c1000000 T _text\nc1000010 T start_kernel\nc1000020 D data\n",
+        );
+        assert_eq!(convert(&list, &to), Ok(3));
+        let nowhere = empty.with_file_name("no/where");
+        assert!(convert(&list, &nowhere).unwrap_err().contains("no/where"));
+    }
+}
