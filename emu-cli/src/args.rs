@@ -44,6 +44,8 @@ pub enum Command {
     Inspect(Box<inspect::Options>),
     /// Compare engines on small guests, and write a report
     Bench(Box<BenchOptions>),
+    /// Write a kernel's symbols as an ELF file that GDB and LLDB read (symbol-file): from a bzImage, System.map, ELF or PE file
+    Symbols(SymbolFiles),
     /// List the CPU models and features that --cpu takes
     Cpus,
 }
@@ -145,7 +147,7 @@ pub struct Options {
     /// When the guest powers off or crashes, stop it and wait for the monitor
     #[arg(long)]
     pub no_shutdown: bool,
-    /// Wait for the monitor's `cont` before the first instruction
+    /// Wait for the monitor's `cont`, or a GDB client's `continue`, before the first instruction
     #[arg(long)]
     pub paused: bool,
     /// Serve QMP: unix:PATH or tcp:HOST:PORT (without HOST: 127.0.0.1)
@@ -182,12 +184,27 @@ pub struct Options {
     pub output: Output,
 }
 
+/// `emu symbols`.
+#[derive(Args, Clone, Debug)]
+pub struct SymbolFiles {
+    /// The file that has the symbols
+    #[arg(value_name = "FILE")]
+    pub from: PathBuf,
+    /// The file to write
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+}
+
 /// What the debugger is told from the beginning.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Debugger {
     /// Have the debugger at the terminal while the guest runs: Ctrl-C stops the guest
     #[arg(long)]
     pub debug: bool,
+    /// Let GDB or LLDB in: tcp:HOST:PORT (without HOST: 127.0.0.1) or unix:PATH; `target remote` stops the guest, --paused holds it before
+    /// its first instruction
+    #[arg(long, value_name = "WHERE")]
+    pub gdb: Option<Address>,
     /// Debugger: execute the commands in a file
     #[arg(short = 'x', long = "command", value_name = "FILE")]
     pub scripts: Vec<PathBuf>,

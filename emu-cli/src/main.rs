@@ -17,6 +17,7 @@ mod drives;
 mod engines;
 mod error;
 mod firmware;
+mod gdb;
 mod inspect;
 mod keys;
 mod lockstep;
@@ -61,6 +62,7 @@ fn main() -> ExitCode {
         Command::Run(options) => run::run(&options),
         Command::Debug(options) => run::debug(&options),
         Command::Replay(options) => run::replay(&options),
+        Command::Symbols(files) => debug::write_symbols(&files),
         Command::Lockstep(options) => lockstep::run(&options),
         Command::Inspect(options) => inspect::run(&options),
         Command::Bench(options) => bench::run(&options).map_err(crate::error::Error::from),
@@ -108,6 +110,7 @@ fn usage(e: &clap::Error) -> ExitCode {
         Some("bench") => "bench",
         Some("debug") => "debug",
         Some("inspect") => "inspect",
+        Some("symbols") => "symbols",
         _ => "run",
     };
     console::say(format_args!("emu: {} (see emu {command} --help)", line));

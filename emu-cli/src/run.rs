@@ -10,8 +10,8 @@ use crate::commands::Commands;
 use crate::console;
 use crate::debug;
 use crate::display::{self, Display, Graphics};
-use crate::drives;
 use crate::error::Error;
+use crate::gdb;
 use crate::machine_file::{self, Mistake};
 use crate::monitor;
 use crate::output::Output;
@@ -80,6 +80,7 @@ pub fn replay(asked: &args::Replay) -> Result<Status, Error> {
     drive_machine(&options, debugged, Some(record))
 }
 
+/// Builds the machine and drives it; `debugged`: the debugger has the terminal.
 fn drive_machine(
     options: &Options,
     debugged: bool,
@@ -100,7 +101,8 @@ fn drive_machine(
     }
     // What the guest says while it goes where it has been is not said again.
     let gate = Arc::new(AtomicBool::new(true));
-    let timed = recorded || debugged && options.clock == "virtual";
+    let looked_at = debugged || options.debugger.gdb.is_some();
+    let timed = recorded || looked_at && options.clock == "virtual";
     if timed {
         options.output = Output::Gated(gate.clone());
     }
@@ -119,10 +121,11 @@ fn drive_machine(
         true => Arc::new(InputQueue::announced()),
         false => input.clone(),
     };
+    let gdb = gdb::Bound::new(options)?;
     let mut vm = Vm::new(options, &port)?;
     if timed {
         let replays = replay.is_some();
-        let t = timeline(&vm, options, port, gate, replay, debugged)?;
+        let t = Timeline::of(&vm, options, port, gate, replay, looked_at)?;
         vm.timeline = Some(Box::new(t));
         if replays {
             input.close();
@@ -138,6 +141,10 @@ fn drive_machine(
     let monitor = bound.serve(options, &commands)?;
     vm.events = monitor.events.clone();
     monitor::watch_trays(&vm);
+    if looked_at {
+        debug::read_symbols(&mut vm, options).map_err(Error::Symbols)?;
+    }
+    let gdb = gdb.serve(&mut vm, options, &commands)?;
     if debugged {
         let guest = serial.then(|| input.clone());
         debugger(&mut vm, options, guest, &commands, &control)?;
@@ -161,6 +168,9 @@ fn drive_machine(
     let done = drive(&mut vm, options, &control, &commands, &input, began);
     commands.close();
     vm.debug.close();
+    if let Some(gdb) = gdb {
+        gdb.end(done.as_ref().map_or(Status::HostError.code(), |s| s.code()));
+    }
     drop(shown);
     drop(monitor);
     let wall = began.elapsed();
@@ -192,61 +202,7 @@ fn drive_machine(
     }
 }
 
-/// The log of what comes from outside, and the checkpoints: as far as this machine can have them.
-fn timeline(
-    vm: &Vm,
-    options: &Options,
-    port: Arc<InputQueue>,
-    gate: Arc<AtomicBool>,
-    replay: Option<Record>,
-    debugged: bool,
-) -> Result<Timeline, Error> {
-    let recorded = options.record.is_some() || replay.is_some();
-    let what = match options.record {
-        Some(_) => "--record",
-        None => "replay",
-    };
-    if recorded && !vm.networks.is_empty() {
-        return Err(record::RecordError::Network(what).into());
-    }
-    let written = |d: &&drives::Attached| d.format.is_some() && !d.cdrom && !d.spec.read_only;
-    if let Some(d) = vm.drives.iter().filter(written).find(|d| !d.spec.snapshot)
-        && recorded
-    {
-        let drive = d
-            .spec
-            .file
-            .as_deref()
-            .unwrap_or(Path::new(""))
-            .display()
-            .to_string();
-        return Err(record::RecordError::Drive { what, drive }.into());
-    }
-    // What a drive has taken does not go back with the machine.
-    let back = vm.networks.is_empty() && !vm.drives.iter().any(|d| written(&d));
-    let interval = match back && debugged {
-        true => options.debugger.checkpoint_interval,
-        false => 0,
-    };
-    let mut timeline = Timeline::new(port, gate, interval);
-    if let Some(path) = &options.record {
-        let mut skip = false;
-        let arguments = std::env::args().skip(1).filter(|a| {
-            if std::mem::take(&mut skip) {
-                return false;
-            }
-            skip = a == "--record";
-            !skip && !a.starts_with("--record=")
-        });
-        timeline.write_to(record::Writer::create(path, arguments.collect())?);
-    }
-    if let Some(record) = replay {
-        timeline.replay(record.log, record.end);
-    }
-    Ok(timeline)
-}
-
-/// The debugger at the terminal, with the symbols that it is given.
+/// The debugger at the terminal.
 fn debugger(
     vm: &mut Vm,
     options: &Options,
@@ -255,7 +211,6 @@ fn debugger(
     control: &Arc<Control>,
 ) -> Result<(), Error> {
     let d = &options.debugger;
-    debug::read_symbols(vm, options).map_err(Error::Symbols)?;
     vm.debug.attached += 1;
     let stops = vm.debug.listen();
     let files = d.scripts.iter().map(|f| format!("source {}", f.display()));

@@ -11,7 +11,7 @@ use crate::state::RunState;
 use crate::vm::Vm;
 use emu_core::hooks::{Cause, Hit, HookId, NOBODY, Space, What};
 use emu_core::vcpu::{Vcpu, reg};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, channel};
 
 /// What the guest runs for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,14 +70,19 @@ struct Temporary {
     step: bool,
 }
 
+/// Hears of a stop on the machine's thread; false: it hears no more.
+pub type Listener = Box<dyn Fn(&Stop) -> bool + Send>;
+
 /// See the module's comment.
 #[derive(Default)]
 pub struct Debug {
-    listeners: Vec<Sender<Stop>>,
+    listeners: Vec<Listener>,
     /// Debuggers that are there: they are asked before the machine is reset by a triple fault.
     pub attached: usize,
     want: Option<Want>,
     temporary: Option<Temporary>,
+    /// Where the last step ended.
+    stepped_to: u64,
     pub step_interrupts: StepInterrupts,
     /// The last stop that was told.
     pub last: Option<Stop>,
@@ -89,8 +94,13 @@ impl Debug {
     /// Another listener to stops.
     pub fn listen(&mut self) -> Receiver<Stop> {
         let (to, from) = channel();
-        self.listeners.push(to);
+        self.listen_by(Box::new(move |stop| to.send(stop.clone()).is_ok()));
         from
+    }
+
+    /// Another listener to stops, who is called.
+    pub fn listen_by(&mut self, listener: Listener) {
+        self.listeners.push(listener);
     }
 
     /// The count of retired instructions at which control wants to look.
@@ -117,6 +127,7 @@ impl Vm {
             self.reset_wanted = true;
         }
         self.debug.want = Some(want);
+        self.debug.stepped_to = self.runner.cpu.code_address();
         match want {
             Want::Steps(_) | Want::Range { .. } => self.runner.cpu.hooks().step(),
             Want::Return { to, rsp } => self.place(to, rsp, false),
@@ -185,10 +196,15 @@ impl Vm {
             }
             _ => false,
         };
-        match more {
-            true => self.runner.cpu.hooks().step(),
-            false => self.tell(vec![Reason::Done]),
+        if !more {
+            return self.tell(vec![Reason::Done]);
         }
+        let here = self.runner.cpu.code_address();
+        if std::mem::replace(&mut self.debug.stepped_to, here) != here {
+            // A breakpoint on the way ends the steps, but not one at an instruction that repeats.
+            self.runner.cpu.stop_here();
+        }
+        self.runner.cpu.hooks().step();
     }
 
     /// The guest is at our place.
@@ -260,7 +276,6 @@ impl Vm {
             retired: self.runner.cpu.retired,
         };
         self.debug.last = Some(stop.clone());
-        let listens = |to: &Sender<Stop>| to.send(stop.clone()).is_ok();
-        self.debug.listeners.retain(listens);
+        self.debug.listeners.retain(|tell| tell(&stop));
     }
 }

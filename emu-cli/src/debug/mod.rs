@@ -23,10 +23,13 @@ pub mod symbols;
 mod terminal;
 pub mod unwind;
 
-use crate::args::Options;
+use crate::args::{Options, SymbolFiles};
+use crate::error::Error;
+use crate::status::Status;
 use crate::vm::Vm;
 pub use control::{Debug, Reason};
 pub use session::Session;
+use std::io::Write;
 pub use terminal::Start;
 
 /// Reads the symbols that a run is given, and what its kernel's file has.
@@ -46,4 +49,16 @@ pub fn read_symbols(vm: &mut Vm, options: &Options) -> Result<(), String> {
         .kernel
         .look_for(&session.symbols, &mut vm.runner.cpu);
     Ok(())
+}
+
+/// `emu symbols`.
+pub fn write_symbols(files: &SymbolFiles) -> Result<Status, Error> {
+    let count = symbols::write::convert(&files.from, &files.output).map_err(Error::Symbols)?;
+    // A reader that has seen enough is no error.
+    let _ = writeln!(
+        std::io::stdout(),
+        "{}: {count} symbols",
+        files.output.display()
+    );
+    Ok(Status::Listed)
 }

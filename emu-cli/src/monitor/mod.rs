@@ -91,6 +91,20 @@ enum Language {
     Human,
 }
 
+/// Takes a place, and says what its user has to know of it.
+pub fn bind(at: &Address, option: &str) -> Result<Listener, ListenError> {
+    let listener = Listener::bind(at)?;
+    if let Some(ip) = listener.reachable_from_outside() {
+        console::say(format_args!(
+            "emu: {option} {at}: whoever reaches {ip} can steer the guest and write your files"
+        ));
+    }
+    if let (Address::Tcp(_, 0), Some(port)) = (at, listener.port()) {
+        console::say(format_args!("emu: {option} {at}: listening on port {port}"));
+    }
+    Ok(listener)
+}
+
 /// The listeners of a run, bound but not yet served.
 pub struct Bound(Vec<(Listener, Language)>);
 
@@ -104,16 +118,7 @@ impl Bound {
             _ => None,
         });
         for (at, option, language) in qmp.chain(human) {
-            let listener = Listener::bind(at)?;
-            if let Some(ip) = listener.reachable_from_outside() {
-                console::say(format_args!(
-                    "emu: {option} {at}: whoever reaches {ip} can steer the guest and write your files"
-                ));
-            }
-            if let (Address::Tcp(_, 0), Some(port)) = (at, listener.port()) {
-                console::say(format_args!("emu: {option} {at}: listening on port {port}"));
-            }
-            listeners.push((listener, language));
+            listeners.push((bind(at, option)?, language));
         }
         Ok(Self(listeners))
     }

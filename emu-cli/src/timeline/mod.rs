@@ -13,6 +13,7 @@
 //! `next` has been fed. Times in the log ascend.
 
 mod back;
+mod begin;
 mod input;
 pub mod record;
 

@@ -322,6 +322,13 @@ impl Vcpu {
         }
     }
 
+    /// The other way round: nobody has seen the instruction at RIP, and a code place there stops before it.
+    pub fn stop_here(&mut self) {
+        if let Some(h) = &mut self.hooks {
+            h.passed = None;
+        }
+    }
+
     /// Retired count, linear RIP and RSP.
     pub(crate) fn place(&self) -> (u64, u64, u64) {
         let lin = self.code_address();

@@ -8,6 +8,7 @@
 //!   linux   a kernel's own tables: kallsyms, its slide, its list of modules
 //! module    one module: addresses <-> names               dwarf  lines and inlined functions, read when first asked for
 //! unwind    who called: ORC, CFI, frame pointers
+//! write     symbols as an ELF file, for other debuggers
 //! ```
 //!
 //! Addresses are the guest's linear ones. Nothing here asks a machine for anything: who needs guest memory is given a closure that
@@ -20,10 +21,11 @@ mod load;
 mod module;
 mod text;
 pub mod unwind;
+pub mod write;
 
 pub use dwarf::Place;
 pub use load::{Layout, load};
-pub use module::{Found, Module};
+pub use module::{Binding, Found, Module};
 
 use emu_core::nearest;
 use std::ops::Range;

@@ -317,6 +317,18 @@ impl Module {
         self.symbols.iter().map(|s| self.text(s))
     }
 
+    /// All symbols as the file has them: those that lie somewhere by address, then absolute ones.
+    pub fn entries(&self) -> impl Iterator<Item = Entry<'_>> {
+        self.symbols.iter().map(|s| Entry {
+            name: self.text(s),
+            address: s.address,
+            size: s.size,
+            kind: s.kind,
+            binding: s.binding,
+            absolute: s.absolute,
+        })
+    }
+
     /// The section that has an address; `Err` if the module has sections, and none of them does.
     pub fn section(&self, runtime: u64) -> Result<Option<&Section>, ()> {
         if self.sections.is_empty() {
