@@ -236,7 +236,13 @@ fn steps_are_the_interpreters_own_trace() {
             "{engine}: {}",
             &text[..text.len().min(2000)]
         );
+        let mut last = 0;
         for (pc, n) in steps {
+            assert!(
+                n <= last + 1,
+                "{engine}: {last} {n}: more than one in a step"
+            );
+            last = n;
             if let Some(expected) = n.checked_sub(1).and_then(|n| expected.get(n)) {
                 assert_eq!(pc, *expected, "{engine}: instruction {n}");
             }
@@ -319,8 +325,10 @@ fn a_client_that_vanishes_leaves_the_guest_running() {
     assert_eq!(first, counter(&mut c));
     assert_eq!(c.ask("D"), "OK");
     drop(c);
+    std::thread::sleep(Duration::from_millis(50));
     let mut c = m.raw();
-    assert_ne!(first, counter(&mut c), "the guest has counted on");
+    let counted = counter(&mut c).wrapping_sub(first) & 0xffff;
+    assert!(counted > 5, "the guest has counted on: {counted}");
     assert!(c.ask("vCont;s:1").starts_with("T05"));
     drop(c);
     let said = m.end();
