@@ -171,15 +171,16 @@ impl Vm {
             return self.tell(others.into_iter().map(Reason::Hit).collect());
         }
         let into = self.debug.step_interrupts == StepInterrupts::Into;
-        for hit in own {
+        // Reasons of our own come one at a time.
+        if let Some(hit) = own.into_iter().next() {
             match hit.cause {
                 Cause::SteppedIntoInterrupt { vector, .. } if into => {
-                    return self.tell(vec![Reason::Interrupt { vector }]);
+                    self.tell(vec![Reason::Interrupt { vector }]);
                 }
                 // Its handler runs until it is back there.
-                Cause::SteppedIntoInterrupt { lin, rsp, .. } => return self.place(lin, rsp, true),
-                Cause::Step => return self.stepped(),
-                _ => return self.at_place(),
+                Cause::SteppedIntoInterrupt { lin, rsp, .. } => self.place(lin, rsp, true),
+                Cause::Step => self.stepped(),
+                _ => self.at_place(),
             }
         }
     }

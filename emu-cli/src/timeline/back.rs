@@ -35,7 +35,7 @@ impl Vm {
     pub fn go_to(&mut self, retired: u64) -> Result<(), String> {
         self.has_timeline()?;
         if retired < self.runner.cpu.retired || self.mid_instruction() {
-            self.to_point(retired)?;
+            self.restore_before(retired)?;
         }
         self.quietly(|vm| vm.run_to(retired, &mut |_| ()))?;
         self.runner.cpu.forget_stops();
@@ -70,7 +70,7 @@ impl Vm {
             let Some(point) = to.checked_sub(1) else {
                 break None;
             };
-            let from = self.to_point(point)?;
+            let from = self.restore_before(point)?;
             let mut last = None;
             self.aloud(|vm| {
                 vm.run_to(to, &mut |f| {
@@ -118,7 +118,7 @@ impl Vm {
     }
 
     /// Restores the last checkpoint at or before this count; its count.
-    fn to_point(&mut self, retired: u64) -> Result<u64, String> {
+    fn restore_before(&mut self, retired: u64) -> Result<u64, String> {
         let mut t: Box<Timeline> = self.timeline.take().ok_or(NO_TIMELINE)?;
         let n = t.points.partition_point(|p| p.at.retired <= retired);
         let Some(n) = n.checked_sub(1) else {

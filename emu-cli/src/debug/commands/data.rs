@@ -46,12 +46,7 @@ pub const TABLE: &[Row] = &[
         "show an expression at every stop; without one, show all now",
         display,
     ),
-    row(
-        &["undisplay"],
-        "[NUMBER]…",
-        "show it no more",
-        |c, format, rest| undisplay(c, format, rest),
-    ),
+    row(&["undisplay"], "[NUMBER]…", "show it no more", undisplay),
     again(
         &["disassemble", "disas"],
         "[/r] [FROM[,TO|,+LENGTH]]",

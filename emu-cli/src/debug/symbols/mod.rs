@@ -26,6 +26,8 @@ pub mod write;
 pub use dwarf::Place;
 pub use load::{Layout, load};
 pub use module::{Binding, Found, Module};
+#[cfg(test)]
+pub use module::{Builder, Entry, Kind};
 
 use emu_core::nearest;
 use std::ops::Range;
