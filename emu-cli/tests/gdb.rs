@@ -195,6 +195,46 @@ fn breakpoints_and_watchpoints_of_gdb() {
 }
 
 #[test]
+fn gdb_goes_backwards() {
+    if !installed("gdb") {
+        return;
+    }
+    for engine in ENGINES {
+        let guest = counting();
+        let clock = ["--clock", "virtual", "--paused"];
+        let args = [&[guest.path(), "--engine", engine][..], &clock].concat();
+        let m = Machine::start(&args);
+        let text = m.gdb(&[
+            &format!("break *{BEHIND:#x} if *(short*){COUNTER:#x} == 300"),
+            "continue",
+            "reverse-stepi",
+            "printf \"COUNT %d\\n\", *(short*)0x500",
+            "stepi",
+            "printf \"COUNT %d\\n\", *(short*)0x500",
+            "delete",
+            &format!("break *{BEHIND:#x} if *(short*){COUNTER:#x} == 17"),
+            "reverse-continue",
+            "printf \"COUNT %d\\n\", *(short*)0x500",
+            "delete",
+            "reverse-continue",
+            "printf \"COUNT %d\\n\", *(short*)0x500",
+            "print/x $rip",
+        ]);
+        let counts: Vec<&str> = text.lines().filter(|l| l.starts_with("COUNT ")).collect();
+        assert_eq!(
+            counts,
+            ["COUNT 299", "COUNT 300", "COUNT 17", "COUNT 0"],
+            "{engine}: {text}"
+        );
+        assert!(
+            text.contains("No more reverse-execution history"),
+            "{engine}: {text}"
+        );
+        assert!(text.contains("= 0x7c00"), "{engine}: {text}");
+    }
+}
+
+#[test]
 fn steps_are_the_interpreters_own_trace() {
     if !installed("gdb") {
         return;

@@ -253,6 +253,7 @@ fn backwards_to_the_last_stop() {
         "p $retired",
         "si 3",
         "p u16[0x7000]",
+        "history 2",
     ];
     let text = script(&args, &lines.map(String::from));
     for (n, value) in [3000, 1234, 3 * 1233 + 1, 1233, 1232, 0, 1]

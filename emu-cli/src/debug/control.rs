@@ -43,6 +43,8 @@ pub enum Reason {
     TripleFault,
     /// It has powered off, or crashed, and `--no-shutdown` keeps it.
     Ended,
+    /// It went back to its first instruction.
+    Beginning,
 }
 
 /// A stop, as listeners hear of it.

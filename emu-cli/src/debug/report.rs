@@ -170,14 +170,19 @@ fn said(c: &mut Ctx, stop: &Stop) -> Report {
     Report { text, json, then }
 }
 
+/// What is other than before, a line each.
+pub fn changes(c: &Ctx, before: &Before) -> String {
+    let list = before.changes(&c.vm.runner.cpu);
+    let line = |d: &Difference| format!("   {:<6} {} -> {}\n", d.field, d.values[0], d.values[1]);
+    list.iter().map(line).collect()
+}
+
 /// What there is to say where the user has gone by himself.
 pub fn moved(c: &mut Ctx, before: &Before) -> String {
     let mut text = String::new();
     // Farther away nearly everything is other.
     if c.vm.runner.cpu.retired.abs_diff(before.retired) <= 1 {
-        for d in before.changes(&c.vm.runner.cpu) {
-            let _ = writeln!(text, "   {:<6} {} -> {}", d.field, d.values[0], d.values[1]);
-        }
+        text += &changes(c, before);
     }
     text += &here(c);
     text += &data::displays(c);
@@ -191,7 +196,7 @@ pub fn here(c: &Ctx) -> String {
     with_view(c, Space::Linear, |v| disasm::list(v, pc, 1, false).text)
 }
 
-fn reason_text(c: &Ctx, reason: &Reason) -> String {
+pub fn reason_text(c: &Ctx, reason: &Reason) -> String {
     match *reason {
         Reason::Hit(hit) => hit_text(c, hit),
         Reason::Done => String::new(),
@@ -203,6 +208,7 @@ fn reason_text(c: &Ctx, reason: &Reason) -> String {
             "Triple fault: the CPU is in shutdown; going on resets the machine.\n".into()
         }
         Reason::Ended => "The guest has ended.\n".into(),
+        Reason::Beginning => "No more reverse-execution history.\n".into(),
     }
 }
 
@@ -320,6 +326,7 @@ fn reason_json(c: &Ctx, reason: &Reason) -> Value {
             Reason::Done => json!({ "kind": "done" }),
             Reason::Paused => json!({ "kind": "paused" }),
             Reason::TripleFault => json!({ "kind": "triple-fault" }),
+            Reason::Beginning => json!({ "kind": "beginning" }),
             _ => json!({ "kind": "ended" }),
         };
     };

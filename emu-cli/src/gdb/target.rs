@@ -3,6 +3,9 @@
 //! Breakpoints and watchpoints are hooks of the client's own, at linear addresses; nothing is written into the guest's memory for
 //! them, so "software" and "hardware" differ by the word in the stop reply alone, and there is no limit of four. They go with the client.
 
+mod points;
+mod resume;
+
 use super::bell::Bell;
 use super::registers::{Layout, Values};
 use super::thread_name;
@@ -14,24 +17,18 @@ use crate::debug::report;
 use crate::debug::session::{self, Outcome};
 use crate::state::RunState;
 use crate::vm::Vm;
-use emu_core::hooks::{HookId, Space as Place, What};
+use emu_core::hooks::{HookId, Space as Place};
 use emu_core::vcpu::Vcpu;
 use gdbstub::arch::{Arch, RegId, Registers};
 use gdbstub::common::{Signal, Tid};
 use gdbstub::stub::MultiThreadStopReason;
 use gdbstub::target::ext::base::BaseOps;
-use gdbstub::target::ext::base::multithread::{
-    MultiThreadBase, MultiThreadRangeStepping, MultiThreadRangeSteppingOps, MultiThreadResume,
-    MultiThreadResumeOps, MultiThreadSchedulerLocking, MultiThreadSchedulerLockingOps,
-    MultiThreadSingleStep, MultiThreadSingleStepOps,
-};
+use gdbstub::target::ext::base::multithread::{MultiThreadBase, MultiThreadResumeOps};
+use gdbstub::target::ext::base::reverse_exec::ReplayLogPosition;
 use gdbstub::target::ext::base::single_register_access::{
     SingleRegisterAccess, SingleRegisterAccessOps,
 };
-use gdbstub::target::ext::breakpoints::{
-    Breakpoints, BreakpointsOps, HwBreakpoint, HwBreakpointOps, HwWatchpoint, HwWatchpointOps,
-    SwBreakpoint, SwBreakpointOps, WatchKind,
-};
+use gdbstub::target::ext::breakpoints::{BreakpointsOps, WatchKind};
 use gdbstub::target::ext::exec_file::{ExecFile, ExecFileOps};
 use gdbstub::target::ext::host_info::{HostInfo, HostInfoOps, HostInfoResponse};
 use gdbstub::target::ext::memory_map::{MemoryMap, MemoryMapOps};
@@ -287,53 +284,6 @@ impl Machine {
         }
     }
 
-    fn add(&mut self, kind: Kind, at: u64, len: u64) -> TargetResult<bool, Self> {
-        let same = |p: &&Point| p.kind == kind && p.at == at && p.len == len;
-        if self.points.iter().any(|p| same(&p)) {
-            return Ok(true);
-        }
-        if self.points.len() >= MOST_POINTS {
-            return Err(TargetError::Errno(ENOSPC));
-        }
-        if !(1..=WIDEST).contains(&len) {
-            return Err(TargetError::Errno(EINVAL));
-        }
-        let space = self.place();
-        let what = match kind {
-            Kind::Software | Kind::Hardware => What::Code { space, at },
-            Kind::Watch(k) => What::Data {
-                space,
-                at,
-                len,
-                read: k != WatchKind::Write,
-                write: k != WatchKind::Read,
-                changed: false,
-            },
-        };
-        let hook = self
-            .visit(move |vm| vm.runner.cpu.hooks().add(what, None))
-            .map_err(TargetError::Fatal)?;
-        self.points.push(Point {
-            kind,
-            at,
-            len,
-            hook,
-        });
-        Ok(true)
-    }
-
-    fn remove(&mut self, kind: Kind, at: u64, len: u64) -> TargetResult<bool, Self> {
-        let same = |p: &Point| p.kind == kind && p.at == at && p.len == len;
-        let Some(n) = self.points.iter().position(same) else {
-            // Removal is to be done as often as it is asked for.
-            return Ok(true);
-        };
-        let hook = self.points.swap_remove(n).hook;
-        self.visit(move |vm| vm.runner.cpu.hooks().remove(hook))
-            .map_err(TargetError::Fatal)?;
-        Ok(true)
-    }
-
     /// What a client is told about a stop. Signals are QEMU's: SIGINT for a stop from outside, SIGQUIT for a guest that has
     /// ended; a triple fault, at which QEMU does not stop, is SIGABRT.
     pub fn told(&self, stop: Stop) -> Result<Told, Ended> {
@@ -358,6 +308,11 @@ impl Machine {
             MultiThreadStopReason::SwBreak(tid)
         } else if hit(|k| *k == Kind::Hardware).is_some() {
             MultiThreadStopReason::HwBreak(tid)
+        } else if stop.reasons == [Reason::Beginning] {
+            MultiThreadStopReason::ReplayLog {
+                tid: Some(tid),
+                pos: ReplayLogPosition::Begin,
+            }
         } else {
             signal(match stop.reasons.first() {
                 Some(Reason::Paused) => Signal::SIGINT,
@@ -368,7 +323,7 @@ impl Machine {
         };
         let known = |r: &Reason| match r {
             Reason::Hit(h) => self.points.iter().any(|p| p.hook == h.id),
-            Reason::Done | Reason::Paused | Reason::Interrupt { .. } => true,
+            Reason::Done | Reason::Paused | Reason::Interrupt { .. } | Reason::Beginning => true,
             Reason::TripleFault | Reason::Ended => false,
         };
         let silent = stop.reasons.iter().all(known);
@@ -632,111 +587,6 @@ impl SingleRegisterAccess<Tid> for Machine {
     fn write_register(&mut self, _: Tid, n: Number, value: &[u8]) -> TargetResult<(), Self> {
         let (layout, value) = (self.layout.clone(), value.to_vec());
         self.write(move |cpu| layout.write(cpu, n.0, &value))
-    }
-}
-
-impl MultiThreadResume for Machine {
-    fn resume(&mut self) -> Result<(), Ended> {
-        let (want, bell) = (self.want, self.bell.clone());
-        let moved = std::mem::take(&mut self.moved);
-        self.visit(move |vm| {
-            bell.clear();
-            let going = vm.go(want);
-            if moved {
-                vm.runner.cpu.forget_stops();
-            }
-            if !going {
-                bell.stopped(Stop {
-                    reasons: vec![Reason::Ended],
-                    retired: vm.runner.cpu.retired,
-                });
-            }
-        })
-    }
-
-    fn clear_resume_actions(&mut self) -> Result<(), Ended> {
-        self.want = Want::Run;
-        Ok(())
-    }
-
-    // A signal means nothing to a machine.
-    fn set_resume_action_continue(&mut self, _: Tid, _: Option<Signal>) -> Result<(), Ended> {
-        self.want = Want::Run;
-        Ok(())
-    }
-
-    fn support_single_step(&mut self) -> Option<MultiThreadSingleStepOps<'_, Self>> {
-        Some(self)
-    }
-    fn support_range_step(&mut self) -> Option<MultiThreadRangeSteppingOps<'_, Self>> {
-        Some(self)
-    }
-    fn support_scheduler_locking(&mut self) -> Option<MultiThreadSchedulerLockingOps<'_, Self>> {
-        Some(self)
-    }
-}
-
-impl MultiThreadSingleStep for Machine {
-    fn set_resume_action_step(&mut self, _: Tid, _: Option<Signal>) -> Result<(), Ended> {
-        self.want = Want::Steps(1);
-        Ok(())
-    }
-}
-
-impl MultiThreadRangeStepping for Machine {
-    fn set_resume_action_range_step(&mut self, _: Tid, from: u64, to: u64) -> Result<(), Ended> {
-        self.want = Want::Range { from, to };
-        Ok(())
-    }
-}
-
-impl MultiThreadSchedulerLocking for Machine {
-    fn set_resume_action_scheduler_lock(&mut self) -> Result<(), Ended> {
-        Ok(())
-    }
-}
-
-impl Breakpoints for Machine {
-    fn support_sw_breakpoint(&mut self) -> Option<SwBreakpointOps<'_, Self>> {
-        Some(self)
-    }
-    fn support_hw_breakpoint(&mut self) -> Option<HwBreakpointOps<'_, Self>> {
-        Some(self)
-    }
-    fn support_hw_watchpoint(&mut self) -> Option<HwWatchpointOps<'_, Self>> {
-        Some(self)
-    }
-}
-
-impl SwBreakpoint for Machine {
-    fn add_sw_breakpoint(&mut self, at: u64, _: usize) -> TargetResult<bool, Self> {
-        self.add(Kind::Software, at, 1)
-    }
-    fn remove_sw_breakpoint(&mut self, at: u64, _: usize) -> TargetResult<bool, Self> {
-        self.remove(Kind::Software, at, 1)
-    }
-}
-
-impl HwBreakpoint for Machine {
-    fn add_hw_breakpoint(&mut self, at: u64, _: usize) -> TargetResult<bool, Self> {
-        self.add(Kind::Hardware, at, 1)
-    }
-    fn remove_hw_breakpoint(&mut self, at: u64, _: usize) -> TargetResult<bool, Self> {
-        self.remove(Kind::Hardware, at, 1)
-    }
-}
-
-impl HwWatchpoint for Machine {
-    fn add_hw_watchpoint(&mut self, at: u64, len: u64, k: WatchKind) -> TargetResult<bool, Self> {
-        self.add(Kind::Watch(k), at, len)
-    }
-    fn remove_hw_watchpoint(
-        &mut self,
-        at: u64,
-        len: u64,
-        k: WatchKind,
-    ) -> TargetResult<bool, Self> {
-        self.remove(Kind::Watch(k), at, len)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::Timeline;
 use crate::vm::Vm;
-use emu_core::hooks::{Cause, HookId};
+use emu_core::hooks::{Cause, Hit, HookId};
 use emu_core::runner::Step;
 
 /// Why a run to somewhere did not get there.
@@ -16,6 +16,7 @@ const BEGINNING: &str = "No more reverse-execution history.";
 #[derive(Clone, Copy)]
 struct Found {
     retired: u64,
+    hit: Hit,
     /// The vCPU is before the instruction, and perhaps behind an interrupt that came at the same count.
     before: bool,
 }
@@ -24,6 +25,11 @@ struct Found {
 type Counts = Vec<(HookId, u64, u64)>;
 
 impl Vm {
+    /// Whether there is a way back.
+    pub fn can_go_back(&self) -> bool {
+        self.has_timeline().is_ok()
+    }
+
     fn has_timeline(&self) -> Result<(), String> {
         match &self.timeline {
             Some(t) if t.interval > 0 => Ok(()),
@@ -62,7 +68,7 @@ impl Vm {
     }
 
     /// Goes back to the last place before here where a hook would have stopped the guest.
-    pub fn run_back(&mut self) -> Result<(), String> {
+    pub fn run_back(&mut self) -> Result<Hit, String> {
         self.has_timeline()?;
         let counts = self.counts();
         let mut to = self.runner.cpu.retired;
@@ -85,7 +91,7 @@ impl Vm {
             to = from;
         };
         let done = match found {
-            Some(f) => self.arrive(f),
+            Some(f) => self.arrive(f).map(|()| f.hit),
             None => self.go_to(0).and(Err(BEGINNING.into())),
         };
         self.put_counts(&counts);
@@ -164,7 +170,11 @@ impl Vm {
                             h.cause,
                             Cause::Code | Cause::Exception(_) | Cause::Interrupt { .. }
                         );
-                        hit(Found { retired, before });
+                        hit(Found {
+                            retired,
+                            hit: h,
+                            before,
+                        });
                     }
                 }
                 Step::Init => self.init().map_err(|e| e.to_string())?,

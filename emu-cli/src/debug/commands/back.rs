@@ -1,8 +1,12 @@
 //! Commands that go back in time.
 
 use super::{again, nothing, number, row, text};
+use crate::debug::Reason;
 use crate::debug::report::{self, Before};
 use crate::debug::session::{Answer, Ctx, Outcome, Row};
+
+/// Instructions that `history` shows at most.
+const MOST: u64 = 100_000;
 
 pub const TABLE: &[Row] = &[
     again(
@@ -14,13 +18,26 @@ pub const TABLE: &[Row] = &[
             moved(c, |c| c.vm.step_back(n))
         },
     ),
+    row(
+        &["history"],
+        "[N]",
+        "the last N instructions (10), and what each changed",
+        history,
+    ),
     again(
         &["reverse-continue", "rc"],
         "",
         "go back to the last place where a breakpoint, watchpoint or catchpoint would have stopped the guest",
         |c, _, rest| {
             nothing(rest, "reverse-continue")?;
-            moved(c, |c| c.vm.run_back())
+            let before = Before::of(&c.vm.runner.cpu, None, 0);
+            match c.vm.run_back() {
+                Ok(hit) => {
+                    let why = report::reason_text(c, &Reason::Hit(hit));
+                    text(why + &report::moved(c, &before))
+                }
+                Err(e) => Ok(Outcome::Text(format!("{e}\n{}", report::moved(c, &before)))),
+            }
         },
     ),
     row(
@@ -36,6 +53,23 @@ pub const TABLE: &[Row] = &[
         },
     ),
 ];
+
+/// Goes back, and comes here again step by step.
+fn history(c: &mut Ctx, _: &str, rest: &str) -> Answer {
+    let n = number(c, rest, 10)?.min(MOST);
+    let to = c.vm.runner.cpu.retired;
+    let mut out = String::new();
+    c.vm.go_to(to.saturating_sub(n))?;
+    while c.vm.runner.cpu.retired < to {
+        let next = c.vm.runner.cpu.retired + 1;
+        let insn = super::run::current(c);
+        let before = Before::of(&c.vm.runner.cpu, insn.as_ref(), 1);
+        out += report::here(c).trim_start_matches("=>");
+        c.vm.go_to(next)?;
+        out += &report::changes(c, &before);
+    }
+    text(out)
+}
 
 /// Goes somewhere else in time, and says what is other there.
 fn moved(c: &mut Ctx, go: impl FnOnce(&mut Ctx) -> Result<(), String>) -> Answer {

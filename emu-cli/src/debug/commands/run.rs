@@ -68,7 +68,7 @@ pub const TABLE: &[Row] = &[
 ];
 
 /// The instruction at RIP.
-fn current(c: &Ctx) -> Option<Instruction> {
+pub fn current(c: &Ctx) -> Option<Instruction> {
     let cpu = &c.vm.runner.cpu;
     let mut bytes = [0; 15];
     let at = cpu.code_address();
