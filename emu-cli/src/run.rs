@@ -297,7 +297,10 @@ fn drive(
                     continue;
                 }
                 Step::Idle(None)
-                    if !input.is_open() && !vm.events.has_listeners() && vm.networks.is_empty() =>
+                    if vm.debug.attached == 0
+                        && !input.is_open()
+                        && !vm.events.has_listeners()
+                        && vm.networks.is_empty() =>
                 {
                     (Status::Halted, Cause::GuestShutdown)
                 }
@@ -309,6 +312,7 @@ fn drive(
                     control.sleep(planned.min(left).min(DOZE));
                     continue;
                 }
+                Step::Halted if vm.halted() => continue,
                 Step::Halted => (Status::Halted, Cause::GuestShutdown),
                 Step::PowerOff => (Status::PowerOff, Cause::GuestShutdown),
                 Step::DebugExit(code) => (Status::DebugExit(code), Cause::GuestShutdown),

@@ -211,6 +211,34 @@ fn steps_say_what_has_changed() {
 }
 
 #[test]
+fn a_guest_that_halts_for_good_or_triple_faults_can_be_looked_at() {
+    use iced_x86::code_asm::*;
+    let halts = sector(|a| {
+        a.cli()?;
+        a.hlt()
+    });
+    let faults = sector(|a| {
+        a.lidt(word_ptr(0x7d80))?;
+        a.int3()
+    });
+    for (guest, words) in [
+        (halts, "halted with interrupts off"),
+        (faults, "Triple fault"),
+    ] {
+        let out = script(
+            &[guest.path(), "--memory", "16M"],
+            &["c", "p/x $pc", "quit"],
+        );
+        let text = stdout(&out);
+        assert!(
+            text.contains(words) && text.contains("$1 = 0x7c0"),
+            "{text}"
+        );
+        assert_eq!(status(&out), 0, "{text}");
+    }
+}
+
+#[test]
 fn every_answer_is_a_line_of_json() {
     let guest = spinning();
     let out = script(

@@ -45,6 +45,8 @@ pub enum Reason {
     Ended,
     /// It went back to its first instruction.
     Beginning,
+    /// It has halted with interrupts off, and nothing can wake it.
+    Halted,
 }
 
 /// A stop, as listeners hear of it.
@@ -258,6 +260,15 @@ impl Vm {
         self.debug.reset_on_going = true;
         self.tell(vec![Reason::TripleFault]);
         true
+    }
+
+    /// The guest has halted for good. True: a debugger is there to see it.
+    pub fn halted(&mut self) -> bool {
+        let seen = self.debug.attached > 0;
+        if seen {
+            self.tell(vec![Reason::Halted]);
+        }
+        seen
     }
 
     /// Stops the guest and tells why.

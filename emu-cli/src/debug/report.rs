@@ -208,6 +208,9 @@ pub fn reason_text(c: &Ctx, reason: &Reason) -> String {
             "Triple fault: the CPU is in shutdown; going on resets the machine.\n".into()
         }
         Reason::Ended => "The guest has ended.\n".into(),
+        Reason::Halted => {
+            "The guest has halted with interrupts off, and nothing can wake it.\n".into()
+        }
         Reason::Beginning => "No more reverse-execution history.\n".into(),
     }
 }
@@ -327,6 +330,7 @@ fn reason_json(c: &Ctx, reason: &Reason) -> Value {
             Reason::Paused => json!({ "kind": "paused" }),
             Reason::TripleFault => json!({ "kind": "triple-fault" }),
             Reason::Beginning => json!({ "kind": "beginning" }),
+            Reason::Halted => json!({ "kind": "halted" }),
             _ => json!({ "kind": "ended" }),
         };
     };

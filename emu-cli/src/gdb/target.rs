@@ -317,14 +317,14 @@ impl Machine {
             signal(match stop.reasons.first() {
                 Some(Reason::Paused) => Signal::SIGINT,
                 Some(Reason::TripleFault) => Signal::SIGABRT,
-                Some(Reason::Ended) => Signal::SIGQUIT,
+                Some(Reason::Ended | Reason::Halted) => Signal::SIGQUIT,
                 _ => Signal::SIGTRAP,
             })
         };
         let known = |r: &Reason| match r {
             Reason::Hit(h) => self.points.iter().any(|p| p.hook == h.id),
             Reason::Done | Reason::Paused | Reason::Interrupt { .. } | Reason::Beginning => true,
-            Reason::TripleFault | Reason::Ended => false,
+            Reason::TripleFault | Reason::Ended | Reason::Halted => false,
         };
         let silent = stop.reasons.iter().all(known);
         let layout = self.layout.clone();

@@ -15,36 +15,7 @@ pub enum Mode {
     Long64,
 }
 
-/// A mode and its names.
-pub struct Row {
-    pub mode: Mode,
-    pub name: &'static str,
-}
-
 impl Mode {
-    pub const TABLE: &[Row] = &[
-        Row {
-            mode: Self::Real,
-            name: "real mode",
-        },
-        Row {
-            mode: Self::Protected,
-            name: "protected mode",
-        },
-        Row {
-            mode: Self::Virtual8086,
-            name: "virtual-8086 mode",
-        },
-        Row {
-            mode: Self::Compatibility,
-            name: "compatibility mode",
-        },
-        Row {
-            mode: Self::Long64,
-            name: "64-bit mode",
-        },
-    ];
-
     pub fn of(key: ModeKey) -> Self {
         if key.contains(ModeKey::CODE64) {
             Self::Long64
@@ -60,8 +31,13 @@ impl Mode {
     }
 
     pub fn name(self) -> &'static str {
-        let row = Self::TABLE.iter().find(|r| r.mode == self);
-        row.map_or("", |r| r.name)
+        match self {
+            Self::Real => "real mode",
+            Self::Protected => "protected mode",
+            Self::Virtual8086 => "virtual-8086 mode",
+            Self::Compatibility => "compatibility mode",
+            Self::Long64 => "64-bit mode",
+        }
     }
 }
 

@@ -25,7 +25,7 @@ mod data;
 #[cfg(test)]
 mod tests;
 
-pub use catch::{Mode, Row};
+pub use catch::Mode;
 pub use code::{hooked, probe};
 
 use crate::addr::PhysAddr;
