@@ -12,6 +12,7 @@ use crate::debug;
 use crate::display::{self, Display, Graphics};
 use crate::error::Error;
 use crate::monitor;
+use crate::output::{Kept, Output};
 use crate::report;
 use crate::signals::{self, Control};
 use crate::state::{Cause, RunState};
@@ -51,7 +52,12 @@ fn drive_machine(options: &Options, debugged: bool) -> Result<Status, Error> {
     if options.cpu == "help" {
         return args::list_cpus();
     }
-    let options = &with_a_screen(options)?;
+    let mut options = with_a_screen(options)?;
+    let tui = match debugged && options.debugger.tui {
+        true => Some(full_screen(&mut options)?),
+        false => None,
+    };
+    let options = &options;
     let control = Arc::new(Control::default());
     let input = Arc::new(InputQueue::announced());
     let displays = display::bind(options)?;
@@ -74,7 +80,7 @@ fn drive_machine(options: &Options, debugged: bool) -> Result<Status, Error> {
     monitor::watch_trays(&vm);
     if debugged {
         let guest = serial.then(|| input.clone());
-        debugger(&mut vm, options, guest, &commands, &control)?;
+        debugger(&mut vm, options, guest, &commands, &control, tui)?;
     }
     let stdio = options.reads_stdio() && !debugged;
     let raw = if stdio { console::raw() } else { None };
@@ -121,6 +127,7 @@ fn debugger(
     guest: Option<Arc<InputQueue>>,
     commands: &Arc<Commands>,
     control: &Arc<Control>,
+    tui: Option<Arc<Kept>>,
 ) -> Result<(), Error> {
     let d = &options.debugger;
     debug::read_symbols(vm, options).map_err(Error::Symbols)?;
@@ -134,8 +141,22 @@ fn debugger(
         lines: files.chain(d.lines.iter().cloned()).collect(),
         json: d.json,
         running: d.debug,
+        tui,
     };
     start.start(stops).map_err(Error::Thread)
+}
+
+/// The debugger has the whole terminal; what the guest writes there is kept for it.
+fn full_screen(options: &mut Options) -> Result<Arc<Kept>, Error> {
+    if !display::on_a_terminal() {
+        return Err(Error::TuiNoTerminal);
+    }
+    if options.display.iter().any(Display::is_terminal) {
+        return Err(Error::TuiTwice);
+    }
+    let kept = Arc::new(Kept::default());
+    options.output = Output::Kept(kept.clone());
+    Ok(kept)
 }
 
 /// What boots from a drive shows itself on the screen: on a terminal that nobody else wants, that is where it is.

@@ -21,6 +21,7 @@ pub mod session;
 mod source;
 pub mod symbols;
 mod terminal;
+mod tui;
 pub mod unwind;
 
 use crate::args::Options;

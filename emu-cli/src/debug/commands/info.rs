@@ -655,7 +655,7 @@ fn msr(c: &mut Ctx, rest: &str) -> Answer {
 }
 
 /// The page walk of an address, level by level (SDM Vol. 3A, chapter 4).
-fn page(c: &mut Ctx, rest: &str) -> Answer {
+pub fn page(c: &mut Ctx, rest: &str) -> Answer {
     let lin = match rest {
         "" => c.vm.runner.cpu.code_address(),
         _ => eval(c, rest)?.as_u64(),
