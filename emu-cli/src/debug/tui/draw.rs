@@ -195,7 +195,7 @@ pub fn draw(frame: &mut Frame, ui: &Ui) {
     );
     cursor(frame, ui, &places);
     if ui.help {
-        help(frame, area);
+        help(frame, ui, area);
     }
 }
 
@@ -309,9 +309,9 @@ const HELP: &[&str] = &[
     "U  a translated unit begins here",
 ];
 
-fn help(frame: &mut Frame, area: Rect) {
+fn help(frame: &mut Frame, ui: &Ui, area: Rect) {
     let width = 70.min(area.width);
-    let height = (HELP.len() as u16 + 2).min(area.height);
+    let height = (HELP.len() as u16 + 3).min(area.height);
     let place = Rect {
         x: area.x + (area.width - width) / 2,
         y: area.y + (area.height - height) / 2,
@@ -319,7 +319,10 @@ fn help(frame: &mut Frame, area: Rect) {
         height,
     };
     frame.render_widget(Clear, place);
-    let lines: Vec<Line> = HELP.iter().map(|l| Line::raw(format!(" {l}"))).collect();
+    let mut lines: Vec<Line> = HELP.iter().map(|l| Line::raw(format!(" {l}"))).collect();
+    let cost = ui.shot.cost.as_micros();
+    let looks = " A look at the machine has just taken";
+    lines.push(Line::raw(format!("{looks} {cost} us of its time.")));
     let block = Block::bordered().title(" keys (any key closes this) ");
     frame.render_widget(Paragraph::new(lines).block(block), place);
 }

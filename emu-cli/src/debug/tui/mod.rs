@@ -43,12 +43,15 @@ use snapshot::{Registers, collect};
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use ui::{Action, Ui};
 
 /// How often the screen is drawn while the guest runs.
 const TICK: Duration = Duration::from_millis(200);
+/// A step takes less, if no interrupt's handler comes first.
+const SETTLES: Duration = Duration::from_millis(60);
 /// What follows an Escape sooner belongs to the same key.
 const PIECE: Timespec = Timespec {
     tv_sec: 0,
@@ -147,22 +150,24 @@ fn read_keys(to: &Sender<Event>) {
     }
 }
 
-/// Collects what is drawn, and writes it in one piece.
-struct Canvas(Vec<u8>);
+/// Collects what is drawn, and writes it in one piece. That the screen has gone it tells by a flag: whoever uses it would complain.
+struct Canvas {
+    bytes: Vec<u8>,
+    gone: Arc<AtomicBool>,
+}
 
 impl Write for Canvas {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.extend(bytes);
+        self.bytes.extend(bytes);
         Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        let drawn = console::draw(&self.0);
-        self.0.clear();
-        match drawn {
-            true => Ok(()),
-            false => Err(io::ErrorKind::BrokenPipe.into()),
+        if !console::draw(&self.bytes) {
+            self.gone.store(true, SeqCst);
         }
+        self.bytes.clear();
+        Ok(())
     }
 }
 
@@ -184,6 +189,12 @@ struct Driver {
     /// The registers of the last stop.
     at_stop: Option<Registers>,
     history: DefaultHistory,
+    /// The guest has been let go, and has not told that it has stopped.
+    going: bool,
+    /// What has come while a step was waited for.
+    deferred: VecDeque<Event>,
+    /// The screen is not ours any more.
+    gone: Arc<AtomicBool>,
 }
 
 /// The run has ended or is to end, or the terminal is gone.
@@ -207,6 +218,9 @@ impl Driver {
             screen: None,
             at_stop: None,
             history,
+            going: false,
+            deferred: VecDeque::new(),
+            gone: Arc::default(),
         }
     }
 
@@ -222,7 +236,7 @@ impl Driver {
 
     fn go(&mut self) -> Result<std::convert::Infallible, Over> {
         if self.start.running {
-            self.ui.shot.running = true;
+            self.going = true;
         } else {
             self.stopped(Stop {
                 reasons: vec![Reason::Done],
@@ -233,7 +247,8 @@ impl Driver {
         self.execute_waiting()?;
         loop {
             self.draw()?;
-            let first = match self.ui.shot.running {
+            let first = match self.going {
+                _ if !self.deferred.is_empty() => self.deferred.pop_front().ok_or(Over)?,
                 true => match self.events.recv_timeout(TICK) {
                     Err(RecvTimeoutError::Timeout) => continue,
                     event => event.map_err(|_| Over)?,
@@ -242,7 +257,8 @@ impl Driver {
             };
             self.event(first)?;
             for _ in 0..AT_ONCE {
-                let Ok(event) = self.events.try_recv() else {
+                let event = self.deferred.pop_front();
+                let Some(event) = event.or_else(|| self.events.try_recv().ok()) else {
                     break;
                 };
                 // Keys in quick succession move by what is seen.
@@ -284,8 +300,10 @@ impl Driver {
                     // What a history refuses is not in it.
                     let _ = self.history.add(&line);
                 }
+                self.echo(&line);
                 return self.execute(&line);
             }
+            Action::Press(line) => return self.execute(&line),
             Action::Toggle(at) => {
                 let line = self.call(move |vm| {
                     let s = vm.session.get_or_insert_default();
@@ -295,6 +313,7 @@ impl Driver {
                         None => format!("break *{at:#x}"),
                     }
                 })?;
+                self.echo(&line);
                 return self.execute(&line);
             }
             Action::Stop => {
@@ -318,23 +337,27 @@ impl Driver {
 
     /// Lines of the command line's options and of command files, as long as the guest stands still.
     fn execute_waiting(&mut self) -> Result<(), Over> {
-        while !self.ui.shot.running {
+        while !self.going {
             let line = match self.lines.pop_front() {
                 Some(line) => Some(line),
                 None => self.call(|vm| vm.session.get_or_insert_default().waiting.pop_front())?,
             };
             let Some(line) = line else { break };
+            self.echo(&line);
             self.execute(&line)?;
         }
         Ok(())
     }
 
-    fn execute(&mut self, line: &str) -> Result<(), Over> {
-        let (name, rest) = line.trim().split_once(' ').unwrap_or((line.trim(), ""));
-        let goes = name == "goto" && self.ui.shot.prompt != ">";
+    fn echo(&mut self, line: &str) {
         if !line.trim().is_empty() {
             self.ui.say(&format!("{}{line}", self.ui.shot.prompt));
         }
+    }
+
+    fn execute(&mut self, line: &str) -> Result<(), Over> {
+        let (name, rest) = line.trim().split_once(' ').unwrap_or((line.trim(), ""));
+        let goes = name == "goto" && self.ui.shot.prompt != ">";
         if goes {
             let place = rest.to_string();
             let found = self.call(move |vm| snapshot::place(vm, &place))?;
@@ -349,7 +372,7 @@ impl Driver {
             let answer = session::execute(vm, &line);
             (answer, vm.state() == RunState::Running)
         })?;
-        self.ui.shot.running = running;
+        self.going = running;
         match answer {
             Ok(Outcome::Quit) => return Err(Over),
             Ok(Outcome::Detached(text)) => {
@@ -366,6 +389,24 @@ impl Driver {
                         s.waiting.clear();
                     }
                 })?;
+            }
+        }
+        if self.going {
+            return self.settle();
+        }
+        self.look()
+    }
+
+    /// Waits a moment for the guest, so that what is typed ahead of a step's end comes behind it.
+    fn settle(&mut self) -> Result<(), Over> {
+        let began = Instant::now();
+        while self.going {
+            let left = SETTLES.saturating_sub(began.elapsed());
+            match self.events.recv_timeout(left) {
+                Ok(Event::Stop(stop)) => self.stopped(stop)?,
+                Ok(event) => self.deferred.push_back(event),
+                Err(RecvTimeoutError::Timeout) => break,
+                Err(RecvTimeoutError::Disconnected) => return Err(Over),
             }
         }
         self.look()
@@ -392,7 +433,7 @@ impl Driver {
         match r.then {
             Some(Outcome::Going(_)) => {}
             Some(Outcome::Quit) => return Err(Over),
-            _ => self.ui.shot.running = false,
+            _ => self.going = false,
         }
         self.look()?;
         self.at_stop = Some(self.ui.shot.registers.clone());
@@ -407,7 +448,10 @@ impl Driver {
         }
         let ask = self.ui.ask();
         let shot = self.call(move |vm| collect(vm, &ask))?;
+        // Somebody else may have let it go.
+        self.going |= shot.running;
         self.ui.show(shot);
+        self.ui.shot.running = self.going;
         Ok(())
     }
 
@@ -421,8 +465,10 @@ impl Driver {
         let screen = match &mut self.screen {
             Some(screen) => screen,
             None => {
-                let mut canvas = Canvas(Vec::new());
-                canvas.0.extend(b"\x1b[0m\x1b[2J");
+                let canvas = Canvas {
+                    bytes: b"\x1b[0m\x1b[2J".to_vec(),
+                    gone: self.gone.clone(),
+                };
                 let options = TerminalOptions {
                     viewport: Viewport::Fixed(self.ui.area),
                 };
@@ -435,6 +481,9 @@ impl Driver {
         screen
             .draw(|frame| draw::draw(frame, ui))
             .map_err(|_| Over)?;
-        Ok(())
+        match self.gone.load(SeqCst) {
+            true => Err(Over),
+            false => Ok(()),
+        }
     }
 }

@@ -57,9 +57,21 @@ pub fn lines(ui: &Ui, pane: Pane, area: Rect) -> Vec<Line<'static>> {
         Pane::Registers => registers(ui, area),
         Pane::Memory => memory(ui, area),
         Pane::Stack => stack(ui, area),
-        Pane::Walk => list(ui, pane, &shot.walk, rows, ""),
-        Pane::Points => list(ui, pane, &shot.points, rows, ""),
-        Pane::Calls => list(ui, pane, &shot.calls, rows, "no calls are known"),
+        Pane::Walk => list(ui, pane, &wrapped(&shot.walk, area), rows, ""),
+        Pane::Points => list(
+            ui,
+            pane,
+            &wrapped(&shot.points, area),
+            rows,
+            "none: F9 makes one",
+        ),
+        Pane::Calls => list(
+            ui,
+            pane,
+            &wrapped(&shot.calls, area),
+            rows,
+            "none are known",
+        ),
         Pane::Serial => {
             let lines = ui.serial.last(rows, ui.serial_up);
             lines.into_iter().map(Line::raw).collect()
@@ -76,6 +88,25 @@ pub fn lines(ui: &Ui, pane: Pane, area: Rect) -> Vec<Line<'static>> {
         Pane::Messages => ui.messages(rows).map(|m| message(m)).collect(),
         Pane::Command => Vec::new(),
     }
+}
+
+/// Lines that are longer than a row go on in the next.
+fn wrapped(lines: &[String], area: Rect) -> Vec<String> {
+    let width = usize::from(area.width).max(8);
+    let mut out = Vec::new();
+    for line in lines {
+        let mut rest: Vec<char> = line.chars().collect();
+        while rest.len() > width {
+            // At a blank, if there is one that is not too near.
+            let blank = rest[..width].iter().rposition(|c| *c == ' ');
+            let at = blank.filter(|n| *n > width / 2).map_or(width, |n| n + 1);
+            let tail = rest.split_off(at);
+            out.push(rest.iter().collect());
+            rest = "    ".chars().chain(tail).collect();
+        }
+        out.push(rest.iter().collect());
+    }
+    out
 }
 
 /// A list that is scrolled while it has the keys.
@@ -145,14 +176,17 @@ fn instruction(ui: &Ui, c: &Code) -> Line<'static> {
     let (mark, style) = match c.breakpoint {
         Some(true) => ("*", POINT),
         Some(false) => ("o", POINT),
-        None => (" ", DIM),
+        None => (" ", Style::new()),
     };
     let arrow = if here { "=> " } else { "   " };
     let (name, operands) = c.text.split_at(c.text.find(' ').unwrap_or(c.text.len()));
     let mut spans = vec![
         Span::styled(mark, style),
-        Span::styled(if c.unit { "U" } else { " " }, UNIT),
-        Span::styled(arrow, HERE),
+        match c.unit {
+            true => Span::styled("U", UNIT),
+            false => Span::raw(" "),
+        },
+        Span::styled(arrow, if here { HERE } else { Style::new() }),
         Span::styled(hex(c.at, shot.bits), if here { HERE } else { DIM }),
         Span::raw(" "),
         Span::styled(name.to_string(), BOLD),
@@ -269,29 +303,34 @@ fn flags(r: &Registers, before: Option<&Registers>) -> Item {
 /// How many rows the registers take where there is much room.
 pub fn register_rows(shot: &Snapshot) -> u16 {
     match shot.bits {
-        64 => 9 + 1 + 6 + 3,
-        _ => 5 + 1 + 6 + 3,
+        64 => 8 + 1 + 3 + 3,
+        _ => 4 + 1 + 3 + 3,
     }
 }
 
 fn registers(ui: &Ui, area: Rect) -> Vec<Line<'static>> {
     let (shot, before) = (&ui.shot, ui.before.as_ref());
     let r = &shot.registers;
-    let items = general(shot, before);
+    let mut items = general(shot, before);
     let flags = flags(r, before);
     let wide = area.width >= 44;
-    let per_row = if wide { 2 } else { 1 };
     let mut lines = Vec::new();
-    // Columns are read downwards.
-    let rows = items.len().div_ceil(per_row);
-    for n in 0..rows {
-        let mut spans = items[n].span(23);
-        if let Some(item) = items.get(n + rows).filter(|_| per_row == 2) {
-            spans.extend(item.span(0));
+    if wide {
+        let last = items.pop();
+        // Columns are read downwards.
+        let rows = items.len().div_ceil(2);
+        for n in 0..rows {
+            let mut spans = items[n].span(23);
+            spans.extend(items.get(n + rows).map_or(Vec::new(), |i| i.span(0)));
+            lines.push(Line::from(spans));
         }
+        let mut spans = last.map_or(Vec::new(), |i| i.span(23));
+        spans.extend(flags.span(0));
         lines.push(Line::from(spans));
+    } else {
+        lines.extend(items.iter().map(|i| Line::from(i.span(0))));
+        lines.push(Line::from(flags.span(0)));
     }
-    lines.push(Line::from(flags.span(0)));
     let segment = |n: usize| Item {
         name: SEGMENTS[n].into(),
         value: format!("{:04x}", r.segments[n]),
@@ -314,11 +353,24 @@ fn registers(ui: &Ui, area: Rect) -> Vec<Line<'static>> {
         }
         return lines;
     }
-    for n in ORDER {
+    let based = |n: usize| {
         let mut spans = segment(n).span(8);
         spans.push(Span::styled("base ", DIM));
-        spans.push(Span::raw(hex(r.bases[n], shot.bits)));
-        lines.push(Line::from(spans));
+        spans.push(Span::raw(format!("{:<18}", hex(r.bases[n], shot.bits))));
+        spans
+    };
+    if shot.bits == 64 {
+        // The others have none.
+        let spans = ORDER[..4].iter().flat_map(|n| segment(*n).span(8));
+        lines.push(Line::from(spans.collect::<Vec<_>>()));
+        lines.extend(ORDER[4..].iter().map(|n| Line::from(based(*n))));
+    } else {
+        for two in ORDER.chunks(2) {
+            let mut spans = based(two[0]);
+            spans[2] = Span::raw(format!("{:08x}  ", r.bases[two[0]] as u32));
+            spans.extend(based(two[1]));
+            lines.push(Line::from(spans));
+        }
     }
     let pairs = [
         [
@@ -381,7 +433,7 @@ fn memory(ui: &Ui, area: Rect) -> Vec<Line<'static>> {
 fn stack(ui: &Ui, area: Rect) -> Vec<Line<'static>> {
     let shot = &ui.shot;
     let digits = 2 * shot.word;
-    let line = |(n, w): (usize, &super::snapshot::Word)| {
+    let line = |w: &super::snapshot::Word| {
         let value = match w.value {
             Some(v) => format!("{v:0digits$x}"),
             None => "?".repeat(digits),
@@ -391,7 +443,6 @@ fn stack(ui: &Ui, area: Rect) -> Vec<Line<'static>> {
             spans.push(Span::styled(format!("{} ", hex(w.at, shot.bits)), DIM));
         }
         let from = w.at.wrapping_sub(shot.stack.first().map_or(w.at, |f| f.at));
-        let _ = n;
         spans.push(Span::styled(format!("+{from:03x} "), DIM));
         spans.push(Span::raw(value));
         if let Some(name) = &w.symbol {
@@ -399,6 +450,6 @@ fn stack(ui: &Ui, area: Rect) -> Vec<Line<'static>> {
         }
         Line::from(spans)
     };
-    let shown = shot.stack.iter().enumerate().map(line);
+    let shown = shot.stack.iter().map(line);
     shown.take(area.height.into()).collect()
 }

@@ -3,16 +3,17 @@
 //! An [`Ask`] says what is visible and where; [`collect`] looks and answers with plain values, so that nothing of the machine is held
 //! while it is drawn. Nothing is changed by looking: RAM and page tables are peeked at, devices are left alone.
 
-use crate::debug::commands::{self, eval, info, points, symbol, with_view};
+use crate::debug::commands::{self, eval, info, symbol, with_view};
 use crate::debug::disasm;
 use crate::debug::env;
 use crate::debug::expr::Space;
 use crate::debug::format::{self, View};
+use crate::debug::points::Point;
 use crate::debug::session::{Ctx, Outcome};
 use crate::debug::unwind;
 use crate::state::RunState;
 use crate::vm::Vm;
-use emu_core::hooks::{Mode, What};
+use emu_core::hooks::{self, Mode, What};
 use emu_core::vcpu::{Vcpu, reg};
 use std::time::{Duration, Instant};
 
@@ -224,8 +225,10 @@ fn look(c: &mut Ctx, ask: &Ask) -> Snapshot {
     }
     (shot.word, shot.stack) = stack(c, ask);
     shot.memory = memory(c, ask, cursor);
-    shot.walk = lines(info::page(c, &format!("{cursor:#x}")));
-    shot.points = lines(points::list(c));
+    let walk = lines(info::page(c, &format!("{cursor:#x}")));
+    // The first line has the address, which the title has.
+    shot.walk = walk.into_iter().skip(1).collect();
+    shot.points = points(c);
     if ask.calls {
         let frames = unwind::frames(&c.vm.runner.cpu, &c.s.symbols, FRAMES);
         let line = |(n, f): (usize, &unwind::Frame)| {
@@ -265,6 +268,42 @@ fn lines(answer: Result<Outcome, String>) -> Vec<String> {
         Err(e) => e,
     };
     text.lines().map(str::to_string).collect()
+}
+
+/// Breakpoints, watchpoints and catchpoints: number, `*` or `o` (off), what and where.
+fn points(c: &Ctx) -> Vec<String> {
+    let line = |p: &Point| {
+        let on = if p.enabled { '*' } else { 'o' };
+        let mut places = Vec::new();
+        for w in &p.what {
+            if let What::Code { space, at } = *w {
+                let name = symbol(&c.s.symbols, at).filter(|_| space == hooks::Space::Linear);
+                let name = name.map_or(String::new(), |s| format!(" {}", named(&s)));
+                let head = match space {
+                    hooks::Space::Linear => "",
+                    hooks::Space::Physical => "phys:",
+                };
+                places.push(format!("{head}{at:#x}{name}"));
+            }
+        }
+        let mut out = match places.is_empty() {
+            true => format!("{:<2}{on} {} {}", p.number, p.label, p.text),
+            false => format!("{:<2}{on} {}", p.number, places.join(", ")),
+        };
+        if p.temporary {
+            out += ", once";
+        }
+        if let Some(condition) = &p.condition {
+            out += &format!(" if {}", condition.text());
+        }
+        let list = c.vm.runner.cpu.hooks.as_ref();
+        let hits = list.map_or(0, |h| c.s.points.counts(h, p.number).0);
+        if hits > 0 {
+            out += &format!(", hit {hits}");
+        }
+        out
+    };
+    c.s.points.list().iter().map(line).collect()
 }
 
 /// Instructions from an address on until their rows are filled.
@@ -357,9 +396,9 @@ fn decorate(c: &Ctx, code: &mut [Code]) {
         line.unit = units.contains(&line.at);
         let mut at = c.s.points.list().iter().filter(|p| p.is_at(line.at));
         let phys = || runner.cpu.peek_translate(line.at).map(|p| p.0);
-        let by_phys = |p: &&crate::debug::points::Point| {
+        let by_phys = |p: &&Point| {
             p.what.iter().any(|w| {
-                matches!(*w, What::Code { space: emu_core::hooks::Space::Physical, at } if Some(at) == phys())
+                matches!(*w, What::Code { space: hooks::Space::Physical, at } if Some(at) == phys())
             })
         };
         let point = at.next().or_else(|| c.s.points.list().iter().find(by_phys));

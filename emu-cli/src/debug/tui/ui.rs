@@ -66,8 +66,10 @@ pub enum Action {
     Draw,
     /// The same on an empty terminal.
     Redraw,
-    /// A line of the debugger's language.
+    /// A line of the debugger's language, as it was typed.
     Execute(String),
+    /// One that a key stands for.
+    Press(String),
     /// The breakpoint at an address is made, or goes.
     Toggle(u64),
     Stop,
@@ -292,7 +294,7 @@ impl Ui {
             self.say("The guest runs: F6 stops it.");
             return Action::Draw;
         }
-        Action::Execute(line.into())
+        Action::Press(line.into())
     }
 
     pub fn key(&mut self, key: Key) -> Action {
