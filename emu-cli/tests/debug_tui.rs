@@ -76,7 +76,7 @@ fn steps_breakpoints_and_the_command_line() {
     s.wait("=> 00007c0f jmp");
     s.key("p $a");
     s.key("\t");
-    s.wait("$ah  $al  $ax");
+    s.wait("$ax  $al  $ah  $af");
     s.key("\x15p/x $ax\r");
     s.wait("$1 = 0x1269");
     s.key(":nonsense\r");

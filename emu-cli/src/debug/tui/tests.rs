@@ -121,7 +121,7 @@ fn what_must_be_seen_fits_on_80x24() {
             "rbx 0000000000000000",
             "r15 000000000000feed",
             "rip ffffffff83001004",
-            "fl  ------I--Z-P-",
+            "fl  --I--Z-P-",
             "cs 0010 ss 0018 ds 0000",
             "+008 ffffffff83001001 x86_64_start_kernel",
             "????????????????",
@@ -164,6 +164,7 @@ fn code_of_16_bits_has_its_names() {
     let mut shot = shot();
     (shot.bits, shot.mode, shot.word) = (16, "real mode", 2);
     shot.registers.gpr[0] = 0xfff0;
+    shot.registers.rip = 0x1004;
     shot.registers.gpr[3] = 0x1_0000;
     ui.before = None;
     ui.show(shot);
