@@ -193,7 +193,7 @@ pub struct Debugger {
     #[arg(long)]
     pub json: bool,
     /// Debugger: full-screen view of code, registers, stack, memory and the guest's console (F1 there for help)
-    #[arg(long, conflicts_with_all = ["json", "monitor"])]
+    #[arg(long, conflicts_with = "json")]
     pub tui: bool,
     /// Debugger: read symbols from an ELF or PE file, a bzImage or a System.map; those of the kernel are read anyway
     #[arg(long, value_name = "FILE")]

@@ -111,7 +111,7 @@ pub enum Error {
     #[error("--display terminal: standard input and output are no terminal: give vnc or web")]
     NoTerminal,
     #[error(
-        "--tui: the terminal is the guest's screen's or a monitor's too: give another --display"
+        "--tui: the terminal is the guest's screen's too: leave out --display terminal, which the view has as a pane"
     )]
     TuiTwice,
     #[error("--tui: standard input and output are no terminal: leave it out, or give --json")]

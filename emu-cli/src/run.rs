@@ -33,7 +33,8 @@ const DOZE: Duration = Duration::from_millis(100);
 
 /// `emu run`.
 pub fn run(options: &Options) -> Result<Status, Error> {
-    drive_machine(options, options.debugger.debug)
+    let d = &options.debugger;
+    drive_machine(options, d.debug || d.tui)
 }
 
 /// `emu debug`: the guest waits for its debugger.
@@ -140,7 +141,7 @@ fn debugger(
         guest,
         lines: files.chain(d.lines.iter().cloned()).collect(),
         json: d.json,
-        running: d.debug,
+        running: d.debug || d.tui && !options.paused,
         tui,
     };
     start.start(stops).map_err(Error::Thread)

@@ -12,6 +12,7 @@ use common::*;
 use iced_x86::code_asm::*;
 use rustix::process::{Pid, Signal, kill_process};
 use screen::Screen;
+use std::time::{Duration, Instant};
 
 const F1: &str = "\x1bOP";
 const F4: &str = "\x1bOS";
@@ -123,13 +124,13 @@ fn a_running_guest_is_seen_typed_to_and_stopped() {
 fn every_way_out_restores_the_terminal() {
     let spin = spinning();
     for (signal, code) in [(Signal::TERM, 143), (Signal::INT, 130), (Signal::HUP, 129)] {
-        let mut s = Screen::start(80, 24, &["debug", spin.path(), "--tui", "-ex", "continue"]);
+        let s = Screen::start(80, 24, &["debug", spin.path(), "--tui", "-ex", "continue"]);
         s.wait("RUNNING");
         kill_process(Pid::from_child(&s.child), signal).unwrap();
         let (got, err) = s.end();
         assert_eq!((got, err.lines().count()), (code, 1), "{err}");
     }
-    let mut s = Screen::start(80, 24, &["debug", spin.path(), "--tui", "--timeout", "0.5"]);
+    let s = Screen::start(80, 24, &["debug", spin.path(), "--tui", "--timeout", "0.5"]);
     s.wait("STOPPED");
     let (got, err) = s.end();
     assert_eq!((got, err.lines().count()), (8, 1), "{err}");
@@ -139,6 +140,24 @@ fn every_way_out_restores_the_terminal() {
     s.wait("STOPPED");
     s.key("c");
     assert_eq!(s.end().0, 0);
+}
+
+#[test]
+fn a_terminal_that_nobody_reads_holds_nothing_up() {
+    let spin = spinning();
+    let t = pty::Terminal::new();
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_emu"));
+    command.args(["run", spin.path(), "--tui", "--timeout", "60"]);
+    let mut child = t.start_as(command);
+    std::thread::sleep(Duration::from_secs(4));
+    assert!(child.try_wait().unwrap().is_none());
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    let began = Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        assert!(began.elapsed() < Duration::from_secs(10), "does not end");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(child.wait().unwrap().code(), Some(143));
 }
 
 #[test]
@@ -227,9 +246,10 @@ fn linux_from_start_kernel_on() {
     s.key(F5);
     s.wait("RUNNING");
     s.wait("Run /init");
+    s.picture("linux-running");
     s.key(F1);
     s.wait("of its time");
-    s.picture("linux-running");
+    s.picture("help");
     s.key(" ");
     s.key("\x01qy");
     assert_eq!(s.end().0, 0);

@@ -216,8 +216,7 @@ fn look(c: &mut Ctx, ask: &Ask) -> Snapshot {
     let (top, cursor, mut code) = with_view(c, Space::Linear, |v| listing(v, ask, pc));
     decorate(c, &mut code);
     (shot.top, shot.cursor, shot.code) = (top, cursor, code);
-    let name = |at| symbol(&c.s.symbols, at).map(|s| named(&s));
-    shot.symbol = name(cursor);
+    shot.symbol = symbol(&c.s.symbols, cursor).map(|s| named(&s));
     if let Some((file, line, _)) = c.s.symbols.line(cursor) {
         shot.source = crate::debug::source::line(&file, line);
         let short = file.rsplit('/').next().unwrap_or(&file);
