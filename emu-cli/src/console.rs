@@ -2,7 +2,8 @@
 //!
 //! Input is read by a thread, since a read cannot be given up, and goes to the guest through an [`InputQueue`], or to the human
 //! monitor. On a terminal, Ctrl-A is ours: `c` switches between the two, `x` quits, `h` helps, a second Ctrl-A is passed on.
-//! Output processing stays on, so that our own lines look right.
+//! Output processing stays on, so that our own lines look right. Who shows something on the whole screen takes it with
+//! [`take_screen`]; what [`draw`] writes there ends when it is given back, and our own lines wait until then.
 
 use crate::commands::Commands;
 use crate::debug;

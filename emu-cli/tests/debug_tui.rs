@@ -87,6 +87,7 @@ fn steps_breakpoints_and_the_command_line() {
     s.wait("paging is off");
     s.wait(" memory");
     s.wait(" stack");
+    s.wait("cs 0000 base 00000000  ss 0000 base 00000000");
     s.picture("real-140x45");
     s.resize(20, 5);
     s.wait(">code");

@@ -22,14 +22,10 @@ pub struct Places {
 }
 
 impl Places {
-    /// A pane without its title.
+    /// A pane without its title and its border.
     pub fn inner(&self, pane: Pane) -> Option<Rect> {
         let (_, area) = self.panes.iter().find(|p| p.0 == pane)?;
-        Some(Rect {
-            y: area.y.saturating_add(1),
-            height: area.height.saturating_sub(1),
-            ..*area
-        })
+        Some(inner(pane, *area))
     }
 }
 
@@ -199,7 +195,6 @@ pub fn draw(frame: &mut Frame, ui: &Ui) {
     }
 }
 
-/// What a pane has without title and border.
 fn inner(pane: Pane, area: Rect) -> Rect {
     let side = u16::from(pane == Pane::Registers || area.x > 0);
     Rect {
@@ -273,10 +268,9 @@ fn cursor(frame: &mut Frame, ui: &Ui, places: &Places) {
             (places.command, head.width(), 0)
         }
         Pane::Serial if ui.guest && ui.serial_up == 0 => {
-            let Some((_, area)) = places.panes.iter().find(|p| p.0 == Pane::Serial) else {
+            let Some(area) = places.inner(Pane::Serial) else {
                 return;
             };
-            let area = inner(Pane::Serial, *area);
             let rows = ui.serial.last(usize::from(area.height), 0).len();
             (area, ui.serial.column(), rows.saturating_sub(1))
         }

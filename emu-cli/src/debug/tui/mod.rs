@@ -428,13 +428,17 @@ impl Driver {
             _ => "step done".into(),
         };
         self.ui.say(&r.text);
-        let before = self.at_stop.take();
-        self.ui.stopped(reason, before);
         match r.then {
-            Some(Outcome::Going(_)) => {}
+            // Its user has said so: nothing is to be seen here.
+            Some(Outcome::Going(_)) => {
+                self.going = true;
+                return self.look();
+            }
             Some(Outcome::Quit) => return Err(Over),
             _ => self.going = false,
         }
+        let before = self.at_stop.take();
+        self.ui.stopped(reason, before);
         self.look()?;
         self.at_stop = Some(self.ui.shot.registers.clone());
         Ok(())

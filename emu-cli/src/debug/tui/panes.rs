@@ -356,7 +356,7 @@ fn registers(ui: &Ui, area: Rect) -> Vec<Line<'static>> {
     let based = |n: usize| {
         let mut spans = segment(n).span(8);
         spans.push(Span::styled("base ", DIM));
-        spans.push(Span::raw(format!("{:<18}", hex(r.bases[n], shot.bits))));
+        spans.push(Span::raw(hex(r.bases[n], shot.bits)));
         spans
     };
     if shot.bits == 64 {
@@ -367,7 +367,7 @@ fn registers(ui: &Ui, area: Rect) -> Vec<Line<'static>> {
     } else {
         for two in ORDER.chunks(2) {
             let mut spans = based(two[0]);
-            spans[2] = Span::raw(format!("{:08x}  ", r.bases[two[0]] as u32));
+            spans.push(Span::raw("  "));
             spans.extend(based(two[1]));
             lines.push(Line::from(spans));
         }

@@ -451,10 +451,16 @@ fn memory(c: &mut Ctx, ask: &Ask, cursor: u64) -> Memory {
         },
         Watched::Operand => {
             let found = operand(&c.vm.runner.cpu, cursor);
-            m.base = found.map_or(ask.memory_at, |f| f.0);
+            let last = if ask.memory_at == 0 {
+                cursor
+            } else {
+                ask.memory_at
+            };
+            m.base = found.map_or(last, |f| f.0);
             m.what = match found {
                 Some((_, true)) => "what the instruction writes".into(),
                 Some((_, false)) => "what the instruction reads".into(),
+                None if ask.memory_at == 0 => "the instruction".into(),
                 None => "the last operand".into(),
             };
         }

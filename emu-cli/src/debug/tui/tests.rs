@@ -175,6 +175,31 @@ fn code_of_16_bits_has_its_names() {
 }
 
 #[test]
+fn segments_have_bases_where_they_count() {
+    let mut ui = ui(140, 45);
+    let mut shot = shot();
+    shot.registers.bases = [0, 0x7c00, 0x10, 0, 0, 0xb8000];
+    ui.before = Some(shot.registers.clone());
+    ui.show(shot.clone());
+    contains(
+        &drawn(&ui),
+        &[
+            "cs 0010 ss 0018 ds 0000 es 0000",
+            "gs 002b base 00000000000b8000",
+        ],
+    );
+    shot.bits = 32;
+    ui.show(shot);
+    contains(
+        &drawn(&ui),
+        &[
+            "cs 0010 base 00007c00  ss 0018 base 00000010",
+            "fs 0000 base 00000000  gs 002b base 000b8000",
+        ],
+    );
+}
+
+#[test]
 fn no_size_is_too_small_or_too_large() {
     for height in 1..=60 {
         for width in 1..=200 {
