@@ -217,6 +217,9 @@ pub struct Debugger {
     /// Debugger: each answer and each stop is a line of JSON
     #[arg(long)]
     pub json: bool,
+    /// Debugger: full-screen view of code, registers, stack, memory and the guest's console (F1 there for help)
+    #[arg(long, conflicts_with = "json")]
+    pub tui: bool,
     /// Debugger: read symbols from an ELF or PE file, a bzImage or a System.map; those of the kernel are read anyway
     #[arg(long, value_name = "FILE")]
     pub symbols: Vec<PathBuf>,
@@ -286,7 +289,7 @@ impl Options {
 
     /// Whether nothing has been said about the terminal.
     pub fn leaves_the_terminal(&self) -> bool {
-        let nothing = self.display.is_empty() && self.serial.is_empty();
+        let nothing = self.display.is_empty() && self.serial.is_empty() && !self.debugger.tui;
         nothing && !self.monitor.contains(&Place::Stdio) && !devices::want_stdio(&self.device)
     }
 

@@ -2,7 +2,8 @@
 //!
 //! Input is read by a thread, since a read cannot be given up, and goes to the guest through an [`InputQueue`], or to the human
 //! monitor. On a terminal, Ctrl-A is ours: `c` switches between the two, `x` quits, `h` helps, a second Ctrl-A is passed on.
-//! Output processing stays on, so that our own lines look right.
+//! Output processing stays on, so that our own lines look right. Who shows something on the whole screen takes it with
+//! [`take_screen`]; what [`draw`] writes there ends when it is given back, and our own lines wait until then.
 
 use crate::commands::Commands;
 use crate::debug;
@@ -21,8 +22,15 @@ use std::time::Duration;
 /// What the terminal was like, while it is raw.
 static SAVED: Mutex<Option<Termios>> = Mutex::new(None);
 
-/// The terminal shows the guest's screen.
+/// The terminal shows the guest's screen, or the debugger's view.
 static SCREEN: AtomicBool = AtomicBool::new(false);
+/// Held while the screen is drawn on, or given back.
+static DRAWING: Mutex<()> = Mutex::new(());
+/// How long a terminal that takes nothing is waited for before it is given back: in steps of 5 ms.
+const PATIENCE: u32 = 100;
+/// Our own lines that wait for the screen to be given back; more are dropped.
+static LATER: Mutex<Vec<String>> = Mutex::new(Vec::new());
+const MOST_LATER: usize = 100;
 /// xterm's second screen, and back, with colours and cursor as they were.
 const ENTER: &str = "\x1b[?1049h\x1b[2J";
 const LEAVE: &str = "\x1b[0m\x1b[?25h\x1b[?1049l";
@@ -90,9 +98,33 @@ pub fn restore() {
         let _ = tcsetattr(std::io::stdin(), OptionalActions::Now, &was);
     }
     if SCREEN.swap(false, SeqCst) {
-        let mut out = std::io::stdout();
-        let _ = out.write_all(LEAVE.as_bytes()).and_then(|()| out.flush());
+        // Who draws right now should be done; a terminal that takes nothing does not hold us up.
+        let drawing = (0..PATIENCE).find_map(|n| {
+            if n > 0 {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            DRAWING.try_lock().ok()
+        });
+        if drawing.is_some() {
+            let mut out = std::io::stdout();
+            let _ = out.write_all(LEAVE.as_bytes()).and_then(|()| out.flush());
+        }
+        drop(drawing);
+        let later = std::mem::take(&mut *LATER.lock().unwrap_or_else(|e| e.into_inner()));
+        for line in later {
+            say(format_args!("{line}"));
+        }
     }
+}
+
+/// Draws on the screen, unless it has been given back; false: it has, or the terminal is gone.
+pub fn draw(text: &[u8]) -> bool {
+    let _drawing = DRAWING.lock().unwrap_or_else(|e| e.into_inner());
+    if !SCREEN.load(SeqCst) {
+        return false;
+    }
+    let mut out = std::io::stdout();
+    out.write_all(text).and_then(|()| out.flush()).is_ok()
 }
 
 /// Makes the terminal raw and empties it, until [`restore`]; false: it is none.
@@ -111,6 +143,13 @@ pub fn take_screen() -> bool {
 
 /// One of our own lines on standard error; that it is closed is no reason to stop.
 pub fn say(line: std::fmt::Arguments) {
+    if SCREEN.load(SeqCst) {
+        let mut later = LATER.lock().unwrap_or_else(|e| e.into_inner());
+        if later.len() < MOST_LATER {
+            later.push(line.to_string());
+        }
+        return;
+    }
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
@@ -239,6 +278,7 @@ impl Reader {
             lines: Vec::new(),
             json: false,
             running: true,
+            tui: None,
         };
         start.take_over();
     }

@@ -185,6 +185,9 @@ impl Engine for Altered {
     fn recent(&self) -> Vec<(u64, u32)> {
         self.inner.recent()
     }
+    fn units_at(&self, cpu: &Vcpu, range: std::ops::Range<u64>) -> Vec<u64> {
+        self.inner.units_at(cpu, range)
+    }
     fn describe_unit(&mut self, cpu: &mut Vcpu, rip: u64) -> Option<String> {
         match self.how {
             How::BrokenUnit(_) => Some(format!("wrong on purpose, at {rip:#x}")),

@@ -110,6 +110,12 @@ pub enum Error {
     TerminalTwice,
     #[error("--display terminal: standard input and output are no terminal: give vnc or web")]
     NoTerminal,
+    #[error(
+        "--tui: the terminal is the guest's screen's too: leave out --display terminal, which the view has as a pane"
+    )]
+    TuiTwice,
+    #[error("--tui: standard input and output are no terminal: leave it out, or give --json")]
+    TuiNoTerminal,
     #[cfg(feature = "window")]
     #[error(
         "--display window: {0}: let DISPLAY or WAYLAND_DISPLAY name one that runs, or give terminal, vnc or web"

@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::gdb;
 use crate::machine_file::{self, Mistake};
 use crate::monitor;
-use crate::output::Output;
+use crate::output::{Kept, Output};
 use crate::report;
 use crate::signals::{self, Control};
 use crate::state::{Cause, RunState};
@@ -39,7 +39,8 @@ const DOZE: Duration = Duration::from_millis(100);
 
 /// `emu run`.
 pub fn run(options: &Options) -> Result<Status, Error> {
-    drive_machine(options, options.debugger.debug, None)
+    let d = &options.debugger;
+    drive_machine(options, d.debug || d.tui, None)
 }
 
 /// `emu debug`: the guest waits for its debugger.
@@ -68,7 +69,7 @@ pub fn replay(asked: &args::Replay) -> Result<Status, Error> {
         Err(Mistake::File(line) | Mistake::Write(line)) => return Err(wrong(line).into()),
     };
     let d = &asked.debugger;
-    let debugged = d.debug || d.json || !(d.lines.is_empty() && d.scripts.is_empty());
+    let debugged = d.debug || d.tui || d.json || !(d.lines.is_empty() && d.scripts.is_empty());
     options.engine = asked.engine.unwrap_or(options.engine);
     if !asked.serial.is_empty() {
         options.serial.clone_from(&asked.serial);
@@ -94,19 +95,23 @@ fn drive_machine(
     if options.cpu == "help" {
         return args::list_cpus();
     }
-    let options = &mut with_a_screen(options)?;
+    let mut options = with_a_screen(options)?;
     let recorded = options.record.is_some() || replay.is_some();
     if recorded && options.clock != "virtual" {
         return Err(record::RecordError::Clock.into());
     }
+    let tui = match debugged && options.debugger.tui {
+        true => Some(full_screen(&mut options)?),
+        false => None,
+    };
     // What the guest says while it goes where it has been is not said again.
     let gate = Arc::new(AtomicBool::new(true));
     let looked_at = debugged || options.debugger.gdb.is_some();
     let timed = recorded || looked_at && options.clock == "virtual";
     if timed {
-        options.output = Output::Gated(gate.clone());
+        options.output = Output::Timed(gate.clone(), tui.clone());
     }
-    let options = &*options;
+    let options = &options;
     let control = Arc::new(Control::default());
     let input = Arc::new(InputQueue::announced());
     let displays = display::bind(options)?;
@@ -147,7 +152,7 @@ fn drive_machine(
     let gdb = gdb.serve(&mut vm, options, &commands)?;
     if debugged {
         let guest = serial.then(|| input.clone());
-        debugger(&mut vm, options, guest, &commands, &control)?;
+        debugger(&mut vm, options, guest, &commands, &control, tui)?;
     }
     let stdio = options.reads_stdio() && !debugged && !vm.replays();
     let raw = if stdio { console::raw() } else { None };
@@ -209,6 +214,7 @@ fn debugger(
     guest: Option<Arc<InputQueue>>,
     commands: &Arc<Commands>,
     control: &Arc<Control>,
+    tui: Option<Arc<Kept>>,
 ) -> Result<(), Error> {
     let d = &options.debugger;
     vm.debug.attached += 1;
@@ -220,9 +226,23 @@ fn debugger(
         guest,
         lines: files.chain(d.lines.iter().cloned()).collect(),
         json: d.json,
-        running: d.debug,
+        running: d.debug || d.tui && !options.paused,
+        tui,
     };
     start.start(stops).map_err(Error::Thread)
+}
+
+/// The debugger has the whole terminal; what the guest writes there is kept for it.
+fn full_screen(options: &mut Options) -> Result<Arc<Kept>, Error> {
+    if !display::on_a_terminal() {
+        return Err(Error::TuiNoTerminal);
+    }
+    if options.display.iter().any(Display::is_terminal) {
+        return Err(Error::TuiTwice);
+    }
+    let kept = Arc::new(Kept::default());
+    options.output = Output::Kept(kept.clone());
+    Ok(kept)
 }
 
 /// What boots from a drive shows itself on the screen: on a terminal that nobody else wants, that is where it is.

@@ -11,7 +11,6 @@ use crate::error::Error;
 use crate::firmware::Firmware;
 use crate::monitor::events::Events;
 use crate::netdev::{self, Networks};
-use crate::output::Output;
 use crate::state::{Cause, RunState};
 use crate::timeline::Timeline;
 use crate::virtio;
@@ -161,10 +160,7 @@ impl Vm {
         config.firmware = with_firmware;
         config.bios = bios.is_some();
         config.floppies = boot::floppies(&drives);
-        let audio = Audio::open(
-            &options.audiodev,
-            !matches!(options.output, Output::Written),
-        )?;
+        let audio = Audio::open(&options.audiodev, options.output.is_shared())?;
         if let Some(id) = &options.pcspk_audiodev {
             config.speaker = Some(audio.voice(id)?);
         }
@@ -510,8 +506,10 @@ fn char_backend(
 ) -> Result<CharBackend, Error> {
     let out = |w| CharBackend::new(options.output.wrap(w));
     Ok(match dev {
-        CharDev::Stdio if read => out(Box::new(std::io::stdout())).with_input(input.clone()),
-        CharDev::Stdio => out(Box::new(std::io::stdout())),
+        CharDev::Stdio if read => {
+            CharBackend::new(options.output.stdout()).with_input(input.clone())
+        }
+        CharDev::Stdio => CharBackend::new(options.output.stdout()),
         CharDev::Null => CharBackend::null(),
         CharDev::File(_) if options.output.is_dropped() => out(Box::new(std::io::sink())),
         CharDev::File(path) => {

@@ -37,4 +37,8 @@ pub trait Engine {
     fn describe_unit(&mut self, _cpu: &mut Vcpu, _rip: u64) -> Option<String> {
         None
     }
+    /// Linear addresses in a range at which translated units begin, in the CPU's present mode and address space. Looks, and changes nothing.
+    fn units_at(&self, _cpu: &Vcpu, _range: std::ops::Range<u64>) -> Vec<u64> {
+        Vec::new()
+    }
 }

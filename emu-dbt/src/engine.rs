@@ -57,6 +57,8 @@ enum Worker {
 
 /// Instructions in a region at most while others wait for the compiler: less of what is merely warm is compiled along.
 const BUSY_INSNS: u32 = 120;
+/// Bytes of guest code that are looked through for units in one go.
+const LONGEST_RANGE: u64 = 64 << 10;
 /// Executions that are enough however busy the compiler is.
 const HIGHEST_BAR: u32 = 1 << 20;
 
@@ -155,6 +157,33 @@ impl Dbt {
         let root = self.roots.get(&(off, key));
         root.or_else(|| self.members.get(&(off, key))?.first())
             .copied()
+    }
+
+    /// Where units can be entered, of at most [`LONGEST_RANGE`] bytes.
+    fn begins_in(&self, cpu: &Vcpu, range: std::ops::Range<u64>) -> Vec<u64> {
+        let len = range.end.saturating_sub(range.start).min(LONGEST_RANGE);
+        let mut found = Vec::new();
+        // The page last translated, and where it is.
+        let mut page = None;
+        for at in (0..len).map(|n| range.start.wrapping_add(n)) {
+            let begin = match page {
+                Some((lin, begin)) if lin == at & !0xfff => begin,
+                _ => {
+                    let lin = at & !0xfff;
+                    let phys = cpu.peek_translate(lin);
+                    let begin = phys.and_then(|p| cpu.machine.ram.offset_of(p));
+                    let begin = begin.map(|b| b.0);
+                    page = Some((lin, begin));
+                    begin
+                }
+            };
+            if let Some(begin) = begin
+                && self.roots.contains_key(&(begin + (at & 0xfff), cpu.key))
+            {
+                found.push(at);
+            }
+        }
+        found
     }
 
     fn tag(cpu: &Vcpu) -> u64 {
@@ -547,6 +576,10 @@ impl Engine for Dbt {
 
     fn describe_unit(&mut self, cpu: &mut Vcpu, rip: u64) -> Option<String> {
         self.describe(cpu, rip)
+    }
+
+    fn units_at(&self, cpu: &Vcpu, range: std::ops::Range<u64>) -> Vec<u64> {
+        self.begins_in(cpu, range)
     }
 
     fn tables(&self) -> Vec<(&'static str, Vec<(String, u64)>)> {

@@ -2,7 +2,7 @@
 //!
 //! `control` runs the guest until something is to be told, by the hooks of [`emu_core::hooks`]. `session` executes the lines that a user
 //! types (`commands`, with `points` for breakpoints), `report` says what a stop is about. Both are the machine's own and run on
-//! its thread. Who debugs is on a thread of its own (`terminal`, a GDB connection), has things done there by
+//! its thread. Who debugs is on a thread of its own (`terminal`, `tui`, a GDB connection), has things done there by
 //! [`Commands`](crate::commands::Commands), and hears of stops by a channel.
 //!
 //! The parts below need no machine: what a user may write (`expr`), how what a guest holds is shown (`format`, `disasm`), what
@@ -21,6 +21,7 @@ pub mod session;
 mod source;
 pub mod symbols;
 mod terminal;
+mod tui;
 pub mod unwind;
 
 use crate::args::{Options, SymbolFiles};

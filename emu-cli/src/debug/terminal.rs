@@ -11,6 +11,7 @@ use super::report::{self, Report};
 use super::session::{self, Outcome};
 use crate::commands::Commands;
 use crate::console;
+use crate::output::Kept;
 use crate::signals::Control;
 use crate::state::RunState;
 use emu_devices::backend::InputQueue;
@@ -49,11 +50,16 @@ pub struct Start {
     pub json: bool,
     /// The guest runs already, or is to run at once.
     pub running: bool,
+    /// The full-screen view, and where it finds what the guest writes to the terminal.
+    pub tui: Option<Arc<Kept>>,
 }
 
 impl Start {
     /// Starts the thread; it ends with the run.
-    pub fn start(self, stops: Receiver<Stop>) -> std::io::Result<()> {
+    pub fn start(mut self, stops: Receiver<Stop>) -> std::io::Result<()> {
+        if let Some(kept) = self.tui.take() {
+            return super::tui::start(self, stops, kept);
+        }
         let thread = std::thread::Builder::new().name("debugger".into());
         thread.spawn(move || Terminal::new(self, stops).run(false))?;
         Ok(())
@@ -361,7 +367,8 @@ impl Terminal {
     }
 }
 
-fn history_file() -> Option<std::path::PathBuf> {
+/// Where lines are kept for the next session.
+pub(super) fn history_file() -> Option<std::path::PathBuf> {
     let set = std::env::var_os("XDG_STATE_HOME").filter(|s| !s.is_empty());
     let folder = set.map(Into::into).or_else(|| {
         let home: std::path::PathBuf = std::env::var_os("HOME")?.into();

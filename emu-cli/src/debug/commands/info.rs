@@ -12,7 +12,8 @@ use emu_core::nearest::hint;
 use registers::{control, debug_registers, flags, fpu, msr, registers, segments, vectors};
 use serde_json::Value;
 use std::fmt::Write;
-use tables::{page, table, tss};
+pub use tables::page;
+use tables::{table, tss};
 
 type Subject = (&'static str, &'static str, fn(&mut Ctx, &str) -> Answer);
 

@@ -37,7 +37,7 @@ pub fn registers(c: &mut Ctx, rest: &str) -> Answer {
             "rip" | "eip" => c.vm.runner.cpu.code_address(),
             _ => v,
         };
-        let symbol = super::symbol(&c.s.symbols, at).map(|(s, o)| format!("<{s}+{o}>"));
+        let symbol = super::super::symbol(&c.s.symbols, at).map(|(s, o)| format!("<{s}+{o}>"));
         let _ = writeln!(
             out,
             "{name:<15}{:<19}{}",
