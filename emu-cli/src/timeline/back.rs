@@ -177,6 +177,9 @@ impl Vm {
                         });
                     }
                 }
+                Step::Reset | Step::TripleFault if self.ends_at_reset() => {
+                    return Err(ENDED.into());
+                }
                 Step::Init => self.init().map_err(|e| e.to_string())?,
                 Step::Reset | Step::TripleFault => self.reset().map_err(|e| e.to_string())?,
                 // The next input comes at this very time.
@@ -186,6 +189,10 @@ impl Vm {
             }
         }
         Ok(())
+    }
+
+    fn ends_at_reset(&self) -> bool {
+        self.timeline.as_ref().is_some_and(|t| t.no_reboot)
     }
 
     fn input_is_due(&self) -> bool {

@@ -49,6 +49,7 @@ impl Timeline {
             false => 0,
         };
         let mut timeline = Self::new(port, gate, interval);
+        timeline.no_reboot = options.no_reboot;
         if let Some(path) = &options.record {
             let mut skip = false;
             let arguments = std::env::args().skip(1).filter(|a| {

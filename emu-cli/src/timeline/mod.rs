@@ -76,6 +76,8 @@ pub struct Timeline {
     pub end: Option<record::End>,
     /// Only the log is fed.
     pub replays: bool,
+    /// A reset is the run's end.
+    pub no_reboot: bool,
 }
 
 impl Timeline {
@@ -93,6 +95,7 @@ impl Timeline {
             writer: None,
             end: None,
             replays: false,
+            no_reboot: false,
         }
     }
 
