@@ -147,7 +147,8 @@ fn source(c: &mut Ctx, _: &str, rest: &str) -> Answer {
     let mut out = String::new();
     let mut rest = lines.lines();
     while let Some(line) = rest.next() {
-        match session::run(c, line)? {
+        // What has been said before a mistake is said with it.
+        match session::run(c, line).map_err(|e| format!("{out}{e}"))? {
             Outcome::Text(t) => out += &t,
             // What is behind a command that lets the guest go is done when it stops.
             Outcome::Going(t) => {
@@ -155,7 +156,12 @@ fn source(c: &mut Ctx, _: &str, rest: &str) -> Answer {
                 return Ok(Outcome::Going(out + &t));
             }
             Outcome::Detached(t) => return Ok(Outcome::Detached(out + &t)),
-            Outcome::Quit => return Ok(Outcome::Quit),
+            Outcome::Quit if out.is_empty() => return Ok(Outcome::Quit),
+            Outcome::Quit => {
+                // After what there is to say.
+                c.s.waiting.push_front("quit".into());
+                return text(out);
+            }
         }
     }
     text(out)
