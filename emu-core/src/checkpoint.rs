@@ -252,8 +252,8 @@ fn table(t: &TableReg) -> String {
     format!("{:x} limit {:x}", t.base, t.limit)
 }
 
-/// The value and the names of the bits that are set.
-fn eflags(v: u64) -> String {
+/// RFLAGS: the value and the names of the bits that are set.
+pub fn eflags(v: u64) -> String {
     const NAMES: [(u32, &str); 16] = [
         (0, "CF"),
         (2, "PF"),

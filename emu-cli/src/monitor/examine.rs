@@ -3,7 +3,6 @@
 use super::Context;
 use super::expr;
 use super::human::{Text, Words};
-use super::pages::Tables;
 use super::qmp::Refusal;
 use emu_core::addr::PhysAddr;
 use emu_core::bus::Board;
@@ -166,18 +165,18 @@ pub fn dump(c: &Context, w: &Words, physical: bool) -> Text {
 /// Memory as far as it can be read.
 fn read(c: &Context, from: u64, length: usize, physical: bool) -> Result<Vec<u8>, Refusal> {
     c.call(move |vm| {
-        let tables = (!physical).then(|| Tables::of(&vm.runner));
-        let ram = &vm.runner.machine().ram;
+        let cpu = &vm.runner.cpu;
         let mut bytes = vec![0; length];
         let mut done = 0;
         while done < length {
             let at = from.wrapping_add(done as u64);
             let n = (4096 - (at & 0xfff) as usize).min(length - done);
-            let phys = match &tables {
-                Some(t) => t.translate(at),
-                None => Some(at),
+            let part = &mut bytes[done..done + n];
+            let read = match physical {
+                true => cpu.machine.ram.read(PhysAddr(at), part),
+                false => cpu.peek(at, part),
             };
-            if !phys.is_some_and(|p| ram.read(PhysAddr(p), &mut bytes[done..done + n])) {
+            if !read {
                 break;
             }
             done += n;
@@ -300,12 +299,10 @@ pub fn sum(c: &Context, w: &Words) -> Text {
 pub fn gva2gpa(c: &Context, w: &Words) -> Text {
     w.most(1)?;
     let lin = w.number(c, 0, "addr")?;
-    Ok(
-        match c.call(move |vm| Tables::of(&vm.runner).translate(lin))? {
-            Some(phys) => format!("gpa: {phys:#x}\n"),
-            None => "Unmapped\n".into(),
-        },
-    )
+    Ok(match c.call(move |vm| vm.runner.cpu.peek_translate(lin))? {
+        Some(phys) => format!("gpa: {phys}\n"),
+        None => "Unmapped\n".into(),
+    })
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! Commands for the machine as a whole: stop and go, reset, power, memory to files.
 
 use super::Context;
-use super::pages::Tables;
 use super::qmp::{Answer, Refusal};
 use crate::state::RunState;
 use crate::timeline::Input;
@@ -175,10 +174,7 @@ pub fn memsave(c: &Context, a: SaveLinear) -> Answer {
 
 /// Linear addresses are those of the vCPU as it is now.
 pub fn memory_of_cpu(c: &Context, a: Save) -> Answer {
-    save(c, a, |vm, at, buf| {
-        let phys = Tables::of(&vm.runner).translate(at);
-        phys.is_some_and(|at| vm.runner.machine().ram.read(PhysAddr(at), buf))
-    })
+    save(c, a, |vm, at, buf| vm.runner.cpu.peek(at, buf))
 }
 
 /// Writes memory to a file; `read` gets the bytes from an address, within a page.

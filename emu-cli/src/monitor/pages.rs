@@ -195,12 +195,6 @@ impl Tables {
         lines
     }
 
-    /// The physical address of a linear one.
-    pub fn translate(&self, lin: u64) -> Option<u64> {
-        let page = self.find(lin)?;
-        Some((page.phys | lin & (page.size - 1)) & self.a20)
-    }
-
     fn sign_extended(&self, lin: u64) -> u64 {
         let unused = 64 - self.bits;
         ((lin << unused) as i64 >> unused) as u64
@@ -272,6 +266,11 @@ mod tests {
         }
     }
 
+    fn leads(t: &Tables, lin: u64) -> Option<u64> {
+        let page = t.find(lin)?;
+        Some(page.phys | lin & (page.size - 1))
+    }
+
     fn put(t: &Tables, at: u64, value: u64) {
         let bytes = value.to_le_bytes();
         t.ram
@@ -301,10 +300,10 @@ mod tests {
                 (0x4000_0000, 0x4000_0000, 0x4000_0000, W),
             ]
         );
-        assert_eq!(t.translate(base + 0x1234), Some(0x9234));
-        assert_eq!(t.translate(base + 0x4012_3456), Some(0x4012_3456));
+        assert_eq!(leads(&t, base + 0x1234), Some(0x9234));
+        assert_eq!(leads(&t, base + 0x4012_3456), Some(0x4012_3456));
         for not in [0, base, 0x7fff_ff80_0000_1234, base + 0x8000_0000] {
-            assert_eq!(t.translate(not), None, "{not:x}");
+            assert_eq!(leads(&t, not), None, "{not:x}");
         }
     }
 
@@ -314,9 +313,9 @@ mod tests {
         put(&t, 0x1000, 0x2000 | 7);
         put(&t, 0x1004, 0x1_0000_0000 >> 32 << 13 | 0x40_0000 | PS | 3);
         put(&t, 0x2000 + 4 * 5, 0x7000 | 5);
-        assert_eq!(t.translate(0x5abc), Some(0x7abc));
-        assert_eq!(t.translate(0x40_0001), Some(0x1_0040_0001));
-        assert_eq!(t.translate(0x1_0000_5abc), None);
+        assert_eq!(leads(&t, 0x5abc), Some(0x7abc));
+        assert_eq!(leads(&t, 0x40_0001), Some(0x1_0040_0001));
+        assert_eq!(leads(&t, 0x1_0000_5abc), None);
         assert_eq!(t.find(0x5000).unwrap().entry & (W | U), U);
     }
 

@@ -37,6 +37,8 @@ pub const INTERVAL: u64 = 25_000_000;
 const MOST_BYTES: usize = 1 << 30;
 
 type Page = [u8; 4096];
+/// Host memory for a page's content, with its places in the lists.
+const VERSION: usize = size_of::<Page>() + 48;
 
 /// An input and the guest time when it came.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -141,7 +143,7 @@ impl Timeline {
             let mut page = Box::new([0; 4096]);
             ram.read_page(off, &mut page[..]);
             if !(first && *page == [0; 4096]) {
-                *bytes += 4096 + 48;
+                *bytes += VERSION;
                 pages.entry(off).or_default().push((serial, page));
             }
         };
@@ -187,8 +189,12 @@ impl Timeline {
                 serials.get(at).is_some_and(|s| *s < to)
             });
         }
+        self.count_bytes();
+    }
+
+    fn count_bytes(&mut self) {
         let versions: usize = self.pages.values().map(Vec::len).sum();
-        self.bytes = versions * (4096 + 48);
+        self.bytes = versions * VERSION;
     }
 
     /// Puts the machine back to a checkpoint.
@@ -223,8 +229,7 @@ impl Timeline {
         self.serial.replace(point.waiting.clone());
         self.next = point.next;
         self.points.truncate(n + 1);
-        let versions: usize = self.pages.values().map(Vec::len).sum();
-        self.bytes = versions * (4096 + 48);
+        self.count_bytes();
     }
 }
 

@@ -4,6 +4,7 @@
 //! breakpoints mark their pages in the shadow TLB, so that accesses elsewhere stay on the fast path; a hit is noted in
 //! `pending_db` and becomes a trap behind the instruction.
 
+use crate::addr::PhysAddr;
 use crate::cpu::control::cr4;
 use crate::cpu::flags;
 use crate::fault::{Fault, R, Stop, vector};
@@ -45,19 +46,25 @@ impl Vcpu {
         self.dr[7] & 0xff != 0 && self.breakpoints().any(|b| matches!(b.1, WRITE | ACCESS))
     }
 
-    /// Whether a data breakpoint lies on the page of `lin`.
-    pub fn watched_page(&self, lin: u64) -> bool {
-        self.dr[7] & 0xff != 0
-            && self
-                .breakpoints()
-                .any(|b| matches!(b.1, WRITE | ACCESS) && b.2 & !0xfff == lin & !0xfff)
+    /// Whether accesses to data must be looked at: for the guest's breakpoints or a debugger's.
+    #[inline]
+    pub fn watches_data(&self) -> bool {
+        self.dr[7] & 0xff != 0 || self.has_watchpoints()
     }
 
-    /// Notes data breakpoints that an access hits; asks to be run alone so that the trap comes right behind it.
-    pub fn watch(&mut self, lin: u64, n: u64, write: bool) -> R {
-        if self.dr[7] & 0xff == 0 {
-            return Ok(());
-        }
+    /// Whether a data breakpoint, the guest's or a debugger's, lies on the page of `lin`, which is at `phys`.
+    pub fn watched_page(&self, lin: u64, phys: PhysAddr) -> bool {
+        let own = |b: (usize, u64, u64, u64)| {
+            matches!(b.1, WRITE | ACCESS) && b.2 & !0xfff == lin & !0xfff
+        };
+        self.dr[7] & 0xff != 0 && self.breakpoints().any(own) || self.hooked_page(lin, phys)
+    }
+
+    /// Notes data breakpoints that an access within a page hits; asks to be run alone so that the trap, or the debugger's stop,
+    /// comes right behind it.
+    #[cold]
+    pub fn watch(&mut self, lin: u64, phys: PhysAddr, n: u64, write: bool) -> R {
+        self.hook_access(lin, phys, n, write)?;
         let hits = self
             .breakpoints()
             .filter(|&(_, kind, at, len)| {
@@ -110,7 +117,7 @@ impl Vcpu {
         if self.sys & flags::RF != 0 || self.in_repeat {
             return false;
         }
-        let at = self.wrap(self.seg[1].base * u64::from(!self.code64()) + self.rip);
+        let at = self.code_address();
         let hits = self
             .breakpoints()
             .filter(|b| b.1 == EXEC && self.dr[b.0] == at)

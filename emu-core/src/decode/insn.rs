@@ -147,8 +147,9 @@ fn careful<T: TwoSpeed>(cpu: &mut Vcpu, i: &Insn, rest: &[Insn]) -> Flow {
     }
 }
 
+/// The instruction did not complete; [`Vcpu::stop`] says why.
 #[cold]
-fn stopped(cpu: &mut Vcpu, i: &Insn) -> Flow {
+pub(crate) fn stopped(cpu: &mut Vcpu, i: &Insn) -> Flow {
     cpu.stop_off = i.off;
     cpu.stop_idx = i.idx;
     Flow::Stopped

@@ -3,7 +3,7 @@
 use super::{Cause, Hooks, Space, What};
 use crate::addr::PhysAddr;
 use crate::decode::block::Block;
-use crate::decode::insn::{Flow, Insn, pfx};
+use crate::decode::insn::{Flow, Insn, pfx, stopped};
 use crate::decode::table::Ends;
 use crate::fault::Stop;
 use crate::vcpu::{Vcpu, reg};
@@ -48,7 +48,7 @@ pub fn hooked(cpu: &mut Vcpu, i: &Insn, rest: &[Insn]) -> Flow {
     if flow != Flow::Done {
         return flow;
     }
-    let lin = cpu.address_of(i);
+    let lin = cpu.code_at(cpu.rip_of(i));
     let off = match cpu.fetch_offset(lin) {
         Ok(off) => off.unwrap_or(u64::MAX),
         // The page went meanwhile, and the TLB forgot it: as a CPU that fetches the instruction now.
@@ -75,21 +75,11 @@ pub fn probe(cpu: &mut Vcpu, i: &Insn, _: &[Insn]) -> Flow {
     Flow::Done
 }
 
-fn stopped(cpu: &mut Vcpu, i: &Insn) -> Flow {
-    cpu.stop_off = i.off;
-    cpu.stop_idx = i.idx;
-    Flow::Stopped
-}
-
 impl Vcpu {
-    /// The linear address of an instruction of the running block.
-    fn address_of(&self, i: &Insn) -> u64 {
+    /// RIP of an instruction of the running block.
+    fn rip_of(&self, i: &Insn) -> u64 {
         let rip = self.gpr[reg::BLOCK].wrapping_add(u64::from(i.off));
-        if self.code64() {
-            rip
-        } else {
-            self.wrap(self.seg_base[1].wrapping_add(rip) & 0xffff_ffff)
-        }
+        self.key.cut(rip)
     }
 
     fn stops_before(&mut self, i: &Insn) -> bool {
@@ -97,7 +87,7 @@ impl Vcpu {
         if self.in_repeat {
             return false;
         }
-        let lin = self.address_of(i);
+        let lin = self.code_at(self.rip_of(i));
         let retired = self.retired + u64::from(i.idx);
         let rsp = self.gpr[reg::RSP];
         let Some(h) = &mut self.hooks else {
@@ -131,11 +121,7 @@ impl Vcpu {
         }
         // Conditions see the state at the instruction.
         let began = (self.retired, self.rip);
-        (self.retired, self.rip) = (
-            retired,
-            self.key
-                .cut(self.gpr[reg::BLOCK].wrapping_add(u64::from(i.off))),
-        );
+        (self.retired, self.rip) = (retired, self.rip_of(i));
         let stop = self.judge(&ids, Cause::Code);
         (self.retired, self.rip) = began;
         if !stop && let Some(h) = &mut self.hooks {

@@ -14,10 +14,7 @@ impl Vcpu {
     /// Whether a debugger watches memory at all.
     #[inline]
     pub fn has_watchpoints(&self) -> bool {
-        let data = |w: &What| matches!(w, What::Data { .. });
-        self.hooks
-            .as_ref()
-            .is_some_and(|h| h.armed.iter().any(data))
+        self.hooks.as_ref().is_some_and(|h| h.watches)
     }
 
     /// Whether a debugger watches something on this page of RAM, which is at the page of `lin` here.

@@ -192,6 +192,8 @@ pub struct Hooks {
     changed: bool,
     /// What is in force: code and data places.
     armed: Vec<What>,
+    /// Some of it is data.
+    watches: bool,
     /// RAM offsets of hooked instructions.
     planted: FxHashSet<u64>,
     /// Handlers of the hooked instructions in decoded blocks.
@@ -285,17 +287,11 @@ impl Vcpu {
 
     /// Takes the reasons for which the guest has stopped; it goes on from here as if it had not.
     pub fn take_stops(&mut self) -> Vec<Hit> {
-        let (retired, lin, rsp) = self.place();
+        self.pass_here();
         let Some(h) = &mut self.hooks else {
             return Vec::new();
         };
         h.stepping = false;
-        h.passed = Some(Passed {
-            retired,
-            lin,
-            rsp,
-            interrupted: false,
-        });
         std::mem::take(&mut h.stops)
     }
 
@@ -335,15 +331,6 @@ impl Vcpu {
         (self.retired, lin, self.gpr[crate::vcpu::reg::RSP])
     }
 
-    /// The linear address of the instruction at RIP.
-    pub fn code_address(&self) -> u64 {
-        if self.code64() {
-            self.rip
-        } else {
-            self.wrap(self.seg_base[1].wrapping_add(self.rip) & 0xffff_ffff)
-        }
-    }
-
     /// Brings changes of the list into force, between instructions.
     pub fn arm_hooks(&mut self) {
         let Some(h) = &mut self.hooks else { return };
@@ -359,6 +346,7 @@ impl Vcpu {
         if now == h.armed {
             return;
         }
+        h.watches = now.iter().any(|w| matches!(w, What::Data { .. }));
         h.armed = now;
         // Blocks that hold a place, or held one, are built anew.
         h.originals.clear();

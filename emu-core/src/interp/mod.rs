@@ -111,7 +111,7 @@ impl Interp {
     /// The block at RIP, built if need be.
     pub fn lookup(&mut self, cpu: &mut Vcpu) -> R<u32> {
         self.lookups += 1;
-        let lin = cpu.fetch_address()?;
+        let lin = cpu.code_address();
         let rip = cpu.rip;
         let Some(off) = cpu.fetch_offset(lin)? else {
             // Code outside RAM (no ROM is mapped yet): the bus floats high.

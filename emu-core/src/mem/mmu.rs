@@ -14,6 +14,7 @@ use crate::cpu::width::Width;
 use crate::fault::{Fault, Faulted, R, Stop, vector};
 use crate::mem::atomic::{SPLIT_LOCK, compare_exchange, exchange_128, load, store};
 use crate::mem::paging::Access;
+use crate::mem::phys::Ram;
 use crate::mem::tlb::{CODE, DIRECT, EMPTY, MMIO, WATCH, Who};
 use crate::vcpu::{Events, Vcpu};
 
@@ -23,6 +24,15 @@ enum Place {
     /// A host address in RAM.
     Ram(*mut u8),
     Mmio(PhysAddr),
+}
+
+impl Place {
+    fn phys(self, ram: &Ram) -> PhysAddr {
+        match self {
+            Self::Ram(p) => ram.phys_of(p as u64 - ram.base() as u64),
+            Self::Mmio(at) => at,
+        }
+    }
 }
 
 impl Vcpu {
@@ -135,11 +145,17 @@ impl Vcpu {
 
     /// Linear address of the next instruction.
     #[inline(always)]
-    pub fn fetch_address(&mut self) -> R<u64> {
+    pub fn code_address(&self) -> u64 {
+        self.code_at(self.rip)
+    }
+
+    /// Linear address of the code at an offset in CS.
+    #[inline(always)]
+    pub fn code_at(&self, rip: u64) -> u64 {
         if self.key.contains(ModeKey::CODE64) {
-            Ok(self.rip)
+            rip
         } else {
-            Ok(self.wrap(self.seg_base[1].wrapping_add(self.rip) & 0xffff_ffff))
+            self.seg_base[1].wrapping_add(rip) & 0xffff_ffff
         }
     }
 
@@ -236,11 +252,9 @@ impl Vcpu {
             && (lin & 0xfff) + W::BYTES <= 0x1000
         {
             let host = lin.wrapping_add(self.tlb.probe(lin).addend);
-            if self.dr[7] & 0xff != 0 || self.has_watchpoints() {
-                self.watch(lin, W::BYTES, true)?;
-                let off = host - self.machine.ram.base() as u64;
-                let phys = self.machine.ram.phys_of(off);
-                self.hook_access(lin, phys, W::BYTES, true)?;
+            if self.watches_data() {
+                let phys = Place::Ram(host as *mut u8).phys(&self.machine.ram);
+                self.watch(lin, phys, W::BYTES, true)?;
             }
             store(host, v);
             self.wrote_slowly(lin, host as *mut u8, W::BYTES, who);
@@ -320,18 +334,10 @@ impl Vcpu {
         who: Who,
     ) -> R<[(Place, u64, u64); 2]> {
         let places = self.places(lin, size, access, who)?;
-        self.watch(lin, size, access == Access::Write)?;
-        if self.has_watchpoints() {
-            for (place, at, n) in places {
-                let phys = match place {
-                    _ if n == 0 => continue,
-                    Place::Ram(p) => {
-                        let off = p as u64 - self.machine.ram.base() as u64;
-                        self.machine.ram.phys_of(off)
-                    }
-                    Place::Mmio(phys) => phys,
-                };
-                self.hook_access(at, phys, n, access == Access::Write)?;
+        if self.watches_data() {
+            for (place, at, n) in places.into_iter().filter(|p| p.2 > 0) {
+                let phys = place.phys(&self.machine.ram);
+                self.watch(at, phys, n, access == Access::Write)?;
             }
         }
         let hole = |at: PhysAddr| self.machine.ram.is_hole(at);
@@ -393,7 +399,7 @@ impl Vcpu {
                 return;
             }
         }
-        if !self.watched_page(lin) && !self.hooked_page(lin, ram.phys_of(off)) {
+        if !self.watched_page(lin, ram.phys_of(off)) {
             self.tlb.write_directly(who, lin, off);
         }
     }
@@ -402,10 +408,7 @@ impl Vcpu {
     /// written now.
     pub fn beside_code(&mut self, lin: u64, size: u64) -> Option<u64> {
         let e = self.tlb.probe(lin);
-        if e.write != (lin & !0xfff | CODE)
-            || (lin & 0xfff) + size > 0x1000
-            || self.dr[7] & 0xff != 0
-            || self.has_watchpoints()
+        if e.write != (lin & !0xfff | CODE) || (lin & 0xfff) + size > 0x1000 || self.watches_data()
         {
             return None;
         }
@@ -416,7 +419,7 @@ impl Vcpu {
             return None;
         }
         self.stats.writes_to_code_pages += 1;
-        if !ram.code_heat(off) && !self.watched_page(lin) {
+        if !ram.code_heat(off) {
             self.tlb.write_directly(self.tlb.who(), lin, off);
         }
         Some(host)
@@ -572,7 +575,7 @@ impl Vcpu {
         };
         let page = lin & !0xfff;
         let phys = PhysAddr(walk.page.0 & self.a20);
-        let watched = self.watched_page(lin) || self.hooked_page(lin, phys);
+        let watched = self.watched_page(lin, phys);
         let ram = self.machine.ram.offset_of(phys);
         let (addend, low, write_low, place) = match ram {
             Some((off, _)) => {

@@ -1,6 +1,6 @@
 //! Commands that look at memory and registers, and change them.
 
-use super::{again, eval, nothing, row, text, with_view};
+use super::{again, eval, row, text, with_view};
 use crate::debug::disasm;
 use crate::debug::env::{self, Machine};
 use crate::debug::expr::{Assignment, Space, Type, Value};
@@ -435,7 +435,6 @@ fn restore(c: &mut Ctx, _: &str, rest: &str) -> Answer {
 
 fn stack(c: &mut Ctx, _: &str, rest: &str) -> Answer {
     let count = super::number(c, rest, 16)?.min(format::MOST);
-    nothing("", "stack")?;
     let cpu = &c.vm.runner.cpu;
     let (size, ty) = match (cpu.code64(), cpu.seg[2].big()) {
         (true, _) => (8, Type::ULONG),

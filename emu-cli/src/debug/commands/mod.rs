@@ -48,11 +48,8 @@ const fn again(
     run: fn(&mut Ctx, &str, &str) -> Answer,
 ) -> Row {
     Row {
-        names,
-        args,
-        help,
-        run,
         again: true,
+        ..row(names, args, help, run)
     }
 }
 

@@ -121,14 +121,19 @@ fn space_of(space: Space) -> hooks::Space {
     }
 }
 
+/// What hooks the instructions at these places.
+fn code(places: &[(Space, u64)]) -> Vec<What> {
+    let hook = |&(space, at): &(Space, u64)| What::Code {
+        space: space_of(space),
+        at,
+    };
+    places.iter().map(hook).collect()
+}
+
 fn breakpoint(c: &mut Ctx, rest: &str, temporary: bool) -> Answer {
     let (at, condition) = split_condition(rest);
     let places = location(c, at)?;
-    let what = places.iter().map(|&(space, at)| What::Code {
-        space: space_of(space),
-        at,
-    });
-    let what: Vec<What> = what.collect();
+    let what = code(&places);
     let asked = if at.is_empty() { "*$pc" } else { at };
     let label = "breakpoint";
     let n = add(
@@ -475,11 +480,7 @@ pub fn resolve_again(c: &mut Ctx) {
         let Ok(places) = location(c, &at) else {
             continue;
         };
-        let what = places.iter().map(|&(space, at)| What::Code {
-            space: space_of(space),
-            at,
-        });
-        let what = what.collect();
+        let what = code(&places);
         let variables = c.s.variables.clone();
         let hooks = c.vm.runner.cpu.hooks();
         c.s.points.move_to(hooks, &variables, n, what);

@@ -1,6 +1,6 @@
 //! Commands that let the guest go: steps, continuing, running to a place.
 
-use super::{again, eval, location, nothing, number, row, text};
+use super::{again, eval, location, nothing, number, row, text, with_view};
 use crate::debug::control::{StepInterrupts, Want};
 use crate::debug::disasm;
 use crate::debug::expr::Space;
@@ -69,13 +69,12 @@ pub const TABLE: &[Row] = &[
 
 /// The instruction at RIP.
 pub fn current(c: &Ctx) -> Option<Instruction> {
-    let cpu = &c.vm.runner.cpu;
-    let mut bytes = [0; 15];
-    let at = cpu.code_address();
-    let n = (0..15)
-        .take_while(|&n| cpu.peek(at.wrapping_add(n), &mut bytes[n as usize..][..1]))
-        .count();
-    disasm::decode(&bytes[..n], at, cpu.key.code_bits())
+    with_view(c, Space::Linear, |view| {
+        let mut bytes = [0; 15];
+        let at = view.pc?;
+        let n = view.read_some(at, &mut bytes);
+        disasm::decode(&bytes[..n], at, view.code_bits)
+    })
 }
 
 fn stepi(c: &mut Ctx, _: &str, rest: &str) -> Answer {
@@ -145,7 +144,7 @@ fn finish(c: &mut Ctx, _: &str, rest: &str) -> Answer {
                 .into(),
         );
     };
-    let name = super::with_view(c, Space::Linear, |v| {
+    let name = with_view(c, Space::Linear, |v| {
         crate::debug::format::address(caller.pc, v.symbol)
     });
     let want = Want::Return {

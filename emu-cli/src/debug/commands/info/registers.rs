@@ -5,6 +5,7 @@ use crate::debug::env;
 use crate::debug::expr::Space;
 use crate::debug::format;
 use crate::debug::session::{Answer, Ctx};
+use emu_core::checkpoint::eflags;
 use emu_core::state::CpuState;
 use std::fmt::Write;
 
@@ -60,32 +61,9 @@ fn bits(value: u64, names: &[(u32, &str)]) -> String {
 }
 
 pub fn flags(c: &Ctx) -> String {
-    const NAMES: [(u32, &str); 16] = [
-        (0, "CF"),
-        (2, "PF"),
-        (4, "AF"),
-        (6, "ZF"),
-        (7, "SF"),
-        (8, "TF"),
-        (9, "IF"),
-        (10, "DF"),
-        (11, "OF"),
-        (14, "NT"),
-        (16, "RF"),
-        (17, "VM"),
-        (18, "AC"),
-        (19, "VIF"),
-        (20, "VIP"),
-        (21, "ID"),
-    ];
-    let v = c.vm.runner.cpu.rflags();
-    let iopl = v >> 12 & 3;
-    format!(
-        "{:<15}{:<19}{} IOPL={iopl}\n",
-        "eflags",
-        format!("{v:#x}"),
-        bits(v, &NAMES)
-    )
+    let flags = eflags(c.vm.runner.cpu.rflags());
+    let (value, names) = flags.split_once(' ').unwrap_or((&flags, ""));
+    format!("{:<15}{:<19}{names}\n", "eflags", format!("0x{value}"))
 }
 
 pub fn control(c: &Ctx) -> String {
@@ -175,18 +153,18 @@ pub fn debug_registers(c: &Ctx) -> String {
     out
 }
 
-/// The lines of the whole state that begin with one of these.
+/// The lines of the whole state that are about segments and tables.
 pub fn segments(c: &Ctx) -> String {
     let all = CpuState::of(&c.vm.runner.cpu).to_string();
     let wanted = [
         "ES", "CS", "SS", "DS", "FS", "GS", "LDT", "TR", "GDT", "IDT",
     ];
-    let line = |l: &&str| wanted.iter().any(|w| l.starts_with(w) && l.contains(" ="));
-    let with_equals =
-        |l: &&str| wanted.iter().any(|w| l.starts_with(w)) && l[..5].contains('=') || line(l);
     let mut out = String::from("     sel  base, limit, rights\n");
-    for l in all.lines().filter(with_equals) {
-        let _ = writeln!(out, "{l}");
+    for l in all.lines() {
+        let name = l.split_once('=').map_or("", |(name, _)| name.trim());
+        if wanted.contains(&name) {
+            let _ = writeln!(out, "{l}");
+        }
     }
     out
 }
