@@ -13,6 +13,7 @@ use crate::monitor::listen::{Address, Place};
 use crate::netdev::{self, Netdev, NicOption};
 use crate::output::Output;
 use crate::status::{Status, TABLE};
+use crate::trace;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use emu_core::cpu::cpuid::{FEATURES, MODELS};
 use emu_devices::pci::chipset::Model;
@@ -38,6 +39,8 @@ pub enum Command {
     Debug(Box<Options>),
     /// Repeat a run that was recorded
     Replay(Box<Replay>),
+    /// Write down what a guest does: instructions, memory, ports, interrupts, system calls; coverage and profile (takes what run takes)
+    Trace(Box<trace::Command>),
     /// Run two engines side by side on one guest and name the first instruction that differs
     Lockstep(Box<lockstep::Options>),
     /// Show how the translator translates the code at an address

@@ -55,6 +55,8 @@ pub enum Error {
     #[error("{0}")]
     Network(String),
     #[error("{0}")]
+    Trace(String),
+    #[error("{0}")]
     Audio(String),
     #[error(transparent)]
     User(#[from] emu_devices::net::user::Error),

@@ -33,6 +33,7 @@ mod state;
 mod stats;
 mod status;
 mod timeline;
+mod trace;
 mod usb;
 mod virtio;
 mod vm;
@@ -62,6 +63,7 @@ fn main() -> ExitCode {
         Command::Run(options) => run::run(&options),
         Command::Debug(options) => run::debug(&options),
         Command::Replay(options) => run::replay(&options),
+        Command::Trace(asked) => run::trace(&asked),
         Command::Symbols(files) => debug::write_symbols(&files),
         Command::Lockstep(options) => lockstep::run(&options),
         Command::Inspect(options) => inspect::run(&options),
@@ -111,6 +113,7 @@ fn usage(e: &clap::Error) -> ExitCode {
         Some("debug") => "debug",
         Some("inspect") => "inspect",
         Some("symbols") => "symbols",
+        Some("trace") => "trace",
         _ => "run",
     };
     console::say(format_args!("emu: {} (see emu {command} --help)", line));

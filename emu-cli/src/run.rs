@@ -22,6 +22,7 @@ use crate::stats;
 use crate::status::Status;
 use crate::timeline::Timeline;
 use crate::timeline::record::{self, Record};
+use crate::trace;
 use crate::vm::Vm;
 use emu_core::cpu::segment;
 use emu_core::runner::Step;
@@ -40,14 +41,27 @@ const DOZE: Duration = Duration::from_millis(100);
 /// `emu run`.
 pub fn run(options: &Options) -> Result<Status, Error> {
     let d = &options.debugger;
-    drive_machine(options, d.debug || d.tui, None)
+    drive_machine(options, d.debug || d.tui, None, None)
 }
 
 /// `emu debug`: the guest waits for its debugger.
 pub fn debug(options: &Options) -> Result<Status, Error> {
     let mut options = options.clone();
     options.paused = !options.debugger.debug;
-    drive_machine(&options, true, None)
+    drive_machine(&options, true, None, None)
+}
+
+/// `emu trace`.
+pub fn trace(asked: &trace::Command) -> Result<Status, Error> {
+    match &asked.command {
+        Some(trace::Sub::Show(show)) => trace::show(show),
+        None => drive_machine(
+            &asked.machine,
+            asked.machine.debugger.debug,
+            None,
+            Some(&asked.trace),
+        ),
+    }
 }
 
 /// `emu replay`: a recorded run again, to the same end.
@@ -78,7 +92,7 @@ pub fn replay(asked: &args::Replay) -> Result<Status, Error> {
     options.paused = debugged && !d.debug;
     (options.record, options.timeout, options.max_insns) = (None, None, None);
     (options.qmp, options.monitor, options.display) = Default::default();
-    drive_machine(&options, debugged, Some(record))
+    drive_machine(&options, debugged, Some(record), None)
 }
 
 /// Builds the machine and drives it; `debugged`: the debugger has the terminal.
@@ -86,6 +100,7 @@ fn drive_machine(
     options: &Options,
     debugged: bool,
     replay: Option<Record>,
+    traced: Option<&trace::TraceOptions>,
 ) -> Result<Status, Error> {
     let asked = Instant::now();
     if options.write_config.is_some() {
@@ -146,8 +161,11 @@ fn drive_machine(
     let monitor = bound.serve(options, &commands)?;
     vm.events = monitor.events.clone();
     monitor::watch_trays(&vm);
-    if looked_at {
+    if looked_at || traced.is_some() {
         debug::read_symbols(&mut vm, options).map_err(Error::Symbols)?;
+    }
+    if let Some(asked) = traced {
+        trace::begin(&mut vm, asked).map_err(Error::Trace)?;
     }
     let gdb = gdb.serve(&mut vm, options, &commands)?;
     if debugged {
@@ -173,6 +191,7 @@ fn drive_machine(
     let done = drive(&mut vm, options, &control, &commands, &input, began);
     commands.close();
     vm.debug.close();
+    trace::ended(&mut vm);
     if let Some(gdb) = gdb {
         gdb.end(done.as_ref().map_or(Status::HostError.code(), |s| s.code()));
     }
@@ -305,8 +324,16 @@ fn drive(
             continue;
         } else {
             vm.tick();
-            let limit = limit.min(vm.debug.limit()).min(vm.timeline_limit());
-            match vm.runner.step(limit) {
+            let limit = limit
+                .min(vm.debug.limit())
+                .min(vm.timeline_limit())
+                .min(vm.trace_limit());
+            let step = vm.runner.step(limit);
+            if vm.traced() {
+                vm.shutting_down(Cause::HostUi);
+                return Ok(Status::Quit);
+            }
+            match step {
                 Step::Ran => {
                     vm.check_count();
                     continue;

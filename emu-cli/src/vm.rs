@@ -13,6 +13,7 @@ use crate::monitor::events::Events;
 use crate::netdev::{self, Networks};
 use crate::state::{Cause, RunState};
 use crate::timeline::Timeline;
+use crate::trace::Tracer;
 use crate::virtio;
 use emu_core::cpu::cpuid::CpuModel;
 use emu_core::machine::{Clock, Machine};
@@ -97,6 +98,8 @@ pub struct Vm {
     pub session: Option<Box<Session>>,
     /// What came from outside, and the way back.
     pub timeline: Option<Box<Timeline>>,
+    /// What is being traced.
+    pub tracer: Option<Box<Tracer>>,
 }
 
 impl Vm {
@@ -237,6 +240,7 @@ impl Vm {
             debug: Debug::default(),
             session: None,
             timeline: None,
+            tracer: None,
             events: Arc::default(),
             state: RunState::Running,
             runner,

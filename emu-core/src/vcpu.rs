@@ -402,6 +402,9 @@ impl Vcpu {
             ModeKey::AVX_UD,
             self.cr4 & cr4::OSXSAVE == 0 || self.xcr0 & 6 != 6 || !pe || vm,
         );
+        if self.hooks.is_some() {
+            k.set(ModeKey::TRACED, self.traced_mode());
+        }
         let before = std::mem::replace(&mut self.key, k);
         if self.hooks.is_some() {
             self.hook_mode(before);

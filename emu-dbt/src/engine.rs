@@ -327,7 +327,14 @@ impl Dbt {
             return false;
         };
         let root = cpu.key.cut(cpu.rip.wrapping_sub(from_root));
+        let page = root & !0xfff;
+        let at = |p: &crate::unit::Page| page.wrapping_add(p.delta as u64);
         if u.root != root {
+            let traced = |p| cpu.traces_page(at(p));
+            if cpu.hooks.is_some() && root != u.made_for && u.pages.iter().any(traced) {
+                // What a trace is to be told of here may be nothing to it where the unit was made for.
+                return false;
+            }
             self.bind(id, root);
             return self.usable(cpu, id, n);
         }
@@ -335,8 +342,6 @@ impl Dbt {
         if u.checked == tag {
             return true;
         }
-        let root = root & !0xfff;
-        let at = |p: &crate::unit::Page| root.wrapping_add(p.delta as u64);
         // What is checked for global pages is checked for every address space.
         let mut global = true;
         let good = u.pages.iter().all(|p| {

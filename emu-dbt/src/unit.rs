@@ -145,6 +145,8 @@ pub struct Unit {
     pub key: ModeKey,
     /// [`root`](Self::root) as its code reads it.
     pub bound: Box<u64>,
+    /// Where the root was when the unit was compiled.
+    pub made_for: u64,
     /// The blocks that it can be entered at, and their distance from the root.
     pub entries: Vec<(u64, u64)>,
     pub pages: Vec<Page>,

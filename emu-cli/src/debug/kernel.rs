@@ -7,6 +7,7 @@ use super::commands::points;
 use super::session::Ctx;
 use super::symbols::Symbols;
 use super::symbols::linux::{Hints, find_slide, is_kernel, modules, symbols_of};
+use crate::trace;
 use emu_core::cpu::control::efer;
 use emu_core::hooks::{HookId, What};
 use emu_core::vcpu::Vcpu;
@@ -60,6 +61,7 @@ pub fn find(c: &mut Ctx) -> Option<String> {
         return None;
     }
     points::resolve_again(c);
+    trace::resolve_again(c);
     Some(format!("[{name} is {slide:#x} above its link address]\n"))
 }
 

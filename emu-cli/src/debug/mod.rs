@@ -8,7 +8,7 @@
 //! The parts below need no machine: what a user may write (`expr`), how what a guest holds is shown (`format`, `disasm`), what
 //! its addresses are called (`symbols`).
 
-mod commands;
+pub mod commands;
 pub mod control;
 pub mod disasm;
 pub mod env;

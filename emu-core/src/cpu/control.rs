@@ -121,6 +121,9 @@ impl Vcpu {
         if !keep {
             self.tlb.flush_current(true);
         }
+        if self.hooks.is_some() {
+            self.retrace();
+        }
         Ok(())
     }
 

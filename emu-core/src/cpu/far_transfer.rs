@@ -240,13 +240,16 @@ impl Vcpu {
 
     /// IRET in all its forms.
     pub fn interrupt_return(&mut self, size: u64, i: &Insn) -> R {
+        self.hook_return()?;
         // SDM Vol. 3A, 6.7.1: NMIs are let in again even by an IRET that faults.
         self.nmi_blocked = false;
+        let cpl = self.cpl;
         let done = self.interrupt_return_checked(size, i);
         if done.is_ok() {
             // A 16-bit image has no RF: it is cleared as by any other instruction.
             self.rf_loaded |= size > 2;
             self.refresh_mode();
+            self.trace_return(cpl);
         }
         self.refresh_events();
         done

@@ -9,6 +9,7 @@ use crate::cpu::flags;
 use crate::cpu::frame::Frame;
 use crate::cpu::segment::{CS, Descriptor, SS, Segment, sys};
 use crate::fault::{Fault, R, Stop, vector};
+use crate::hooks::trace::{Event, Streams};
 use crate::vcpu::{Events, ExceptionRecord, Vcpu, reg};
 
 /// Where an interrupt comes from: it decides about privilege checks, the EXT bit and RF.
@@ -80,6 +81,9 @@ impl Vcpu {
             retired: self.retired,
             check: self.raised_at.take(),
         });
+        if self.hooks.is_some() {
+            self.trace_event(Streams::INTERRUPT, &Event::Exception(fault));
+        }
         self.retired += 1;
         let mut fault = fault;
         loop {
@@ -133,6 +137,9 @@ impl Vcpu {
 
     fn interrupt(&mut self, v: u8) {
         let here = self.place();
+        if self.hooks.is_some() {
+            self.trace_event(Streams::INTERRUPT, &Event::Interrupt { vector: v });
+        }
         if self.deliver_now(v, None, Source::External).is_err() {
             match std::mem::take(&mut self.stop) {
                 Stop::Fault(f) => self.exception(f),

@@ -2,7 +2,7 @@
 //!
 //! A block is decoded for one key and runs only while the vCPU's key equals it, so its handlers need not ask for the mode.
 //! [`Vcpu::refresh_mode`](crate::vcpu::Vcpu::refresh_mode) recomputes the key after every change of CS, SS, CR0, CR4, EFER, XCR0
-//! or EFLAGS.VM; instructions that may change those end their block and are never linked past.
+//! or EFLAGS.VM (and CPL or CR3, while a trace asks for them); instructions that may change those end their block and are never linked past.
 
 use bitflags::bitflags;
 use serde::{Deserialize, Serialize};
@@ -37,6 +37,8 @@ bitflags! {
         const WAIT_NM = 1 << 11;
         /// EFLAGS.VM = 1.
         const V86 = 1 << 12;
+        /// A trace wants to hear of code here: see [`crate::hooks::trace`].
+        const TRACED = 1 << 13;
     }
 }
 

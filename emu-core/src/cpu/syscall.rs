@@ -42,6 +42,7 @@ impl Vcpu {
         if self.efer & efer::SCE == 0 {
             return self.ud();
         }
+        self.hook_system_call(false)?;
         let selector = (self.msr.star >> 32) as u16 & !3;
         let stack = selector.wrapping_add(8);
         if self.long_mode() {
@@ -85,6 +86,7 @@ impl Vcpu {
         if self.real_mode() || self.cpl != 0 {
             return self.gp(0);
         }
+        self.hook_return()?;
         let amd = self.model.amd();
         let star = (self.msr.star >> 48) as u16;
         let rcx = self.gpr[reg::RCX];
@@ -110,6 +112,7 @@ impl Vcpu {
         }
         self.step_by_new_flags();
         self.refresh_mode();
+        self.trace_return(0);
         self.refresh_events();
         Ok(())
     }
@@ -124,6 +127,7 @@ impl Vcpu {
         if self.real_mode() || cs == 0 {
             return self.gp(0);
         }
+        self.hook_system_call(true)?;
         self.set_sys(self.sys & !(flags::VM | flags::IF | flags::RF));
         self.enter_flat(cs, cs.wrapping_add(8), 0, long);
         let mask = if long { u64::MAX } else { 0xffff_ffff };
@@ -143,6 +147,7 @@ impl Vcpu {
         if self.real_mode() || cs == 0 || self.cpl > 0 {
             return self.gp(0);
         }
+        self.hook_return()?;
         let (rip, rsp) = (self.gpr[reg::RDX], self.gpr[reg::RCX]);
         if wide && !(self.canonical(rip) && self.canonical(rsp)) {
             return self.gp(0);
@@ -158,6 +163,7 @@ impl Vcpu {
         self.rip = rip & mask;
         self.gpr[reg::RSP] = rsp & mask;
         self.refresh_mode();
+        self.trace_return(0);
         Ok(())
     }
 }

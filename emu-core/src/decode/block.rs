@@ -49,6 +49,24 @@ pub struct Block {
 
 const _: () = assert!(size_of::<Block>() == 128 && std::mem::offset_of!(Block, links) == 64);
 
+impl Block {
+    /// Ends the block before its instruction `k`, at least 1.
+    pub fn cut(&mut self, k: usize) {
+        if self.insns.len() > k {
+            self.bytes = self.insns[k].off;
+            self.ends = Ends::No;
+            self.insns.truncate(k);
+        }
+    }
+
+    /// Whether it begins with an instruction that a debugger or a trace looks at.
+    pub fn is_hooked(&self) -> bool {
+        self.insns
+            .first()
+            .is_some_and(|i| i.pfx & (pfx::HOOKED | pfx::TOLD) != 0)
+    }
+}
+
 /// What a translating engine keeps with a block.
 #[derive(Default)]
 pub struct Profile {

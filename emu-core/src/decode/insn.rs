@@ -39,6 +39,8 @@ pub mod pfx {
     pub const LOCK: u8 = 4;
     /// The CPU model lacks the instruction, and runs the one that had its encoding before.
     pub const AS_OLDER: u8 = 8;
+    /// A trace is told of it ([`hooks::trace`](crate::hooks::trace)).
+    pub const TOLD: u8 = 0x20;
     /// A debugger wants to be asked first ([`hooks`](crate::hooks)).
     pub const HOOKED: u8 = 0x40;
     /// Decoding refused the instruction: its handler raises the fault and does nothing else.

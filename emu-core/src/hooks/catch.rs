@@ -1,5 +1,6 @@
 //! Events that a debugger catches, asked about where they happen.
 
+use super::trace::{Event, Streams};
 use super::{Cause, HookId, What};
 use crate::cpu::mode::ModeKey;
 use crate::fault::{Fault, R, vector};
@@ -108,7 +109,13 @@ impl Vcpu {
         let ids = self.hooks_for(|w| {
             matches!(*w, What::SoftwareInterrupt { vector: v } if v.is_none_or(|v| v == vector))
         });
-        self.exact_event(&ids, Cause::SoftwareInterrupt { vector })
+        self.exact_event(&ids, Cause::SoftwareInterrupt { vector })?;
+        let call = self.cpl == 3 && vector >= 32;
+        let streams = match call {
+            true => Streams::INTERRUPT | Streams::SYSTEM_CALL,
+            false => Streams::INTERRUPT,
+        };
+        self.trace_alone(streams, &Event::SoftwareInterrupt { vector })
     }
 
     /// IN and OUT, with the right to do so checked.
@@ -127,7 +134,24 @@ impl Vcpu {
             _ => false,
         });
         let write = store;
+        self.alone_for(Streams::PORT)?;
         self.exact_event(&ids, Cause::Port { port, size, write })
+    }
+
+    /// SYSCALL and SYSENTER, before they do anything.
+    pub(crate) fn hook_system_call(&mut self, sysenter: bool) -> R {
+        if self.hooks.is_none() {
+            return Ok(());
+        }
+        self.trace_alone(Streams::SYSTEM_CALL, &Event::SystemCall { sysenter })
+    }
+
+    /// IRET, SYSRET and SYSEXIT, before they do anything.
+    pub(crate) fn hook_return(&mut self) -> R {
+        match self.hooks {
+            Some(_) => self.alone_for(Streams::SYSTEM_CALL),
+            None => Ok(()),
+        }
     }
 
     /// RDMSR and WRMSR.

@@ -2,42 +2,49 @@
 
 use super::{Cause, Hooks, Space, What};
 use crate::addr::PhysAddr;
+use crate::cpu::mode::ModeKey;
 use crate::decode::block::Block;
-use crate::decode::insn::{Flow, Insn, pfx, stopped};
-use crate::decode::table::Ends;
+use crate::decode::insn::{Flow, Handler, Insn, pfx, stopped};
 use crate::fault::Stop;
 use crate::vcpu::{Vcpu, reg};
 
 impl Hooks {
     /// Whether any place is planted.
-    pub fn has_planted(&self) -> bool {
+    pub(super) fn has_planted(&self) -> bool {
         !self.planted.is_empty()
     }
 
     /// Makes a block that was just built end before the next planted place, or, where it begins with one, be that one instruction.
-    pub fn trim(&mut self, b: &mut Block) {
+    pub(super) fn trim(&mut self, b: &mut Block) {
         let planted = |i: &Insn| self.planted.contains(&(b.off + u64::from(i.off)));
         let Some(k) = b.insns.iter().position(planted) else {
             return;
         };
-        let keep = k.max(1);
-        if b.insns.len() > keep {
-            b.bytes = b.insns[keep].off;
-            b.ends = Ends::No;
-            b.insns.truncate(keep);
-        }
+        b.cut(k.max(1));
         if k == 0 {
             let first = &mut b.insns[0];
-            self.originals.insert((b.off, b.key), first.run);
-            first.run = hooked;
+            // A trace may have taken it before.
+            if first.pfx & pfx::TOLD == 0 {
+                self.originals.insert((b.off, b.key), first.run);
+                first.run = hooked;
+            }
             first.pfx |= pfx::HOOKED;
         }
     }
 
-    /// The instruction as it was before it was hooked.
+    fn run_of(&self, at: (u64, ModeKey)) -> Option<Handler> {
+        let traced = || self.trace.as_ref()?.original(at);
+        self.originals.get(&at).copied().or_else(traced)
+    }
+
+    /// The instruction as it was before it was hooked; not one that a trace is told of, which is not translated.
     pub fn original(&self, b: &Block) -> Option<Insn> {
         let first = *b.insns.first()?;
-        let run = *self.originals.get(&(b.off, b.key))?;
+        let at = (b.off, b.key);
+        if let Some(run) = self.originals.get(&at) {
+            return Some(Insn { run: *run, ..first });
+        }
+        let run = self.trace.as_ref()?.done_with(at)?;
         Some(Insn { run, ..first })
     }
 }
@@ -55,9 +62,9 @@ pub fn hooked(cpu: &mut Vcpu, i: &Insn, rest: &[Insn]) -> Flow {
         Err(_) => return stopped(cpu, i),
     };
     let key = (off, cpu.key);
-    let run = cpu.hooks.as_ref().and_then(|h| h.originals.get(&key));
+    let run = cpu.hooks.as_ref().and_then(|h| h.run_of(key));
     match run {
-        Some(run) => run(cpu, i, rest),
+        Some(run) => cpu.run_told((lin, off), run, i, rest),
         None => {
             // Another page is here now than the block was made from: look it up again.
             cpu.stop = Stop::Retry;
@@ -77,7 +84,7 @@ pub fn probe(cpu: &mut Vcpu, i: &Insn, _: &[Insn]) -> Flow {
 
 impl Vcpu {
     /// RIP of an instruction of the running block.
-    fn rip_of(&self, i: &Insn) -> u64 {
+    pub(super) fn rip_of(&self, i: &Insn) -> u64 {
         let rip = self.gpr[reg::BLOCK].wrapping_add(u64::from(i.off));
         self.key.cut(rip)
     }

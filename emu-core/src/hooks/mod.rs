@@ -12,6 +12,8 @@
 //! *Events.* Exceptions, interrupts, I/O, mode switches, MSRs and CR3 are asked about where they happen, which is never in
 //! compiled code ([`catch`]).
 //!
+//! *Traces* are told of what the guest does, and never stop it ([`trace`]).
+//!
 //! Whatever stops the guest does so at an instruction boundary: before an instruction at a code place and before an exception is
 //! delivered, behind the instruction otherwise. The guest's own debug registers, TF and RF have no part in it, and what a hook
 //! says about a passed place changes nothing in the guest: neither a register nor the count of retired instructions.
@@ -24,6 +26,7 @@ mod code;
 mod data;
 #[cfg(test)]
 mod tests;
+pub mod trace;
 
 pub use catch::Mode;
 pub use code::{hooked, probe};
@@ -196,6 +199,7 @@ pub struct Hooks {
     watches: bool,
     /// RAM offsets of hooked instructions.
     planted: FxHashSet<u64>,
+    trace: Option<Box<trace::Trace>>,
     /// Handlers of the hooked instructions in decoded blocks.
     originals: FxHashMap<(u64, ModeKey), Handler>,
     /// Accesses that are judged behind their instruction.

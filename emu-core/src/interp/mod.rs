@@ -123,18 +123,22 @@ impl Interp {
         }
         if let Some(n) = self.cache.find(off, cpu.key) {
             let b = self.cache.get(n);
-            let Some(second) = b.second else { return Ok(n) };
-            let next = cpu.wrap((lin & !0xfff) + 0x1000);
-            if cpu.fetch_offset(next)? == Some(second) {
-                return Ok(n);
+            let fits = !cpu.hooks.as_ref().is_some_and(|h| h.misfits(b, lin));
+            match b.second {
+                None if fits => return Ok(n),
+                Some(second) if fits => {
+                    let next = cpu.wrap((lin & !0xfff) + 0x1000);
+                    if cpu.fetch_offset(next)? == Some(second) {
+                        return Ok(n);
+                    }
+                }
+                _ => {}
             }
             self.cache.invalidate(&cpu.machine.ram, off, 1);
         }
         let mut b = self.cache.builder.build(cpu, rip, lin, off)?;
-        if let Some(hooks) = &mut cpu.hooks
-            && hooks.has_planted()
-        {
-            hooks.trim(&mut b);
+        if let Some(hooks) = &mut cpu.hooks {
+            hooks.fit(&mut b, lin);
         }
         let first = (0x1000 - (off & 0xfff)).min(u64::from(b.bytes));
         let (second, bytes) = (b.second, u64::from(b.bytes));

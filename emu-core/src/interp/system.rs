@@ -198,9 +198,13 @@ impl Vcpu {
     pub fn port_in(&mut self, i: &Insn, port: u16, size: u8) -> u32 {
         self.stats.port_accesses += 1;
         self.watch_port(port, size);
-        exactly(self, i, |c| {
+        let value = exactly(self, i, |c| {
             c.with_board(|b, now| b.pio_read(port, size, now))
-        })
+        });
+        if self.hooks.is_some() {
+            self.trace_port(port, size, false, value);
+        }
+        value
     }
 
     /// A port write with exact time.
@@ -210,6 +214,9 @@ impl Vcpu {
         exactly(self, i, |c| {
             c.with_board(|b, now| b.pio_write(port, size, v, now))
         });
+        if self.hooks.is_some() {
+            self.trace_port(port, size, true, v);
+        }
     }
 }
 

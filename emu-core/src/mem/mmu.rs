@@ -7,11 +7,11 @@
 //! costs no generality.
 
 use crate::addr::PhysAddr;
-use crate::bus::Nanos;
 use crate::cpu::control::cr4;
 use crate::cpu::mode::ModeKey;
 use crate::cpu::width::Width;
 use crate::fault::{Fault, Faulted, R, Stop, vector};
+use crate::hooks::trace::Streams;
 use crate::mem::atomic::{SPLIT_LOCK, compare_exchange, exchange_128, load, store};
 use crate::mem::paging::Access;
 use crate::mem::phys::Ram;
@@ -345,6 +345,10 @@ impl Vcpu {
         if places.iter().any(device) {
             self.need_exact()?;
         }
+        let elsewhere = |p: &(Place, u64, u64)| matches!(p.0, Place::Mmio(_));
+        if self.hooks.is_some() && places.iter().any(elsewhere) {
+            self.alone_for(Streams::MMIO)?;
+        }
         Ok(places)
     }
 
@@ -476,68 +480,6 @@ impl Vcpu {
         } else {
             Err(self.retry())
         }
-    }
-
-    /// Calls the board and looks at what it changed.
-    pub fn with_board<T>(&mut self, f: impl FnOnce(&mut dyn crate::bus::Board, Nanos) -> T) -> T {
-        let now = self.now();
-        let machine = self.machine.clone();
-        let mut board = machine.board();
-        let t = f(&mut **board, now);
-        let i = board.interrupt(self.index);
-        while let Some(r) = board.take_request() {
-            self.requests.push_back(r);
-            self.events |= Events::REQUEST;
-        }
-        if board.next_event().is_some_and(|t| t < self.slice_end) {
-            self.events |= Events::RESCHEDULE;
-        }
-        drop(board);
-        (self.intr_line, self.nmi_line) = (i.intr, i.nmi);
-        self.refresh_events();
-        self.collect_device_hits();
-        self.leave |= !self.events.is_empty();
-        t
-    }
-
-    fn mmio_read(&mut self, at: PhysAddr, buf: &mut [u8]) {
-        let mut at = at;
-        let mut rest = buf;
-        while !rest.is_empty() {
-            let n = natural(at.0, rest.len());
-            let v = self.with_device(at, |b, now| b.mmio_read(at, n as u8, now));
-            let (part, after) = rest.split_at_mut(n);
-            part.copy_from_slice(&v.to_le_bytes()[..n]);
-            (at, rest) = (at.add(n as u64), after);
-        }
-    }
-
-    fn mmio_write(&mut self, at: PhysAddr, data: &[u8]) {
-        let mut at = at;
-        let mut rest = data;
-        while !rest.is_empty() {
-            let n = natural(at.0, rest.len());
-            let mut b = [0; 8];
-            b[..n].copy_from_slice(&rest[..n]);
-            let v = u64::from_le_bytes(b);
-            self.with_device(at, |bus, now| bus.mmio_write(at, n as u8, v, now));
-            (at, rest) = (at.add(n as u64), &rest[n..]);
-        }
-    }
-
-    /// Calls the board for an access to memory. The hole is a screen's: slow memory, that is, without time and interrupts.
-    fn with_device<T>(
-        &mut self,
-        at: PhysAddr,
-        f: impl FnOnce(&mut dyn crate::bus::Board, Nanos) -> T,
-    ) -> T {
-        if !self.machine.ram.is_hole(at) {
-            self.stats.mmio_accesses += 1;
-            return self.with_board(f);
-        }
-        self.stats.screen_accesses += 1;
-        let now = self.now();
-        f(&mut **self.machine.board(), now)
     }
 
     /// Canonical: bits 63 down to the top one of the linear address all equal (SDM Vol. 1, 3.3.7.1).
@@ -700,12 +642,4 @@ impl Vcpu {
         let e = self.tlb.probe(lin);
         (lin | 0xfff == e.write).then(|| lin.wrapping_add(e.addend) as *mut u8)
     }
-}
-
-/// The largest naturally aligned access at `at` of at most `len` bytes.
-fn natural(at: u64, len: usize) -> usize {
-    [8, 4, 2]
-        .into_iter()
-        .find(|&n| len >= n && at.is_multiple_of(n as u64))
-        .unwrap_or(1)
 }

@@ -15,6 +15,7 @@
 
 mod atomic;
 pub mod bulk;
+mod device;
 pub mod dirty;
 pub mod mmu;
 pub mod paging;

@@ -106,6 +106,7 @@ impl Dbt {
             vain: 0,
             checked: 0,
             root: 0,
+            made_for: root_rip,
             bound,
             slots,
             incoming: Vec::new(),

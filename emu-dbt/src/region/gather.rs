@@ -171,8 +171,8 @@ impl Gather<'_> {
         }
         let code = decode(self.cpu, b, rip)?;
         let mut insns = b.insns.to_vec();
-        if insns[0].pfx & pfx::HOOKED != 0 {
-            // The unit asks the hook by itself.
+        if b.is_hooked() {
+            // The unit asks a debugger's hook by itself.
             insns[0] = self.cpu.hooks.as_ref()?.original(b)?;
         }
         let n = self.region.nodes.len();

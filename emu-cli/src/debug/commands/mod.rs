@@ -6,6 +6,7 @@ pub mod info;
 pub mod other;
 pub mod points;
 pub mod run;
+mod trace;
 
 use super::disasm::Flavor;
 use super::env::{self, Machine};
@@ -19,6 +20,7 @@ pub const TABLES: &[&[Row]] = &[
     back::TABLE,
     points::TABLE,
     data::TABLE,
+    trace::TABLE,
     other::TABLE,
 ];
 

@@ -312,6 +312,23 @@ impl Module {
             .map(|s| s.address)
     }
 
+    /// Where the guest has the module, as far as its sections or its symbols say.
+    pub fn extent(&self) -> Option<Range<u64>> {
+        let located = &self.symbols[..self.located];
+        let linked = match (self.sections.first(), located.first(), located.last()) {
+            (Some(first), ..) => {
+                let ends = self.sections.iter().map(|s| s.range.end);
+                first.range.start..ends.max().unwrap_or(first.range.end)
+            }
+            (None, Some(first), Some(last)) => {
+                first.address..last.address.checked_add(last.size.max(1))?
+            }
+            _ => return None,
+        };
+        let from = self.runtime(linked.start);
+        Some(from..from.checked_add(linked.end - linked.start)?)
+    }
+
     /// All names, of what lies somewhere and of what does not.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.symbols.iter().map(|s| self.text(s))
