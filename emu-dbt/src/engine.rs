@@ -498,6 +498,11 @@ impl Dbt {
         }
         let Some(region) = Region::gather(cpu, &self.interp.cache, n, options) else {
             self.counters.regions_refused += 1;
+            let b = self.interp.cache.get(n);
+            if b.is_hooked() {
+                // What a trace holds back now it may let go once it has been told.
+                b.profile.again(self.options.threshold);
+            }
             return;
         };
         // From now on the death of any of its blocks must be known.

@@ -126,8 +126,8 @@ pub struct Trace {
     pub streams: Streams,
     pub filter: Filter,
     pub observer: Box<dyn Observer>,
-    /// Handlers of the traced instructions and blocks.
-    originals: FxHashMap<(u64, ModeKey), Handler>,
+    /// Handlers of the traced instructions and blocks, and whether those have been told of.
+    originals: FxHashMap<(u64, ModeKey), (Handler, bool)>,
 }
 
 impl Trace {
@@ -167,22 +167,20 @@ impl Trace {
                 b.cut(1);
             }
             let first = &mut b.insns[0];
-            self.originals.insert((b.off, b.key), first.run);
+            self.originals.insert((b.off, b.key), (first.run, false));
             first.run = super::hooked;
             first.pfx |= pfx::TOLD;
         }
     }
 
-    /// The handler of a block that need not be told of again: what is hot enough for somebody to ask has been entered.
+    /// The handler of a block that need not be told of again.
     pub(super) fn done_with(&self, at: (u64, ModeKey)) -> Option<Handler> {
-        match self.streams.contains(Streams::INSN) {
-            true => None,
-            false => self.original(at),
-        }
+        let (run, told) = *self.originals.get(&at)?;
+        (told && !self.streams.contains(Streams::INSN)).then_some(run)
     }
 
     pub(super) fn original(&self, at: (u64, ModeKey)) -> Option<Handler> {
-        self.originals.get(&at).copied()
+        Some(self.originals.get(&at)?.0)
     }
 }
 
@@ -347,6 +345,12 @@ impl Vcpu {
             let last = rest.last().unwrap_or(i);
             let bytes = u64::from(last.off) + u64::from(last.len) - u64::from(i.off);
             self.with_observer(|cpu, o| o.block(cpu, lin, rest.len() + 1, bytes));
+            let at = (off, self.key);
+            if let Some(t) = self.trace()
+                && let Some(known) = t.originals.get_mut(&at)
+            {
+                known.1 = true;
+            }
         }
         if !streams.contains(Streams::INSN) {
             return run(self, i, rest);
