@@ -1,7 +1,7 @@
 #!/bin/sh
 # What a debugger costs the guest: user time of the same workload alone, with a debugger attached that does nothing, with a
 # breakpoint in its hot loop whose condition is never true, with a watchpoint elsewhere, under the virtual clock, with checkpoints,
-# and recorded. Ratios of medians, interleaved.
+# recorded, with a trace of code elsewhere, a coverage, a profile. Ratios of medians, interleaved.
 #
 #   benches/debugger.sh [WORKLOAD [ROUNDS [N]]]
 #
@@ -34,6 +34,9 @@ for round in $(seq "$rounds"); do
 	timed watchpoint "$emu" debug "bench:$workload" --append "n=$n" --serial null -ex 'watch *(long*)0x9000' -ex continue
 	timed virtual "$emu" run "bench:$workload" --append "n=$n" --serial null --clock virtual
 	timed checkpoints "$emu" debug "bench:$workload" --append "n=$n" --serial null --clock virtual -ex continue
+	timed traced "$emu" trace "bench:$workload" --append "n=$n" --serial null --clock virtual --range 0x9000,+16 -o "$work/trace"
+	timed coverage "$emu" trace "bench:$workload" --append "n=$n" --serial null --clock virtual --coverage "$work/coverage"
+	timed profile "$emu" trace "bench:$workload" --append "n=$n" --serial null --clock virtual --profile "$work/profile.svg"
 	timed recorded "$emu" run "bench:$workload" --append "n=$n" --serial null --clock virtual --record "$work/record"
 done
 printf '\n' >&2
@@ -48,3 +51,6 @@ ratio condition alone "a breakpoint in the hot loop, its condition never true"
 ratio watchpoint alone "a watchpoint on another page"
 ratio checkpoints virtual "virtual clock, with checkpoints to go back to"
 ratio recorded virtual "virtual clock, recorded"
+ratio traced virtual "virtual clock, a trace of code elsewhere"
+ratio coverage virtual "virtual clock, coverage"
+ratio profile virtual "virtual clock, profile"

@@ -20,6 +20,9 @@ use std::path::{Path, PathBuf};
 /// The longest file that is read.
 const MAX_BYTES: u64 = 1 << 20;
 
+/// The commands that take a machine file as the guest.
+const TAKING: [&str; 3] = ["run", "debug", "trace"];
+
 /// An option as it was given.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Setting {
@@ -165,16 +168,16 @@ pub fn parse<C: CommandFactory + FromArgMatches>(
     let mut program = C::command();
     let mut matches = program.try_get_matches_from_mut(&args)?;
     program.build();
-    if let Some(("run", run)) = matches.subcommand() {
-        let command = program
-            .find_subcommand("run")
-            .expect("there is such a subcommand");
+    if let Some((name, run)) = matches.subcommand()
+        && TAKING.contains(&name)
+        && let Some(command) = program.find_subcommand(name)
+    {
         let mut given = Settings::given(command, run);
         if let Some(file) = machine_file(run) {
             given.0.retain(|s| s.id != "guest");
             let settings = Settings::read(command, &file)?.merged(command, given);
             let mut line: Vec<OsString> = args[..1].to_vec();
-            line.push("run".into());
+            line.push(name.into());
             line.extend(settings.arguments(command));
             let to = run.get_one::<PathBuf>("write_config").cloned();
             matches = match program.clone().try_get_matches_from_mut(line) {
