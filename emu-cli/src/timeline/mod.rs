@@ -24,6 +24,7 @@ use crate::status::Status;
 use crate::vm::Vm;
 use emu_core::bus::Nanos;
 use emu_core::checkpoint::Checkpoint;
+use emu_core::vcpu::ExceptionRecord;
 use emu_devices::backend::InputQueue;
 use emu_devices::pc::Snapshot;
 use rustc_hash::FxHashMap;
@@ -57,6 +58,8 @@ struct Point {
     next: usize,
     /// What waited for the serial port.
     waiting: VecDeque<u8>,
+    /// The last exception before it.
+    exception: Option<ExceptionRecord>,
 }
 
 /// See the module's comment.
@@ -162,6 +165,7 @@ impl Timeline {
             board,
             next: self.next,
             waiting: self.serial.contents(),
+            exception: vm.runner.cpu.last_exception.clone(),
         });
         if self.bytes > MOST_BYTES && self.points.len() > 8 {
             self.thin();
@@ -225,6 +229,7 @@ impl Timeline {
         let now = point.at.retired + point.at.skipped;
         vm.with_pc(|pc| pc.restore(&point.board, now));
         vm.runner.restore(&point.at);
+        vm.runner.cpu.last_exception.clone_from(&point.exception);
         vm.runner.cpu.forget_stops();
         self.serial.replace(point.waiting.clone());
         self.next = point.next;
