@@ -214,6 +214,138 @@ fn steps_back_undo_steps() {
     }
 }
 
+/// Calls of calls, of itself, with parameters, by software interrupt; string instructions; and a timer that interrupts every 2500
+/// instructions, in them and (since it waits for STI) between them. Its loop begins with the only MOV CX, 3.
+fn calling() -> Temp {
+    let first = std::fs::read(&calling_with([0x7c00; 3]).0).unwrap();
+    let find = |bytes: &[u8]| {
+        let at = first.windows(bytes.len()).position(|w| w == bytes);
+        0x7c00 + at.unwrap() as u32
+    };
+    let timer = find(&[0x50, 0xb0, 0x20, 0xe6, 0x20, 0x58, 0xcf]);
+    calling_with([timer, timer + 7, find(&[0x4a, 0x75, 0xfd, 0xc3])])
+}
+
+/// The same with the addresses of the timer's handler, of the software interrupt's, and of the loop in `spin`.
+fn calling_with([timer, soft, turn]: [u32; 3]) -> Temp {
+    use iced_x86::code_asm::*;
+    sector(|a| {
+        let [mut top, mut deep, mut leaf, mut spin, mut again] =
+            std::array::from_fn(|_| a.create_label());
+        let mut drops = a.create_label();
+        a.cli()?;
+        a.xor(ax, ax)?;
+        a.mov(ds, ax)?;
+        a.mov(es, ax)?;
+        a.mov(ss, ax)?;
+        a.mov(sp, 0x7000)?;
+        for (vector, to) in [(8, timer), (0x60, soft)] {
+            a.mov(ax, to)?;
+            a.mov(word_ptr(4 * vector), ax)?;
+            a.mov(word_ptr(4 * vector + 2), 0)?;
+        }
+        // The interrupt controller begins at vector 8, the timer counts three.
+        for (port, value) in [
+            (0x20, 0x11),
+            (0x21, 8),
+            (0x21, 4),
+            (0x21, 1),
+            (0x21, 0xfe),
+            (0x43, 0x34),
+            (0x40, 3),
+            (0x40, 0),
+        ] {
+            a.mov(al, value)?;
+            a.out(port, al)?;
+        }
+        a.sti()?;
+        a.set_label(&mut top)?;
+        a.mov(cx, 3)?;
+        a.call(deep)?;
+        a.push(5)?;
+        a.call(drops)?;
+        a.int(0x60)?;
+        a.mov(di, 0x6000)?;
+        a.mov(cx, 50)?;
+        a.rep().stosb()?;
+        a.inc(word_ptr(0x7100))?;
+        a.cli()?;
+        a.mov(dx, 2000)?;
+        a.mov(bx, turn)?;
+        a.call(bx)?;
+        a.sti()?;
+        a.nop()?;
+        a.inc(word_ptr(0x7100))?;
+        a.hlt()?;
+        a.nop()?;
+        a.jmp(top)?;
+        a.set_label(&mut deep)?;
+        a.push(cx)?;
+        a.dec(cx)?;
+        a.jz(leaf)?;
+        a.call(deep)?;
+        a.call(spin)?;
+        a.set_label(&mut leaf)?;
+        a.pop(cx)?;
+        a.ret()?;
+        a.set_label(&mut spin)?;
+        a.mov(dx, 200)?;
+        a.set_label(&mut again)?;
+        a.dec(dx)?;
+        a.jnz(again)?;
+        a.ret()?;
+        a.set_label(&mut drops)?;
+        a.call(spin)?;
+        a.ret_1(2)?;
+        a.push(ax)?;
+        a.mov(al, 0x20)?;
+        a.out(0x20, al)?;
+        a.pop(ax)?;
+        a.iret()?;
+        a.call(spin)?;
+        a.iret()
+    })
+}
+
+#[test]
+fn steps_back_over_calls_undo_steps_over_calls() {
+    let guest = calling();
+    let code = std::fs::read(&guest.0).unwrap();
+    let top = 0x7c00 + code.windows(3).position(|w| w == [0xb9, 3, 0]).unwrap();
+    const STEPS: usize = 80;
+    for engine in ["interp", "tiered"] {
+        let args = [
+            guest.path(),
+            "--clock",
+            "virtual",
+            "--memory",
+            "16M",
+            "--checkpoint-interval",
+            "3000",
+            "--engine",
+            engine,
+        ];
+        // From where the loop begins on.
+        let mut lines = vec![
+            "goto 20000".to_string(),
+            format!("tb *{top:#x}"),
+            "c".into(),
+        ];
+        for _ in 0..STEPS {
+            lines.extend(["info state".to_string(), "ni".into()]);
+        }
+        for _ in 0..STEPS {
+            lines.extend(["rni".to_string(), "info state".into()]);
+        }
+        let text = script(&args, &lines);
+        let seen = states(&text);
+        assert_eq!(seen.len(), 2 * STEPS, "{text}");
+        for n in 0..STEPS {
+            assert_eq!(seen[n], seen[2 * STEPS - 1 - n], "{engine}: {n}\n{text}");
+        }
+    }
+}
+
 #[test]
 fn backwards_to_the_last_stop() {
     // Counts in memory, for ever: inc word [7000h]; nop; jmp.

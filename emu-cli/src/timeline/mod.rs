@@ -15,6 +15,7 @@
 mod back;
 mod begin;
 mod input;
+mod over;
 pub mod record;
 
 pub use input::Input;
