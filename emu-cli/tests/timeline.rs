@@ -8,8 +8,8 @@ mod qmp;
 
 use common::*;
 use guests::guest;
-use std::io::{Read, Write};
-use std::process::{Command, Output, Stdio};
+use std::io::{BufRead, BufReader, Lines, Read, Write};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 fn emu_with(command: &str, args: &[&str]) -> Command {
@@ -462,4 +462,99 @@ fn a_linux_boot_is_recorded_and_gone_through_backwards() {
         "with five steps back: {:.1} s",
         began.elapsed().as_secs_f64()
     );
+}
+
+/// A debugger that is spoken to line by line.
+struct Session {
+    child: Child,
+    to: ChildStdin,
+    from: Lines<BufReader<ChildStdout>>,
+}
+
+impl Session {
+    fn start(args: &[&str]) -> Self {
+        let mut child = emu_with("debug", &[args, &["--json", "--timeout", "300"]].concat())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let to = child.stdin.take().unwrap();
+        let from = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut s = Self { child, to, from };
+        assert!(s.hear().contains("\"event\":\"stop\""));
+        s
+    }
+
+    fn hear(&mut self) -> String {
+        self.from.next().expect("an answer").unwrap()
+    }
+
+    /// The answer to a command that does not let the guest go, and how long it took.
+    fn ask(&mut self, line: &str) -> (String, Duration) {
+        let began = Instant::now();
+        writeln!(self.to, "{line}").unwrap();
+        let said = self.hear();
+        let took = began.elapsed();
+        let v: serde_json::Value = serde_json::from_str(&said).unwrap();
+        (v["output"].as_str().expect(&said).to_string(), took)
+    }
+
+    fn retired(&mut self) -> u64 {
+        let said = self.ask("p $retired").0;
+        said.split("= ").nth(1).unwrap().parse().unwrap()
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn a_step_back_anywhere_in_a_linux_boot_is_quick() {
+    let (kernel, initrd) = (guest("vmlinuz-amd64"), guest("initramfs-amd64-micro.cpio"));
+    let mut s = Session::start(&[
+        "--kernel",
+        &kernel,
+        "--initrd",
+        &initrd,
+        "--append",
+        "console=ttyS0 quiet panic=-1 gb=boot",
+        "--no-reboot",
+        "--clock",
+        "virtual",
+        "--serial",
+        "null",
+    ]);
+    let began = Instant::now();
+    // To the end and back, then here and there.
+    assert!(
+        s.ask("goto 1000000000000")
+            .0
+            .starts_with("the guest ends before that")
+    );
+    let end = s.retired();
+    assert!(end > 200_000_000, "{end}");
+    let mut dice = emu_core::testing::Random(4321);
+    let mut places: Vec<u64> = (1..=20).map(|n| end - n * (end / 21)).collect();
+    places.extend((0..20).map(|_| 3 + dice.below(end - 3)));
+    let mut slowest = Duration::ZERO;
+    for at in places {
+        s.ask(&format!("goto {at}"));
+        for n in 1..=3 {
+            let (said, took) = s.ask("rsi");
+            assert!(said.contains("=> 0x"), "{at}: {said}");
+            assert_eq!(s.retired(), at - n);
+            assert!(took < Duration::from_secs(2), "{at}: {took:?}");
+            slowest = slowest.max(took);
+        }
+    }
+    println!(
+        "{end} instructions, the slowest step back {slowest:?}, in all {:?}",
+        began.elapsed()
+    );
+    writeln!(s.to, "quit").unwrap();
+    assert!(s.child.wait().unwrap().success());
 }
