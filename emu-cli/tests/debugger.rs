@@ -337,3 +337,53 @@ fn a_file_that_has_no_symbols_is_refused() {
         "{line}"
     );
 }
+
+#[test]
+fn why_tells_the_check_and_the_manual() {
+    // In real mode: an MSR that is none; its #GP has a handler, which stops.
+    let guest = sector(|a| {
+        use iced_x86::code_asm::*;
+        a.mov(word_ptr(0x34), 0x7d00)?;
+        a.mov(word_ptr(0x36), 0)?;
+        a.mov(ecx, 0x1234_5678)?;
+        a.wrmsr()
+    });
+    for engine in ["interp", "dbt", "tiered"] {
+        let args = [guest.path(), "--memory", "16M", "--engine", engine];
+        let lines = ["why", "catch exception", "c", "why", "si", "why", "quit"];
+        let out = script(&args, &lines);
+        let text = stdout(&out);
+        for words in [
+            "There has been no exception.\n",
+            "Catchpoint 1 (#GP, error 0x0, to be delivered)",
+            "in real mode at CPL 0; it is not delivered yet.\n",
+            "The instruction: wrmsr\nThe check at emu-core/src/cpu/msr.rs:",
+            "        _ => return self.gp(0),\n",
+            "SDM Vol. 2D, WRMSR, Real-Address Mode Exceptions\nSDM Vol. 4; AMD APM Vol. 2, appendix A\n\
+             SDM Vol. 3A, 6.15, Interrupt 13—General Protection Exception (#GP)\n",
+            "in real mode at CPL 0.\n",
+        ] {
+            assert!(text.contains(words), "{engine}: no {words} in\n{text}");
+        }
+        let out = script(&[&args[..], &["--json"]].concat(), &lines);
+        let why: Vec<serde_json::Value> = stdout(&out)
+            .lines()
+            .map(|l| serde_json::from_str(l).unwrap())
+            .filter(|l: &serde_json::Value| l["command"] == "why")
+            .collect();
+        assert_eq!(why.len(), 3, "{engine}: {}", stdout(&out));
+        assert!(why[0]["exception"].is_null());
+        for (n, delivered) in [(1, false), (2, true)] {
+            let x = &why[n]["exception"];
+            assert_eq!((&x["name"], &x["vector"]), (&"#GP".into(), &13.into()));
+            assert_eq!(
+                (&x["instruction"], &x["pc"]),
+                (&"wrmsr".into(), &0x7c12.into())
+            );
+            assert_eq!(x["check"]["file"], "emu-core/src/cpu/msr.rs");
+            assert!(x["check"]["line"].as_u64().unwrap() > 100);
+            assert_eq!(x["manual"].as_array().unwrap().len(), 3);
+            assert_eq!(x["delivered"], delivered, "{engine}");
+        }
+    }
+}

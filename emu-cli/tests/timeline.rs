@@ -8,8 +8,8 @@ mod qmp;
 
 use common::*;
 use guests::guest;
-use std::io::{Read, Write};
-use std::process::{Command, Output, Stdio};
+use std::io::{BufRead, BufReader, Lines, Read, Write};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 fn emu_with(command: &str, args: &[&str]) -> Command {
@@ -214,6 +214,138 @@ fn steps_back_undo_steps() {
     }
 }
 
+/// Calls of calls, of itself, with parameters, by software interrupt; string instructions; and a timer that interrupts every 2500
+/// instructions, in them and (since it waits for STI) between them. Its loop begins with the only MOV CX, 3.
+fn calling() -> Temp {
+    let first = std::fs::read(&calling_with([0x7c00; 3]).0).unwrap();
+    let find = |bytes: &[u8]| {
+        let at = first.windows(bytes.len()).position(|w| w == bytes);
+        0x7c00 + at.unwrap() as u32
+    };
+    let timer = find(&[0x50, 0xb0, 0x20, 0xe6, 0x20, 0x58, 0xcf]);
+    calling_with([timer, timer + 7, find(&[0x4a, 0x75, 0xfd, 0xc3])])
+}
+
+/// The same with the addresses of the timer's handler, of the software interrupt's, and of the loop in `spin`.
+fn calling_with([timer, soft, turn]: [u32; 3]) -> Temp {
+    use iced_x86::code_asm::*;
+    sector(|a| {
+        let [mut top, mut deep, mut leaf, mut spin, mut again] =
+            std::array::from_fn(|_| a.create_label());
+        let mut drops = a.create_label();
+        a.cli()?;
+        a.xor(ax, ax)?;
+        a.mov(ds, ax)?;
+        a.mov(es, ax)?;
+        a.mov(ss, ax)?;
+        a.mov(sp, 0x7000)?;
+        for (vector, to) in [(8, timer), (0x60, soft)] {
+            a.mov(ax, to)?;
+            a.mov(word_ptr(4 * vector), ax)?;
+            a.mov(word_ptr(4 * vector + 2), 0)?;
+        }
+        // The interrupt controller begins at vector 8, the timer counts three.
+        for (port, value) in [
+            (0x20, 0x11),
+            (0x21, 8),
+            (0x21, 4),
+            (0x21, 1),
+            (0x21, 0xfe),
+            (0x43, 0x34),
+            (0x40, 3),
+            (0x40, 0),
+        ] {
+            a.mov(al, value)?;
+            a.out(port, al)?;
+        }
+        a.sti()?;
+        a.set_label(&mut top)?;
+        a.mov(cx, 3)?;
+        a.call(deep)?;
+        a.push(5)?;
+        a.call(drops)?;
+        a.int(0x60)?;
+        a.mov(di, 0x6000)?;
+        a.mov(cx, 50)?;
+        a.rep().stosb()?;
+        a.inc(word_ptr(0x7100))?;
+        a.cli()?;
+        a.mov(dx, 2000)?;
+        a.mov(bx, turn)?;
+        a.call(bx)?;
+        a.sti()?;
+        a.nop()?;
+        a.inc(word_ptr(0x7100))?;
+        a.hlt()?;
+        a.nop()?;
+        a.jmp(top)?;
+        a.set_label(&mut deep)?;
+        a.push(cx)?;
+        a.dec(cx)?;
+        a.jz(leaf)?;
+        a.call(deep)?;
+        a.call(spin)?;
+        a.set_label(&mut leaf)?;
+        a.pop(cx)?;
+        a.ret()?;
+        a.set_label(&mut spin)?;
+        a.mov(dx, 200)?;
+        a.set_label(&mut again)?;
+        a.dec(dx)?;
+        a.jnz(again)?;
+        a.ret()?;
+        a.set_label(&mut drops)?;
+        a.call(spin)?;
+        a.ret_1(2)?;
+        a.push(ax)?;
+        a.mov(al, 0x20)?;
+        a.out(0x20, al)?;
+        a.pop(ax)?;
+        a.iret()?;
+        a.call(spin)?;
+        a.iret()
+    })
+}
+
+#[test]
+fn steps_back_over_calls_undo_steps_over_calls() {
+    let guest = calling();
+    let code = std::fs::read(&guest.0).unwrap();
+    let top = 0x7c00 + code.windows(3).position(|w| w == [0xb9, 3, 0]).unwrap();
+    const STEPS: usize = 80;
+    for engine in ["interp", "tiered"] {
+        let args = [
+            guest.path(),
+            "--clock",
+            "virtual",
+            "--memory",
+            "16M",
+            "--checkpoint-interval",
+            "3000",
+            "--engine",
+            engine,
+        ];
+        // From where the loop begins on.
+        let mut lines = vec![
+            "goto 20000".to_string(),
+            format!("tb *{top:#x}"),
+            "c".into(),
+        ];
+        for _ in 0..STEPS {
+            lines.extend(["info state".to_string(), "ni".into()]);
+        }
+        for _ in 0..STEPS {
+            lines.extend(["rni".to_string(), "info state".into()]);
+        }
+        let text = script(&args, &lines);
+        let seen = states(&text);
+        assert_eq!(seen.len(), 2 * STEPS, "{text}");
+        for n in 0..STEPS {
+            assert_eq!(seen[n], seen[2 * STEPS - 1 - n], "{engine}: {n}\n{text}");
+        }
+    }
+}
+
 #[test]
 fn backwards_to_the_last_stop() {
     // Counts in memory, for ever: inc word [7000h]; nop; jmp.
@@ -330,4 +462,99 @@ fn a_linux_boot_is_recorded_and_gone_through_backwards() {
         "with five steps back: {:.1} s",
         began.elapsed().as_secs_f64()
     );
+}
+
+/// A debugger that is spoken to line by line.
+struct Session {
+    child: Child,
+    to: ChildStdin,
+    from: Lines<BufReader<ChildStdout>>,
+}
+
+impl Session {
+    fn start(args: &[&str]) -> Self {
+        let mut child = emu_with("debug", &[args, &["--json", "--timeout", "300"]].concat())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let to = child.stdin.take().unwrap();
+        let from = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut s = Self { child, to, from };
+        assert!(s.hear().contains("\"event\":\"stop\""));
+        s
+    }
+
+    fn hear(&mut self) -> String {
+        self.from.next().expect("an answer").unwrap()
+    }
+
+    /// The answer to a command that does not let the guest go, and how long it took.
+    fn ask(&mut self, line: &str) -> (String, Duration) {
+        let began = Instant::now();
+        writeln!(self.to, "{line}").unwrap();
+        let said = self.hear();
+        let took = began.elapsed();
+        let v: serde_json::Value = serde_json::from_str(&said).unwrap();
+        (v["output"].as_str().expect(&said).to_string(), took)
+    }
+
+    fn retired(&mut self) -> u64 {
+        let said = self.ask("p $retired").0;
+        said.split("= ").nth(1).unwrap().parse().unwrap()
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn a_step_back_anywhere_in_a_linux_boot_is_quick() {
+    let (kernel, initrd) = (guest("vmlinuz-amd64"), guest("initramfs-amd64-micro.cpio"));
+    let mut s = Session::start(&[
+        "--kernel",
+        &kernel,
+        "--initrd",
+        &initrd,
+        "--append",
+        "console=ttyS0 quiet panic=-1 gb=boot",
+        "--no-reboot",
+        "--clock",
+        "virtual",
+        "--serial",
+        "null",
+    ]);
+    let began = Instant::now();
+    // To the end and back, then here and there.
+    assert!(
+        s.ask("goto 1000000000000")
+            .0
+            .starts_with("the guest ends before that")
+    );
+    let end = s.retired();
+    assert!(end > 200_000_000, "{end}");
+    let mut dice = emu_core::testing::Random(4321);
+    let mut places: Vec<u64> = (1..=20).map(|n| end - n * (end / 21)).collect();
+    places.extend((0..20).map(|_| 3 + dice.below(end - 3)));
+    let mut slowest = Duration::ZERO;
+    for at in places {
+        s.ask(&format!("goto {at}"));
+        for n in 1..=3 {
+            let (said, took) = s.ask("rsi");
+            assert!(said.contains("=> 0x"), "{at}: {said}");
+            assert_eq!(s.retired(), at - n);
+            assert!(took < Duration::from_secs(2), "{at}: {took:?}");
+            slowest = slowest.max(took);
+        }
+    }
+    println!(
+        "{end} instructions, the slowest step back {slowest:?}, in all {:?}",
+        began.elapsed()
+    );
+    writeln!(s.to, "quit").unwrap();
+    assert!(s.child.wait().unwrap().success());
 }

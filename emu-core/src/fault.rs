@@ -5,6 +5,7 @@
 //! instruction; a handler therefore commits nothing before its last possible fault.
 
 use serde::{Deserialize, Serialize};
+use std::panic::Location;
 
 /// The proof that a fault (or another reason to leave the block) is noted in the vCPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +65,29 @@ impl Fault {
     pub const GP0: Self = Self::coded(vector::GP, 0);
     /// #UD.
     pub const UD: Self = Self::plain(vector::UD);
+}
+
+/// A fault, and the line of ours that found it.
+#[derive(Clone, Copy, Debug)]
+pub struct Raised {
+    pub fault: Fault,
+    pub check: Option<&'static Location<'static>>,
+}
+
+/// What the CPU was doing when an exception came.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum During {
+    /// The instruction at RIP.
+    #[default]
+    Instruction,
+    /// Fetching it.
+    Fetch,
+    /// Delivering this external interrupt (or NMI) before it.
+    Interrupt(u8),
+    /// The first steps of a task that an instruction switched to.
+    NewTask,
+    /// A #DB that is a trap behind an instruction, or an instruction breakpoint.
+    DebugTrap,
 }
 
 /// Why a handler stopped its block.

@@ -17,6 +17,7 @@ pub mod nearest;
 pub mod runner;
 pub mod sensitive;
 pub mod softfloat;
+pub mod source;
 pub mod state;
 pub mod testing;
 pub mod vcpu;

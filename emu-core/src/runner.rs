@@ -150,6 +150,8 @@ impl Runner {
             Exit::Request => self.serve().unwrap_or(Step::Ran),
             Exit::Shutdown => Step::TripleFault,
             Exit::Debug => Step::Debug,
+            // A HLT was the last instruction before the limit: whoever wants to be there wants no later time.
+            Exit::Halt if (before + 1..=self.cpu.retired).contains(&limit) => Step::Ran,
             Exit::Halt => self.idle(),
         }
     }

@@ -11,13 +11,14 @@ use crate::cpu::flags::{self, Lazy};
 use crate::cpu::mode::ModeKey;
 use crate::cpu::msr::Msrs;
 use crate::cpu::segment::{self, Segment, TableReg};
-use crate::fault::{Fault, Faulted, R, Stop, vector};
+use crate::fault::{During, Fault, Faulted, R, Raised, Stop, vector};
 use crate::hooks::Hooks;
 use crate::interp::fpu::Fpu;
 use crate::machine::Machine;
 use crate::mem::tlb::{Tlb, Who};
 use bitflags::bitflags;
 use std::collections::VecDeque;
+use std::panic::Location;
 use std::sync::Arc;
 
 /// Register numbers in [`Vcpu::gpr`].
@@ -146,10 +147,12 @@ pub struct Vcpu {
     pub random_state: u64,
     pub machine: Arc<Machine>,
     pub stats: Stats,
-    /// The last exception that was delivered, for one who asks.
+    /// The last exception, for one who asks.
     pub last_exception: Option<ExceptionRecord>,
-    /// Where the last fault was raised.
-    pub raised_at: Option<&'static std::panic::Location<'static>>,
+    /// Where the last external interrupt or NMI came: linear RIP and RSP before its delivery.
+    pub interrupted: (u64, u64),
+    /// Where the fault in `stop` was raised.
+    pub raised_at: Option<&'static Location<'static>>,
     /// A debugger's; none without one.
     pub hooks: Option<Box<Hooks>>,
     /// The debugger ended a repeated string instruction within what counts as one instruction.
@@ -157,14 +160,23 @@ pub struct Vcpu {
 }
 
 /// An exception, and where it came from.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct ExceptionRecord {
-    pub fault: Fault,
+    pub raised: Raised,
+    pub during: During,
     /// The linear address of its instruction.
     pub lin: u64,
     pub retired: u64,
-    /// The check that raised it, if it was one of ours.
-    pub check: Option<&'static std::panic::Location<'static>>,
+    /// The mode and privilege that it came in.
+    pub key: ModeKey,
+    pub cpl: u8,
+    /// The bytes at `lin`: as many as lie on pages that can be read.
+    pub code: [u8; 15],
+    pub code_len: u8,
+    /// False while a debugger looks at it first.
+    pub delivered: bool,
+    /// What each attempt to deliver it raised, in order.
+    pub then: Vec<Raised>,
 }
 
 /// Counts of what left the fast path, by reason.
@@ -236,6 +248,7 @@ impl Vcpu {
             machine,
             stats: Stats::default(),
             last_exception: None,
+            interrupted: (0, 0),
             raised_at: None,
             hooks: None,
             uncounted: false,
@@ -308,8 +321,26 @@ impl Vcpu {
     #[cold]
     #[track_caller]
     pub fn raise(&mut self, fault: Fault) -> Faulted {
-        self.raised_at = Some(std::panic::Location::caller());
-        self.stop = Stop::Fault(fault);
+        self.raise_from(Raised {
+            fault,
+            check: Some(Location::caller()),
+        })
+    }
+
+    /// Notes a fault that another line than the caller's has found.
+    #[cold]
+    pub fn raise_from(&mut self, raised: Raised) -> Faulted {
+        self.raised_at = raised.check;
+        self.stop = Stop::Fault(raised.fault);
+        Faulted
+    }
+
+    /// Notes an address that is not canonical: #GP(0) or #SS(0), as its segment is.
+    #[cold]
+    #[track_caller]
+    pub fn raise_non_canonical(&mut self) -> Faulted {
+        self.raised_at = Some(Location::caller());
+        self.stop = Stop::NonCanonical;
         Faulted
     }
 

@@ -23,6 +23,7 @@ pub mod symbols;
 mod terminal;
 mod tui;
 pub mod unwind;
+mod why;
 
 use crate::args::{Options, SymbolFiles};
 use crate::error::Error;

@@ -155,7 +155,7 @@ fn said(c: &mut Ctx, stop: &Stop) -> Report {
     let mut then = None;
     for line in commands {
         match run(c, &line) {
-            Ok(Outcome::Text(t)) => text += &t,
+            Ok(Outcome::Text(t) | Outcome::Told(t, _)) => text += &t,
             Ok(other) => {
                 text += other.text();
                 then = Some(other);
@@ -282,13 +282,15 @@ fn hit_text(c: &Ctx, hit: Hit) -> String {
     out
 }
 
+/// `#PF`.
+pub fn name(f: Fault) -> String {
+    let name = EXCEPTIONS.get(usize::from(f.vector));
+    format!("#{}", name.copied().unwrap_or("?"))
+}
+
 /// `#PF, error 0x2 (…), address 0x…`.
 pub fn exception(f: Fault) -> String {
-    let name = EXCEPTIONS
-        .get(usize::from(f.vector))
-        .copied()
-        .unwrap_or("?");
-    let mut out = format!("#{name}");
+    let mut out = name(f);
     if let Some(e) = f.error {
         let _ = write!(out, ", error {e:#x}");
         if f.vector == emu_core::fault::vector::PF {
@@ -364,43 +366,4 @@ fn reason_json(c: &Ctx, reason: &Reason) -> Value {
         v.extend(more.clone());
     }
     v
-}
-
-/// `why`.
-pub fn why(c: &mut Ctx) -> String {
-    let mut out = String::new();
-    match c.vm.debug.last.clone() {
-        None => out += "The guest has not been stopped by a debugger yet.\n",
-        Some(stop) => {
-            for reason in &stop.reasons {
-                out += &match reason {
-                    Reason::Done => "What the guest was to run for is done.\n".into(),
-                    other => reason_text(c, other),
-                };
-            }
-            let _ = writeln!(out, "{} instructions had retired.", stop.retired);
-        }
-    }
-    let cpu = &c.vm.runner.cpu;
-    let Some(x) = cpu.last_exception else {
-        return out + "There has been no exception.\n";
-    };
-    let at = with_view(c, Space::Linear, |v| {
-        super::format::address(x.lin, v.symbol)
-    });
-    let _ = writeln!(
-        out,
-        "The last exception was {}, at {at}, after {} instructions.",
-        exception(x.fault),
-        x.retired
-    );
-    if let Some(check) = x.check {
-        let _ = writeln!(
-            out,
-            "It was raised by the check at {}:{}.",
-            check.file(),
-            check.line()
-        );
-    }
-    out
 }

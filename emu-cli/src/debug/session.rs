@@ -25,6 +25,8 @@ const DEEPEST: usize = 16;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     Text(String),
+    /// A text, and what `--json` has of it.
+    Told(String, serde_json::Value),
     /// The guest runs, after this text.
     Going(String),
     /// The debugger leaves the guest alone.
@@ -36,7 +38,7 @@ pub enum Outcome {
 impl Outcome {
     pub fn text(&self) -> &str {
         match self {
-            Self::Text(t) | Self::Going(t) | Self::Detached(t) => t,
+            Self::Text(t) | Self::Told(t, _) | Self::Going(t) | Self::Detached(t) => t,
             Self::Quit => "",
         }
     }

@@ -23,7 +23,7 @@ use rustyline::hint::Hinter;
 use rustyline::history::DefaultHistory;
 use rustyline::validate::Validator;
 use rustyline::{Config, Context, Editor, Helper};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::collections::VecDeque;
 use std::io::{BufRead, IsTerminal, Read, Write};
 use std::sync::Arc;
@@ -170,9 +170,15 @@ impl Terminal {
                     self.quit();
                     return;
                 }
-                Ok(outcome) => self.answer(&shown, outcome.text(), false),
+                Ok(outcome) => {
+                    let fields = match outcome {
+                        Outcome::Told(_, fields) => Some(fields),
+                        _ => None,
+                    };
+                    self.answer(&shown, outcome.text(), false, fields);
+                }
                 Err(e) => {
-                    self.answer(&shown, e, true);
+                    self.answer(&shown, e, true, None);
                     // What would follow relies on it, as in GDB's scripts.
                     self.lines.clear();
                     let _ = self.start.commands.call(|vm| {
@@ -261,10 +267,13 @@ impl Terminal {
         }
     }
 
-    fn answer(&self, command: &str, text: &str, error: bool) {
+    fn answer(&self, command: &str, text: &str, error: bool, fields: Option<&Value>) {
         if self.start.json {
             let key = if error { "error" } else { "output" };
-            let line = json!({ "event": "result", "command": command, key: text.trim_end() });
+            let mut line = json!({ "event": "result", "command": command, key: text.trim_end() });
+            if let (Some(line), Some(Value::Object(fields))) = (line.as_object_mut(), fields) {
+                line.extend(fields.clone());
+            }
             show(&format!("{line}\n"));
         } else {
             let end = if error && !text.ends_with('\n') {

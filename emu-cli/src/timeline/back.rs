@@ -4,25 +4,26 @@ use super::Timeline;
 use crate::vm::Vm;
 use emu_core::hooks::{Cause, Hit, HookId};
 use emu_core::runner::Step;
+use emu_core::vcpu::Vcpu;
 
 /// Why a run to somewhere did not get there.
 const ENDED: &str = "the guest ends before that";
 const WAITS: &str = "the guest waits there for something from outside";
 const NO_TIMELINE: &str = "going back needs --clock virtual, and a machine without networks and without drives that are written to (snapshot=on does not help)";
 /// GDB's words.
-const BEGINNING: &str = "No more reverse-execution history.";
+pub(super) const BEGINNING: &str = "No more reverse-execution history.";
 
 /// A place where a hook was hit.
 #[derive(Clone, Copy)]
-struct Found {
-    retired: u64,
-    hit: Hit,
+pub(super) struct Found {
+    pub(super) retired: u64,
+    pub(super) hit: Hit,
     /// The vCPU is before the instruction, and perhaps behind an interrupt that came at the same count.
     before: bool,
 }
 
 /// Counts of the hooks, to be put back.
-type Counts = Vec<(HookId, u64, u64)>;
+pub(super) type Counts = Vec<(HookId, u64, u64)>;
 
 impl Vm {
     /// Whether there is a way back.
@@ -30,7 +31,7 @@ impl Vm {
         self.has_timeline().is_ok()
     }
 
-    fn has_timeline(&self) -> Result<(), String> {
+    pub(super) fn has_timeline(&self) -> Result<(), String> {
         match &self.timeline {
             Some(t) if t.interval > 0 => Ok(()),
             _ => Err(NO_TIMELINE.into()),
@@ -63,7 +64,7 @@ impl Vm {
     }
 
     /// Some iterations of a repetition are done that do not count yet.
-    fn mid_instruction(&self) -> bool {
+    pub(super) fn mid_instruction(&self) -> bool {
         self.runner.cpu.in_repeat
     }
 
@@ -71,12 +72,26 @@ impl Vm {
     pub fn run_back(&mut self) -> Result<Hit, String> {
         self.has_timeline()?;
         let counts = self.counts();
-        let mut to = self.runner.cpu.retired;
-        let found = loop {
+        let done = match self.last_hit(self.runner.cpu.retired, &|_| false)? {
+            Some(f) => self.arrive(f).map(|()| f.hit),
+            None => self.go_to(0).and(Err(BEGINNING.into())),
+        };
+        self.put_counts(&counts);
+        done
+    }
+
+    /// Where a hook was hit last before a count; `enough`: at a checkpoint, that there is no need to look farther back.
+    pub(super) fn last_hit(
+        &mut self,
+        mut to: u64,
+        enough: &dyn Fn(&Vcpu) -> bool,
+    ) -> Result<Option<Found>, String> {
+        loop {
             let Some(point) = to.checked_sub(1) else {
-                break None;
+                return Ok(None);
             };
             let from = self.restore_before(point)?;
+            let enough = enough(&self.runner.cpu);
             let mut last = None;
             self.aloud(|vm| {
                 vm.run_to(to, &mut |f| {
@@ -85,17 +100,11 @@ impl Vm {
                     }
                 })
             })?;
-            if last.is_some() {
-                break last;
+            if last.is_some() || enough {
+                return Ok(last);
             }
             to = from;
-        };
-        let done = match found {
-            Some(f) => self.arrive(f).map(|()| f.hit),
-            None => self.go_to(0).and(Err(BEGINNING.into())),
-        };
-        self.put_counts(&counts);
-        done
+        }
     }
 
     fn arrive(&mut self, f: Found) -> Result<(), String> {
@@ -201,12 +210,12 @@ impl Vm {
         next.is_some_and(|l| l.at <= now)
     }
 
-    fn counts(&mut self) -> Counts {
+    pub(super) fn counts(&mut self) -> Counts {
         let list = self.runner.cpu.hooks().list().iter();
         list.map(|h| (h.id, h.hits, h.ignore)).collect()
     }
 
-    fn put_counts(&mut self, counts: &Counts) {
+    pub(super) fn put_counts(&mut self, counts: &Counts) {
         for &(id, hits, ignore) in counts {
             if let Some(h) = self.runner.cpu.hooks().get_mut(id) {
                 (h.hits, h.ignore) = (hits, ignore);

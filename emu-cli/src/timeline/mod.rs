@@ -15,6 +15,7 @@
 mod back;
 mod begin;
 mod input;
+mod over;
 pub mod record;
 
 pub use input::Input;
@@ -24,6 +25,7 @@ use crate::status::Status;
 use crate::vm::Vm;
 use emu_core::bus::Nanos;
 use emu_core::checkpoint::Checkpoint;
+use emu_core::vcpu::ExceptionRecord;
 use emu_devices::backend::InputQueue;
 use emu_devices::pc::Snapshot;
 use rustc_hash::FxHashMap;
@@ -57,6 +59,8 @@ struct Point {
     next: usize,
     /// What waited for the serial port.
     waiting: VecDeque<u8>,
+    /// The last exception before it.
+    exception: Option<ExceptionRecord>,
 }
 
 /// See the module's comment.
@@ -162,6 +166,7 @@ impl Timeline {
             board,
             next: self.next,
             waiting: self.serial.contents(),
+            exception: vm.runner.cpu.last_exception.clone(),
         });
         if self.bytes > MOST_BYTES && self.points.len() > 8 {
             self.thin();
@@ -225,6 +230,7 @@ impl Timeline {
         let now = point.at.retired + point.at.skipped;
         vm.with_pc(|pc| pc.restore(&point.board, now));
         vm.runner.restore(&point.at);
+        vm.runner.cpu.last_exception.clone_from(&point.exception);
         vm.runner.cpu.forget_stops();
         self.serial.replace(point.waiting.clone());
         self.next = point.next;

@@ -48,7 +48,7 @@ pub mod efer {
 }
 
 impl Vcpu {
-    /// MOV CR0 and LMSW.
+    /// MOV CR0 and LMSW (SDM Vol. 2B, MOV control registers; Vol. 3A, 2.5).
     pub fn write_cr0(&mut self, v: u64) -> R {
         use cr0::*;
         if v >> 32 != 0 || v & (PG | PE) == PG || v & (NW | CD) == NW {
@@ -98,7 +98,7 @@ impl Vcpu {
         Ok(())
     }
 
-    /// MOV CR3.
+    /// MOV CR3 (SDM Vol. 2B, MOV control registers; Vol. 3A, 4.4.1 and 4.5).
     pub fn write_cr3(&mut self, v: u64) -> R {
         let pcide = self.cr4 & cr4::PCIDE != 0;
         let keep = pcide && v >> 63 != 0;
@@ -132,7 +132,7 @@ impl Vcpu {
         self.model.cr4_mask
     }
 
-    /// MOV CR4.
+    /// MOV CR4 (SDM Vol. 2B, MOV control registers; Vol. 3A, 2.5).
     pub fn write_cr4(&mut self, v: u64) -> R {
         use cr4::*;
         if v & !self.cr4_allowed() != 0 {
@@ -169,7 +169,7 @@ impl Vcpu {
         Ok(())
     }
 
-    /// WRMSR to EFER.
+    /// WRMSR to EFER (SDM Vol. 3A, 2.2.1 and 10.8.5).
     pub fn write_efer(&mut self, v: u64) -> R {
         let v = v & !efer::LMA;
         if v & !self.model.efer_mask != 0 {
@@ -197,13 +197,13 @@ impl Vcpu {
         Ok(())
     }
 
-    /// #GP(0) unless CPL is 0.
+    /// #GP(0) unless CPL is 0 (SDM Vol. 3A, 5.9).
     #[inline]
     pub fn privileged(&mut self) -> R {
         if self.cpl == 0 { Ok(()) } else { self.gp(0) }
     }
 
-    /// #UD in real and virtual-8086 mode, where selectors mean nothing.
+    /// #UD in real and virtual-8086 mode, where selectors mean nothing (SDM Vol. 2A, LAR, LLDT and LTR).
     pub fn protected_only(&mut self) -> R {
         if self.real_mode() || self.v86() {
             Err(self.raise(crate::fault::Fault::plain(vector::UD)))

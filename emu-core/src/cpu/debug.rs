@@ -7,7 +7,7 @@
 use crate::addr::PhysAddr;
 use crate::cpu::control::cr4;
 use crate::cpu::flags;
-use crate::fault::{Fault, R, Stop, vector};
+use crate::fault::{Fault, R, vector};
 use crate::vcpu::{Events, Vcpu};
 
 /// DR6: single step.
@@ -140,10 +140,9 @@ impl Vcpu {
         }
         self.privileged()?;
         if self.dr[7] & DR7_GD != 0 {
-            // A fault; delivery clears GD so that the handler can touch the registers.
+            // SDM Vol. 3B, 18.2.4: a fault; delivery clears GD so that the handler can touch the registers.
             self.dr[6] |= DR6_BD;
-            self.stop = Stop::Fault(Fault::plain(vector::DB));
-            return Err(crate::fault::Faulted);
+            return Err(self.raise(Fault::plain(vector::DB)));
         }
         Ok(match n {
             4 => 6,

@@ -61,7 +61,7 @@ impl Vcpu {
         self.seg_base[n] = s.base;
     }
 
-    /// The code segment that a gate names: null, beyond the table, not code, or DPL above CPL is #GP; absent #NP.
+    /// The code segment that a gate names (SDM Vol. 3A, 5.8.4 and 6.12.1): null, beyond the table, not code, or DPL above CPL is #GP; absent #NP.
     pub fn code_target(&mut self, selector: u16, ext: u32) -> R<Checked> {
         if selector & !3 == 0 {
             return self.gp(ext);
@@ -90,7 +90,7 @@ impl Vcpu {
         self.rip = rip;
     }
 
-    /// SS and (E)SP for a privilege level, from the 32-bit or 16-bit TSS; beyond its limit is #TS.
+    /// SS and (E)SP for a privilege level, from the 32-bit or 16-bit TSS; beyond its limit is #TS (SDM Vol. 3A, 5.8.5).
     pub fn tss_stack(&mut self, dpl: u8, ext: u32) -> R<(u16, u32)> {
         let error = u32::from(self.tr.selector & !3) | ext;
         let wide = self.tr.attr & 8 != 0;
@@ -112,16 +112,15 @@ impl Vcpu {
         }
     }
 
-    /// The stack segment for a new privilege level: every failure is #TS(selector) but absence, #SS(selector).
+    /// The stack segment for a new privilege level (SDM Vol. 3A, 5.8.5): every failure is #TS(selector) but absence, #SS(selector).
     pub fn stack_segment(&mut self, selector: u16, dpl: u8, ext: u32) -> R<Segment> {
         let error = u32::from(selector & !3) | ext;
-        let ts = |cpu: &mut Self| Err(cpu.raise(Fault::coded(vector::TS, error)));
         if selector & !3 == 0 {
             return Err(self.raise(Fault::coded(vector::TS, ext)));
         }
         let mut c = self.descriptor(selector, vector::TS, ext)?;
         if selector & 3 != u16::from(dpl) || c.dpl() != dpl || !c.is_data() || !c.writable() {
-            return ts(self);
+            return self.ts(selector, ext);
         }
         if !c.present() {
             return Err(self.raise(Fault::coded(vector::SS, error)));
@@ -146,13 +145,13 @@ impl Vcpu {
         Ok(())
     }
 
-    /// The hidden part for `selector` in register `n` at privilege `cpl`, all checks done.
+    /// The hidden part for `selector` in register `n` at privilege `cpl`, all checks done (SDM Vol. 3A, 5.6 and 5.7).
     pub fn segment_for(&mut self, n: u8, selector: u16, cpl: u8) -> R<Segment> {
         let error = u32::from(selector & !3);
         let rpl = (selector & 3) as u8;
         if selector & !3 == 0 {
             if n == SS {
-                // A null SS is allowed in 64-bit mode below CPL 3, with RPL equal to CPL.
+                // SDM Vol. 3A, 5.4.1: a null SS is allowed in 64-bit mode below CPL 3, with RPL equal to CPL.
                 if !self.code64() || cpl == 3 || rpl != cpl {
                     return self.gp(0);
                 }
@@ -191,7 +190,7 @@ impl Vcpu {
         self.events |= Events::SHADOW;
     }
 
-    /// LLDT.
+    /// LLDT (SDM Vol. 2A, LLDT).
     pub fn load_ldt(&mut self, selector: u16) -> R {
         if selector & !3 == 0 {
             self.ldtr = Segment {
@@ -219,7 +218,7 @@ impl Vcpu {
         Ok(())
     }
 
-    /// LTR: the descriptor becomes busy.
+    /// LTR (SDM Vol. 2A, LTR): the descriptor becomes busy.
     pub fn load_task_register(&mut self, selector: u16) -> R {
         let error = u32::from(selector & !3);
         if selector & !3 == 0 {

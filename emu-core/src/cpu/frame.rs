@@ -1,4 +1,4 @@
-//! Frames: words pushed on a stack that is not, or not yet, the current one.
+//! Frames: words pushed on a stack that is not, or not yet, the current one (SDM Vol. 3A, 5.8.5, 6.12.1 and 6.14.2).
 //!
 //! Interrupt delivery, call gates and task switches build their frame first and then commit it together with the new CS and
 //! SS, so that a fault on the way leaves the vCPU as it was; memory below the stack pointer is nobody's.

@@ -8,7 +8,7 @@ use crate::cpu::far::Checked;
 use crate::cpu::flags;
 use crate::cpu::frame::Frame;
 use crate::cpu::segment::{CS, Descriptor, SS, Segment, sys};
-use crate::fault::{Fault, R, Stop, vector};
+use crate::fault::{During, Fault, R, Raised, Stop, vector};
 use crate::hooks::trace::{Event, Streams};
 use crate::vcpu::{Events, ExceptionRecord, Vcpu, reg};
 
@@ -46,12 +46,25 @@ fn contributory(v: u8) -> bool {
     )
 }
 
+/// Whether a second exception while the first was being delivered makes a double fault (SDM Vol. 3A, table 6-5).
+pub fn makes_double_fault(first: u8, second: u8) -> bool {
+    contributory(first) && contributory(second)
+        || first == vector::PF && (contributory(second) || second == vector::PF)
+}
+
 impl Vcpu {
     /// Delivers an exception at RIP; a fault on the way becomes the second exception, a double fault, or shutdown.
     ///
     /// A delivery counts as one retired instruction, so that a handler that faults on its first instruction, for ever, uses
     /// up its fuel and lets time pass.
     pub fn exception(&mut self, fault: Fault) {
+        self.exception_during(fault, During::Instruction);
+    }
+
+    /// The same for one that is not, or not quite, the instruction's at RIP.
+    pub fn exception_during(&mut self, fault: Fault, during: During) {
+        let check = self.raised_at.take();
+        self.record_exception(Raised { fault, check }, during);
         if self.stops_before_exception(fault) {
             // The instruction may not be run again: it may have switched tasks, or used up an interrupt shadow.
             self.hold_fault(fault);
@@ -71,16 +84,46 @@ impl Vcpu {
 
     /// The same for a #DB that is a trap or an instruction breakpoint: RF stays as it is in the pushed flags.
     pub fn debug_exception(&mut self) {
+        let fault = Fault::plain(vector::DB);
+        self.record_exception(Raised { fault, check: None }, During::DebugTrap);
         self.exception_of(Fault::plain(vector::DB), Source::External);
     }
 
-    fn exception_of(&mut self, fault: Fault, mut source: Source) {
+    /// Keeps what is known of the exception that is about to be delivered.
+    fn record_exception(&mut self, raised: Raised, during: During) {
+        let lin = self.code_address();
+        let (code, code_len) = self.code_bytes(lin);
         self.last_exception = Some(ExceptionRecord {
-            fault,
-            lin: self.code_address(),
+            raised,
+            during,
+            lin,
             retired: self.retired,
-            check: self.raised_at.take(),
+            key: self.key,
+            cpl: self.cpl,
+            code,
+            code_len,
+            delivered: false,
+            then: Vec::new(),
         });
+    }
+
+    /// The bytes of the instruction at `lin`, as many as can be read, and how many they are.
+    fn code_bytes(&self, lin: u64) -> ([u8; 15], u8) {
+        let mut code = [0; 15];
+        let first = (0x1000 - (lin & 0xfff) as usize).min(code.len());
+        let (a, b) = code.split_at_mut(first);
+        let n = match self.peek(lin, a) {
+            true if !b.is_empty() && self.peek(self.wrap(lin.wrapping_add(first as u64)), b) => 15,
+            true => first,
+            false => 0,
+        };
+        (code, n as u8)
+    }
+
+    fn exception_of(&mut self, fault: Fault, mut source: Source) {
+        if let Some(x) = &mut self.last_exception {
+            x.delivered = true;
+        }
         if self.hooks.is_some() {
             self.trace_event(Streams::INTERRUPT, &Event::Exception(fault));
         }
@@ -101,14 +144,18 @@ impl Vcpu {
                 // A descriptor table in device memory, or a stack at a non-canonical address.
                 _ => Fault::coded(vector::SS, 1),
             };
+            let check = self.raised_at.take();
+            if let Some(x) = &mut self.last_exception {
+                x.then.push(Raised {
+                    fault: second,
+                    check,
+                });
+            }
             if fault.vector == vector::DF {
                 self.events |= Events::SHUTDOWN;
                 return;
             }
-            let double = contributory(fault.vector) && contributory(second.vector)
-                || fault.vector == vector::PF
-                    && (contributory(second.vector) || second.vector == vector::PF);
-            fault = if double {
+            fault = if makes_double_fault(fault.vector, second.vector) {
                 Fault::coded(vector::DF, 0)
             } else {
                 second
@@ -140,10 +187,11 @@ impl Vcpu {
         if self.hooks.is_some() {
             self.trace_event(Streams::INTERRUPT, &Event::Interrupt { vector: v });
         }
+        self.interrupted = (here.1, here.2);
         if self.deliver_now(v, None, Source::External).is_err() {
             match std::mem::take(&mut self.stop) {
-                Stop::Fault(f) => self.exception(f),
-                _ => self.exception(Fault::coded(vector::SS, 1)),
+                Stop::Fault(f) => self.exception_during(f, During::Interrupt(v)),
+                _ => self.exception_during(Fault::coded(vector::SS, 1), During::Interrupt(v)),
             }
         }
         if self.hooks.is_some() {
@@ -244,7 +292,7 @@ impl Vcpu {
         Ok(false)
     }
 
-    /// The software-interrupt redirection bit in the TSS: set means that the protected-mode handler takes it.
+    /// The software-interrupt redirection bit in the TSS (SDM Vol. 3B, 21.3): set means that the protected-mode handler takes it.
     fn redirection_bit(&mut self, v: u8) -> R<bool> {
         if self.tr.attr & 8 == 0 || self.tr.limit < 103 {
             return self.gp(0);
@@ -262,6 +310,7 @@ impl Vcpu {
         u32::from(v) * 8 + 2 + u32::from(!source.software())
     }
 
+    /// Protected and virtual-8086 mode: gates of the IDT (SDM Vol. 3A, 6.11 and 6.12).
     fn deliver_protected(&mut self, v: u8, error: Option<u32>, source: Source, back: u64) -> R {
         let ext = u32::from(!source.software());
         let code = Self::gate_error(v, source);
@@ -346,7 +395,7 @@ impl Vcpu {
         }
     }
 
-    /// To a more privileged level, on the stack that the TSS names.
+    /// To a more privileged level, on the stack that the TSS names (SDM Vol. 3A, 6.12.1).
     fn inner_gate(
         &mut self,
         target: Checked,
@@ -400,6 +449,7 @@ impl Vcpu {
         Ok(())
     }
 
+    /// Long mode: 16-byte gates, and stacks of 64 bits (SDM Vol. 3A, 6.14).
     fn deliver_long(&mut self, v: u8, error: Option<u32>, source: Source, back: u64) -> R {
         let ext = u32::from(!source.software());
         let code = Self::gate_error(v, source);
@@ -463,7 +513,7 @@ impl Vcpu {
         Ok(())
     }
 
-    /// A 64-bit word of the 64-bit TSS; beyond its limit is #TS.
+    /// A 64-bit word of the 64-bit TSS; beyond its limit is #TS (SDM Vol. 3A, 6.14.4 and 6.14.5).
     pub fn tss64(&mut self, at: u64, ext: u32) -> R<u64> {
         if at + 7 > u64::from(self.tr.limit) {
             let e = u32::from(self.tr.selector & !3) | ext;

@@ -37,7 +37,7 @@ impl Vcpu {
         self.set_segment(SS as usize, flat(ss, dpl, false, false));
     }
 
-    /// SYSCALL; `next` is the address of the instruction behind it.
+    /// SYSCALL (AMD APM Vol. 3, SYSCALL; SDM Vol. 2B, SYSCALL); `next` is the address of the instruction behind it.
     pub fn syscall(&mut self, next: u64) -> R {
         if self.efer & efer::SCE == 0 {
             return self.ud();
@@ -78,7 +78,7 @@ impl Vcpu {
         }
     }
 
-    /// SYSRET; `wide` with REX.W returns to 64-bit code.
+    /// SYSRET (AMD APM Vol. 3, SYSRET; SDM Vol. 2B, SYSRET); `wide` with REX.W returns to 64-bit code.
     pub fn sysret(&mut self, wide: bool) -> R {
         if self.efer & efer::SCE == 0 {
             return self.ud();
@@ -117,7 +117,7 @@ impl Vcpu {
         Ok(())
     }
 
-    /// SYSENTER. TF stays: a step over it ends at the kernel's first instruction.
+    /// SYSENTER (SDM Vol. 2B, SYSENTER). TF stays: a step over it ends at the kernel's first instruction.
     pub fn sysenter(&mut self) -> R {
         let long = self.long_mode();
         if long && self.model.amd() {
@@ -138,7 +138,7 @@ impl Vcpu {
         Ok(())
     }
 
-    /// SYSEXIT; `wide` with REX.W returns to 64-bit code.
+    /// SYSEXIT (SDM Vol. 2B, SYSEXIT); `wide` with REX.W returns to 64-bit code.
     pub fn sysexit(&mut self, wide: bool) -> R {
         if self.long_mode() && self.model.amd() {
             return self.ud();

@@ -12,7 +12,7 @@ use crate::cpu::far::{Checked, v86_segment};
 use crate::cpu::flags;
 use crate::cpu::frame::Frame;
 use crate::cpu::segment::{CS, Descriptor, SS, Segment, sys};
-use crate::fault::{Fault, R, Stop, vector};
+use crate::fault::{During, Fault, R, Stop, vector};
 use crate::vcpu::{Vcpu, reg};
 
 /// What causes a task switch: table 7-2 of SDM Vol. 3A is keyed by it.
@@ -87,7 +87,10 @@ impl Layout {
 const BUSY: u32 = 0x200;
 
 impl Vcpu {
-    fn ts<T>(&mut self, selector: u16, ext: u32) -> R<T> {
+    /// #TS(selector) as a handler's result.
+    #[cold]
+    #[track_caller]
+    pub(super) fn ts<T>(&mut self, selector: u16, ext: u32) -> R<T> {
         let error = u32::from(selector & !3) | ext;
         Err(self.raise(Fault::coded(vector::TS, error)))
     }
@@ -160,8 +163,8 @@ impl Vcpu {
     /// Delivers a fault that came after an instruction had already moved RIP.
     pub fn late_fault(&mut self) {
         match std::mem::take(&mut self.stop) {
-            Stop::Fault(f) => self.exception(f),
-            _ => self.exception(Fault::coded(vector::SS, 0)),
+            Stop::Fault(f) => self.exception_during(f, During::NewTask),
+            _ => self.exception_during(Fault::coded(vector::SS, 0), During::NewTask),
         }
     }
 

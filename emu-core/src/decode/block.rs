@@ -289,7 +289,7 @@ fn decode_into(
     Some((ends, x.len()))
 }
 
-/// An instruction whose bytes end on the next page.
+/// An instruction whose bytes end on the next page; each is fetched (SDM Vol. 3A, table 6-2).
 fn across(cpu: &mut Vcpu, rip: u64, lin: u64, page: &Fetched) -> R<Block> {
     let (key, model) = (cpu.key, cpu.model.clone());
     let ctx = &Ctx { key, model: &model };
@@ -366,7 +366,7 @@ fn too_long(bytes: &[u8], key: ModeKey) -> bool {
     })
 }
 
-/// An instruction that raises #UD, or #GP(0) for one longer than 15 bytes.
+/// An instruction that raises #UD, or #GP(0) for one longer than 15 bytes (SDM Vol. 3A, table 6-2).
 fn undefined(at: usize, too_long: bool) -> (Insn, Ends) {
     let run = if too_long {
         op!(|c: &mut Vcpu, _: &Insn| c.gp(0))
@@ -484,7 +484,23 @@ pub fn predecode(
     (i, ends)
 }
 
+/// A handler that raises #UD; each use is a place of its own, which tells why.
+macro_rules! undefined {
+    () => {
+        op!(|c: &mut Vcpu, _: &Insn| c.ud())
+    };
+}
+
+/// The same for #NM.
+macro_rules! not_available {
+    () => {
+        op!(|c: &mut Vcpu, _: &Insn| Err(c.raise(Fault::plain(vector::NM))))
+    };
+}
+
 /// The same, built where it will stay: a copy right behind the narrow stores would wait for them.
+///
+/// What the CPU model has not is #UD; what CR0, CR4 and XCR0 forbid is #UD or #NM (SDM Vol. 3A, 2.5 and 13.1; Vol. 2A, 2.4).
 fn predecode_into(
     x: &Instruction,
     bytes: &[u8],
@@ -494,8 +510,6 @@ fn predecode_into(
     i: &mut Insn,
 ) -> Ends {
     let key = ctx.key;
-    let ud = op!(|c: &mut Vcpu, _: &Insn| c.ud());
-    let nm = op!(|c: &mut Vcpu, _: &Insn| Err(c.raise(Fault::plain(vector::NM))));
     let place = |i: Insn| Insn {
         off: at,
         len: x.len() as u8,
@@ -507,7 +521,7 @@ fn predecode_into(
         ..place(blank(run))
     };
     let Some(row) = known(x, ctx).filter(|_| !vendor_undefined(x, bytes, ctx)) else {
-        *i = refuse(ud);
+        *i = refuse(undefined!());
         return Ends::Far;
     };
     let unit = unit(x);
@@ -515,22 +529,22 @@ fn predecode_into(
         Unit::Integer => {
             let vex_general =
                 x.encoding() == EncodingKind::VEX && !key.contains(ModeKey::PROTECTED);
-            vex_general.then_some(ud)
+            vex_general.then_some(undefined!())
         }
-        Unit::X87 => key.contains(ModeKey::FPU_NM).then_some(nm),
-        Unit::Wait => key.contains(ModeKey::WAIT_NM).then_some(nm),
-        Unit::Mmx if key.contains(ModeKey::MMX_UD) => Some(ud),
-        Unit::Mmx => key.contains(ModeKey::TS).then_some(nm),
-        Unit::Sse if key.contains(ModeKey::SSE_UD) => Some(ud),
-        Unit::Avx if key.contains(ModeKey::AVX_UD) => Some(ud),
-        Unit::Sse | Unit::Avx => key.contains(ModeKey::TS).then_some(nm),
+        Unit::X87 => key.contains(ModeKey::FPU_NM).then_some(not_available!()),
+        Unit::Wait => key.contains(ModeKey::WAIT_NM).then_some(not_available!()),
+        Unit::Mmx if key.contains(ModeKey::MMX_UD) => Some(undefined!()),
+        Unit::Mmx => key.contains(ModeKey::TS).then_some(not_available!()),
+        Unit::Sse if key.contains(ModeKey::SSE_UD) => Some(undefined!()),
+        Unit::Avx if key.contains(ModeKey::AVX_UD) => Some(undefined!()),
+        Unit::Sse | Unit::Avx => key.contains(ModeKey::TS).then_some(not_available!()),
     };
     if let Some(run) = blocked {
         *i = refuse(run);
         return Ends::Far;
     }
     let Some(run) = (row.pick)(x, ctx) else {
-        *i = refuse(ud);
+        *i = refuse(undefined!());
         return Ends::Far;
     };
     *i = place(blank(run));

@@ -87,7 +87,7 @@ macro_rules! by_condition {
 }
 pub(crate) use by_condition;
 
-/// Goes to `target`, after the checks of the mode. 64-bit code: canonical; else within CS's limit.
+/// Goes to `target`, after the checks of the mode (SDM Vol. 2A, JMP). 64-bit code: canonical; else within CS's limit.
 #[inline(always)]
 pub fn jump(cpu: &mut Vcpu, target: u64) -> R {
     if cpu.key.contains(ModeKey::CODE64) {

@@ -117,6 +117,7 @@ fn ascii_adjust(c: &mut Vcpu, add: bool) -> R {
     Ok(())
 }
 
+/// AAM: a base of 0 is #DE (SDM Vol. 2A, AAM).
 fn aam(c: &mut Vcpu, i: &Insn) -> R {
     let base = i.imm as u8;
     if base == 0 {
@@ -148,6 +149,7 @@ pub fn pick_bcd(x: &Instruction, _: &Ctx) -> Option<Handler> {
     })
 }
 
+/// BOUND: an index outside is #BR (SDM Vol. 2A, BOUND).
 fn bound<W: Width>(c: &mut Vcpu, i: &Insn) -> R {
     let at = ea::lin::<false>(c, i, 2 * W::BYTES)?;
     let low: W = c.read(at)?;

@@ -40,7 +40,7 @@ use crate::decode::cache::Cache;
 use crate::decode::insn::Flow;
 use crate::decode::table::Ends;
 use crate::engine::{Engine, Exit};
-use crate::fault::{Fault, R, Stop, vector};
+use crate::fault::{During, Fault, R, Stop, vector};
 use crate::hooks::Cause;
 use crate::vcpu::{Events, Vcpu, reg};
 
@@ -177,6 +177,7 @@ impl Interp {
             let rip = cpu.rip;
             let mut count = (b.insns.len() as u64).min(end - cpu.retired) as usize;
             if limited && !within_limit(cpu, b, &mut count) {
+                // SDM Vol. 3A, 5.3.
                 let _ = cpu.raise(Fault::GP0);
                 self.fault_at_rip(cpu);
                 return None;
@@ -305,8 +306,8 @@ impl Interp {
     #[cold]
     pub fn fault_at_rip(&mut self, cpu: &mut Vcpu) {
         match std::mem::take(&mut cpu.stop) {
-            Stop::Fault(f) => cpu.exception(f),
-            _ => cpu.exception(Fault::GP0),
+            Stop::Fault(f) => cpu.exception_during(f, During::Fetch),
+            _ => cpu.exception_during(Fault::GP0, During::Fetch),
         }
     }
 
@@ -320,6 +321,7 @@ impl Interp {
         let mut count = 1;
         if !cpu.key.intersects(ModeKey::CODE64 | ModeKey::FLAT) && !within_limit(cpu, b, &mut count)
         {
+            // SDM Vol. 3A, 5.3.
             let _ = cpu.raise(Fault::GP0);
             self.fault_at_rip(cpu);
             return false;

@@ -84,6 +84,7 @@ impl<W: Width, S: Src, const SIGNED: bool> TwoSpeed for Div<W, S, SIGNED> {
         } else {
             unsigned::<W>(low, high, d)
         };
+        // SDM Vol. 2A, DIV and IDIV.
         let Some((q, r)) = quotient else {
             return Err(cpu.raise(Fault::plain(vector::DE)));
         };

@@ -15,7 +15,7 @@ use crate::op;
 use crate::vcpu::Vcpu;
 use iced_x86::{Code, Instruction, Mnemonic, OpKind};
 
-/// UMIP: SGDT, SIDT, SLDT, STR and SMSW are #GP(0) outside CPL 0.
+/// UMIP (SDM Vol. 3A, 2.5): SGDT, SIDT, SLDT, STR and SMSW are #GP(0) outside CPL 0.
 fn umip(c: &mut Vcpu) -> R {
     if c.cpl > 0 && c.cr4 & cr4::UMIP != 0 {
         c.gp(0)
@@ -40,7 +40,7 @@ fn store_table<const G: bool>(c: &mut Vcpu, i: &Insn) -> R {
     }
 }
 
-/// LGDT, LIDT: a 16-bit operand size takes 24 base bits.
+/// LGDT, LIDT (SDM Vol. 2A, LGDT/LIDT): a 16-bit operand size takes 24 base bits.
 fn load_table<const G: bool, const BASE24: bool>(c: &mut Vcpu, i: &Insn) -> R {
     c.privileged()?;
     let size = if c.code64() { 10 } else { 6 };

@@ -44,6 +44,7 @@ fn mov_to_segment_mem(c: &mut Vcpu, i: &Insn) -> R {
     load_segment(c, i.r0, v)
 }
 
+/// MOV to CR0, CR2, CR3, CR4, CR8 (SDM Vol. 2B, MOV control registers).
 fn mov_to_cr(c: &mut Vcpu, i: &Insn) -> R {
     c.privileged()?;
     let v = c.gpr[(i.r1 & 31) as usize] & if c.code64() { u64::MAX } else { 0xffff_ffff };
@@ -198,7 +199,7 @@ pub fn pick_load_far_pointer(x: &Instruction, _: &Ctx) -> Option<Handler> {
     })
 }
 
-/// RDFSBASE and its kin (`S` the segment, `WRITE`).
+/// RDFSBASE and its kin (SDM Vol. 2B, RDFSBASE; Vol. 2D, WRFSBASE); `S` is the segment, `WRITE` the way.
 fn fsgsbase<const S: usize, const WRITE: bool, W: Width>(c: &mut Vcpu, i: &Insn) -> R {
     if c.cr4 & cr4::FSGSBASE == 0 {
         return c.ud();

@@ -254,7 +254,7 @@ pub fn pick_popa(x: &Instruction, _: &Ctx) -> Option<Handler> {
     })
 }
 
-/// PUSHF; in virtual-8086 mode it needs IOPL 3, or shows VIF as IF under VME (SDM Vol. 2B).
+/// PUSHF; in virtual-8086 mode it needs IOPL 3, or shows VIF as IF under VME (SDM Vol. 2B, PUSHF).
 fn pushf<W: Width>(cpu: &mut Vcpu, _: &Insn) -> R {
     let mut v = cpu.rflags() & !(flags::VM | flags::RF);
     if cpu.v86() && cpu.iopl() < 3 {
@@ -272,7 +272,7 @@ fn pushf<W: Width>(cpu: &mut Vcpu, _: &Insn) -> R {
     push(cpu, W::from_u64(v))
 }
 
-/// POPF (SDM Vol. 2B): what may change depends on CPL, IOPL and the operand size; the rest is silently kept.
+/// POPF (SDM Vol. 2B, POPF): what may change depends on CPL, IOPL and the operand size; the rest is silently kept.
 fn popf<W: Width>(cpu: &mut Vcpu, _: &Insn) -> R {
     let v: W = peek(cpu, 0)?;
     let v = v.to_u64();

@@ -129,7 +129,7 @@ fn write_words(c: &mut Vcpu, at: u64, words: &[u64]) -> R {
     Ok(())
 }
 
-/// The area's linear address: `size` bytes must be accessible, `align` aligned.
+/// The area's linear address: `size` bytes must be accessible, `align` aligned (SDM Vol. 2A, FXSAVE; Vol. 2D, XSAVE).
 fn area<const WRITE: bool>(c: &mut Vcpu, i: &Insn, size: u64, align: u64) -> R<u64> {
     let at = ea::lin::<WRITE>(c, i, size)?;
     if at & (align - 1) != 0 {
@@ -147,6 +147,7 @@ fn area<const WRITE: bool>(c: &mut Vcpu, i: &Insn, size: u64, align: u64) -> R<u
     Ok(at)
 }
 
+#[track_caller]
 fn not_available(c: &mut Vcpu) -> R {
     Err(c.raise(Fault::plain(vector::NM)))
 }
@@ -161,6 +162,7 @@ fn fx_vectors(c: &Vcpu) -> (bool, usize) {
     (sse, if sse && !fast { vectors(c) } else { 0 })
 }
 
+/// FXSAVE (SDM Vol. 2A, FXSAVE).
 fn fxsave(c: &mut Vcpu, i: &Insn, wide: bool, mask: u32) -> R {
     if c.cr0 & (cr0::EM | cr0::TS) != 0 {
         return not_available(c);
@@ -177,6 +179,7 @@ fn fxsave(c: &mut Vcpu, i: &Insn, wide: bool, mask: u32) -> R {
     write_words(c, at, &l.0[..20 + 2 * xmm])
 }
 
+/// FXRSTOR (SDM Vol. 2A, FXRSTOR).
 fn fxrstor(c: &mut Vcpu, i: &Insn, wide: bool, mask: u32) -> R {
     if c.cr0 & (cr0::EM | cr0::TS) != 0 {
         return not_available(c);
@@ -287,7 +290,7 @@ fn xsavec(c: &mut Vcpu, i: &Insn, wide: bool) -> R {
     c.write_lanes(header, [used, rfbm | COMPACTED])
 }
 
-/// XRSTOR (13.8): both formats.
+/// XRSTOR (SDM Vol. 1, 13.8): both formats.
 fn xrstor(c: &mut Vcpu, i: &Insn, compaction: bool, wide: bool) -> R {
     let rfbm = requested(c)?;
     let at = area::<false>(c, i, AVX_AREA, 64)?;
@@ -374,6 +377,7 @@ pub fn pick_xsave(x: &Instruction, c: &Ctx) -> Option<Handler> {
 
 // ---- MXCSR ----
 
+/// LDMXCSR: a reserved bit is #GP(0) (SDM Vol. 2A, LDMXCSR).
 fn ldmxcsr(c: &mut Vcpu, i: &Insn, mask: u32) -> R {
     let v: u32 = ea::load(c, i)?;
     if v & !mask != 0 {

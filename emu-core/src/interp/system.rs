@@ -101,6 +101,7 @@ fn exactly<T>(c: &mut Vcpu, i: &Insn, f: impl FnOnce(&mut Vcpu) -> T) -> T {
     t
 }
 
+/// STAC, CLAC (SDM Vol. 2B, STAC; Vol. 2A, CLAC).
 fn stac(c: &mut Vcpu, on: bool) -> R {
     if c.cpl > 0 {
         return c.ud();
@@ -115,6 +116,7 @@ fn stac(c: &mut Vcpu, on: bool) -> R {
     Ok(())
 }
 
+/// RDTSC: CR4.TSD keeps it for CPL 0 (SDM Vol. 2B, RDTSC).
 fn rdtsc(c: &mut Vcpu, i: &Insn) -> R {
     if c.cr4 & cr4::TSD != 0 && c.cpl > 0 && !c.real_mode() {
         return c.gp(0);
@@ -131,6 +133,7 @@ fn rdtscp(c: &mut Vcpu, i: &Insn) -> R {
     Ok(())
 }
 
+/// RDPMC (SDM Vol. 2B, RDPMC).
 fn rdpmc(c: &mut Vcpu, _: &Insn) -> R {
     // There are no performance counters: every index is beyond the last.
     c.gp(0)
@@ -145,6 +148,7 @@ fn cpuid(c: &mut Vcpu, _: &Insn) -> R {
     Ok(())
 }
 
+/// XGETBV (SDM Vol. 2D, XGETBV).
 fn xgetbv(c: &mut Vcpu, _: &Insn) -> R {
     if c.cr4 & cr4::OSXSAVE == 0 {
         return c.ud();
@@ -159,6 +163,7 @@ fn xgetbv(c: &mut Vcpu, _: &Insn) -> R {
     Ok(())
 }
 
+/// XSETBV (SDM Vol. 2D, XSETBV).
 fn xsetbv(c: &mut Vcpu, _: &Insn) -> R {
     if c.cr4 & cr4::OSXSAVE == 0 {
         return c.ud();
@@ -262,6 +267,7 @@ pub fn pick_invlpg(_: &Instruction, _: &Ctx) -> Option<Handler> {
     Some(op!(invlpg))
 }
 
+/// INVPCID (SDM Vol. 2A, INVPCID).
 fn invpcid(c: &mut Vcpu, i: &Insn) -> R {
     c.privileged()?;
     let at = ea::lin::<false>(c, i, 16)?;

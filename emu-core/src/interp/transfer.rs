@@ -217,6 +217,7 @@ fn cmpxchg8b(cpu: &mut Vcpu, i: &Insn, locked: bool) -> R {
     Ok(())
 }
 
+/// CMPXCHG16B: the operand has to be aligned (SDM Vol. 2A, CMPXCHG8B).
 fn cmpxchg16b(cpu: &mut Vcpu, i: &Insn) -> R {
     let at = ea::lin::<true>(cpu, i, 16)?;
     if at & 15 != 0 {

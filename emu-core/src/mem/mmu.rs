@@ -295,10 +295,9 @@ impl Vcpu {
     ) -> R<[(Place, u64, u64); 2]> {
         let first = (0x1000 - (lin & 0xfff)).min(size);
         let next = self.wrap(lin.wrapping_add(first));
-        // A non-canonical byte anywhere comes before any page fault.
+        // SDM Vol. 1, 3.3.7.1: a non-canonical byte anywhere comes before any page fault.
         if first < size && self.key.contains(ModeKey::LONG) && !self.canonical(next) {
-            self.stop = Stop::NonCanonical;
-            return Err(Faulted);
+            return Err(self.raise_non_canonical());
         }
         let a = self.resolve(lin, access, who)?;
         let b = if first < size {
@@ -489,11 +488,10 @@ impl Vcpu {
         (lin << shift) as i64 >> shift == lin as i64
     }
 
-    /// Finds where `lin` leads, filling the TLB on the way.
+    /// Finds where `lin` leads, filling the TLB on the way; it has to be canonical (SDM Vol. 1, 3.3.7.1).
     fn resolve(&mut self, lin: u64, access: Access, who: Who) -> R<Place> {
         if self.key.contains(ModeKey::LONG) && !self.canonical(lin) {
-            self.stop = Stop::NonCanonical;
-            return Err(Faulted);
+            return Err(self.raise_non_canonical());
         }
         if who == self.tlb.who() {
             // A code page, a watched page or MMIO has its entry; only the tag's low bits sent us here.
@@ -513,7 +511,7 @@ impl Vcpu {
         }
         let walk = match self.walk(lin, access, who) {
             Ok(w) => w,
-            Err(fault) => return Err(self.raise(fault)),
+            Err(refused) => return Err(self.raise_from(refused)),
         };
         let page = lin & !0xfff;
         let phys = PhysAddr(walk.page.0 & self.a20);

@@ -6,9 +6,10 @@
 
 use crate::addr::PhysAddr;
 use crate::cpu::control::{cr0, cr4, efer};
-use crate::fault::{Fault, vector};
+use crate::fault::{Fault, Raised, vector};
 use crate::mem::tlb::Who;
 use crate::vcpu::Vcpu;
+use std::panic::Location;
 
 /// What an access does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -17,6 +18,9 @@ pub enum Access {
     Write,
     Exec,
 }
+
+/// What is asked of a walk: the address, what is done there, and who does it.
+type Asked = (u64, Access, Who);
 
 /// A successful walk.
 #[derive(Clone, Copy, Debug)]
@@ -73,7 +77,9 @@ impl Step {
 }
 
 impl Vcpu {
-    fn page_fault(&self, lin: u64, access: Access, who: Who, bits: u32) -> Fault {
+    #[cold]
+    #[track_caller]
+    fn page_fault(&self, (lin, access, who): Asked, bits: u32) -> Raised {
         let fetch = access == Access::Exec
             && (self.cr4 & cr4::SMEP != 0
                 || self.cr4 & cr4::PAE != 0 && self.efer & efer::NXE != 0);
@@ -81,10 +87,13 @@ impl Vcpu {
             | if access == Access::Write { code::W } else { 0 }
             | if who == Who::User { code::U } else { 0 }
             | if fetch { code::I } else { 0 };
-        Fault {
-            vector: vector::PF,
-            error: Some(error),
-            address: lin,
+        Raised {
+            fault: Fault {
+                vector: vector::PF,
+                error: Some(error),
+                address: lin,
+            },
+            check: Some(Location::caller()),
         }
     }
 
@@ -105,7 +114,7 @@ impl Vcpu {
     }
 
     /// Translates `lin` for one access of `who`.
-    pub fn walk(&mut self, lin: u64, access: Access, who: Who) -> Result<Walk, Fault> {
+    pub fn walk(&mut self, lin: u64, access: Access, who: Who) -> Result<Walk, Raised> {
         self.stats.page_walks += 1;
         if self.cr0 & cr0::PG == 0 {
             return Ok(Walk {
@@ -136,21 +145,20 @@ impl Vcpu {
         Some(leaf.page(lin, size).add(lin & 0xfff))
     }
 
-    /// Follows the structures to the leaf.
+    /// Follows the structures to the leaf (SDM Vol. 3A, 4.3 to 4.5 and 4.7).
     fn descend(
         &self,
         lin: u64,
         access: Access,
         who: Who,
-    ) -> Result<([Step; 5], usize, u64), Fault> {
+    ) -> Result<([Step; 5], usize, u64), Raised> {
         let mut steps = [Step {
             at: PhysAddr(0),
             entry: 0,
             wide: true,
         }; 5];
         let mut n = 0;
-        let absent = || self.page_fault(lin, access, who, 0);
-        let reserved = || self.page_fault(lin, access, who, code::P | code::RSVD);
+        let asked = (lin, access, who);
         if self.cr4 & cr4::PAE == 0 {
             let at = PhysAddr((self.cr3 & 0xffff_f000) | (lin >> 22 & 0x3ff) << 2);
             let pde = self.entry(at, false);
@@ -160,7 +168,7 @@ impl Vcpu {
                 wide: false,
             };
             if pde & P == 0 {
-                return Err(absent());
+                return Err(self.page_fault(asked, 0));
             }
             if pde & PS != 0 && self.cr4 & cr4::PSE != 0 {
                 // PSE-36: bits 20:13 are address bits 39:32 (SDM Vol. 3A, table 4-4); those beyond MAXPHYADDR and bit 21 are reserved.
@@ -171,7 +179,7 @@ impl Vcpu {
                     0x3f_e000
                 };
                 if pde & limit != 0 {
-                    return Err(reserved());
+                    return Err(self.page_fault(asked, code::P | code::RSVD));
                 }
                 return Ok((steps, 1, 4 << 20));
             }
@@ -183,7 +191,7 @@ impl Vcpu {
                 wide: false,
             };
             return if pte & P == 0 {
-                Err(absent())
+                Err(self.page_fault(asked, 0))
             } else {
                 Ok((steps, 2, 4096))
             };
@@ -199,7 +207,7 @@ impl Vcpu {
         } else {
             let pdpte = self.pdpte[(lin >> 30 & 3) as usize];
             if pdpte & P == 0 {
-                return Err(absent());
+                return Err(self.page_fault(asked, 0));
             }
             // PDPTEs were checked when CR3 was loaded.
             level = 2;
@@ -217,10 +225,10 @@ impl Vcpu {
             };
             n += 1;
             if e & P == 0 {
-                return Err(absent());
+                return Err(self.page_fault(asked, 0));
             }
             if e & (beyond | nx_reserved | pae_reserved) != 0 {
-                return Err(reserved());
+                return Err(self.page_fault(asked, code::P | code::RSVD));
             }
             if level == 1 {
                 return Ok((steps, n, 4096));
@@ -232,7 +240,7 @@ impl Vcpu {
                     || level == 3 && !self.model.page1gb
                     || e & (size - 1) & 0x000f_ffff_ffff_e000 != 0
                 {
-                    return Err(reserved());
+                    return Err(self.page_fault(asked, code::P | code::RSVD));
                 }
                 return Ok((steps, n, size));
             }
@@ -289,7 +297,7 @@ impl Vcpu {
         Some((off | lin & 0xfff, self.is_global(leaf)))
     }
 
-    /// Checks rights, then sets A and D bits; `None`: an entry changed meanwhile, walk again.
+    /// Checks rights (SDM Vol. 3A, 4.6), then sets A and D bits; `None`: an entry changed meanwhile, walk again.
     fn finish(
         &self,
         lin: u64,
@@ -297,7 +305,7 @@ impl Vcpu {
         who: Who,
         steps: &[Step],
         size: u64,
-    ) -> Result<Option<Walk>, Fault> {
+    ) -> Result<Option<Walk>, Raised> {
         let leaf = *steps.last().expect("a walk has a leaf");
         let (read, write, exec) = self.rights(who, steps);
         let allowed = match access {
@@ -306,7 +314,7 @@ impl Vcpu {
             Access::Exec => exec,
         };
         if !allowed {
-            return Err(self.page_fault(lin, access, who, code::P));
+            return Err(self.page_fault((lin, access, who), code::P));
         }
         let ram = &self.machine.ram;
         for s in steps {

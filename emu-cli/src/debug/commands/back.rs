@@ -18,6 +18,15 @@ pub const TABLE: &[Row] = &[
             moved(c, |c| c.vm.step_back(n))
         },
     ),
+    again(
+        &["reverse-nexti", "rni", "reverse-next", "rn"],
+        "[N]",
+        "go back one instruction of this function, or N: over calls and interrupts, whatever is hit in them",
+        |c, _, rest| {
+            let n = number(c, rest, 1)?;
+            moved(c, |c| c.vm.step_back_over(n))
+        },
+    ),
     row(
         &["history"],
         "[N]",

@@ -5,7 +5,7 @@ use crate::debug::expr::Space;
 use crate::debug::format;
 use crate::debug::session::{self, Answer, Ctx, Outcome, Row};
 use crate::debug::symbols::Layout;
-use crate::debug::{report, unwind};
+use crate::debug::{unwind, why};
 use std::fmt::Write;
 use std::path::Path;
 
@@ -35,7 +35,8 @@ pub const TABLE: &[Row] = &[
         "why the machine stands still, and what the last exception was",
         |c, _, rest| {
             nothing(rest, "why")?;
-            text(report::why(c))
+            let (text, fields) = why::why(c);
+            Ok(Outcome::Told(text, fields))
         },
     ),
     row(
@@ -149,7 +150,7 @@ fn source(c: &mut Ctx, _: &str, rest: &str) -> Answer {
     while let Some(line) = rest.next() {
         // What has been said before a mistake is said with it.
         match session::run(c, line).map_err(|e| format!("{out}{e}"))? {
-            Outcome::Text(t) => out += &t,
+            Outcome::Text(t) | Outcome::Told(t, _) => out += &t,
             // What is behind a command that lets the guest go is done when it stops.
             Outcome::Going(t) => {
                 c.s.waiting.extend(rest.map(str::to_string));

@@ -183,7 +183,7 @@ pub fn load<const N: usize, const ALIGNED: bool>(cpu: &mut Vcpu, i: &Insn) -> R<
     cpu.read_lanes(at)
 }
 
-/// Stores `N` 64-bit lanes (2 or 4).
+/// Stores `N` 64-bit lanes (2 or 4); alignment as above (SDM Vol. 3A, table 6-2; Vol. 2A, 2.4).
 #[inline(always)]
 pub fn store<const N: usize, const ALIGNED: bool>(cpu: &mut Vcpu, i: &Insn, v: [u64; N]) -> R {
     let at = ea::lin::<true>(cpu, i, 8 * N as u64)?;
