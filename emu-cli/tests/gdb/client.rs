@@ -100,7 +100,9 @@ impl Machine {
             stream.set_read_timeout(wait).unwrap();
             let mut c = Raw::new(stream);
             let asked = c.stream.write_all(&frame(b"QStartNoAckMode"));
-            if asked.is_ok() && c.try_byte().is_some_and(|b| b == b'+') && c.answer() == "OK" {
+            // The server may also go in the middle of its answer.
+            let mut answered = b"+$OK#9a".iter().map(|b| c.try_byte() == Some(*b));
+            if asked.is_ok() && answered.all(|is| is) {
                 return Some(c);
             }
             std::thread::sleep(Duration::from_millis(5));
