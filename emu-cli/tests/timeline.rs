@@ -5,10 +5,12 @@ mod common;
 mod guests;
 #[path = "common/qmp.rs"]
 mod qmp;
+#[path = "timeline/records.rs"]
+mod records;
 
 use common::*;
-use guests::guest;
-use std::io::{BufRead, BufReader, Lines, Read, Write};
+use guests::linux_boot;
+use std::io::{BufRead, BufReader, Lines, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -42,122 +44,6 @@ fn script(args: &[&str], lines: &[String]) -> String {
 fn states(text: &str) -> Vec<&str> {
     let is_state = |l: &&str| l.contains("guest time") && l.contains("memory");
     text.lines().filter(is_state).collect()
-}
-
-#[test]
-fn what_was_typed_is_repeated_in_every_engine() {
-    let (guest, file) = (echo(), Temp::new(b""));
-    let args = ["--clock", "virtual", "--memory", "16M", "--nic", "none"];
-    let mut child = emu(&[&[guest.path(), "--record", file.path()], &args[..]].concat())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut keyboard = child.stdin.take().unwrap();
-    let mut screen = child.stdout.take().unwrap();
-    for part in [&b"hello"[..], b", world", b"\x00\xff\x80", b"q"] {
-        keyboard.write_all(part).unwrap();
-        let mut heard = vec![0; part.len()];
-        screen.read_exact(&mut heard).unwrap();
-        assert_eq!(heard, part);
-        std::thread::sleep(Duration::from_millis(30));
-    }
-    assert!(child.wait().unwrap().success());
-    let written = std::fs::read_to_string(&file.0).unwrap();
-    assert!(written.lines().count() >= 4, "{written}");
-    assert!(
-        written.contains("\"serial\":[104") && written.contains("\"end\":"),
-        "{written}"
-    );
-    for engine in ["interp", "dbt", "tiered"] {
-        let out = replay(file.path(), &["--engine", engine]);
-        assert_eq!(out.stdout, b"hello, world\x00\xff\x80q", "{engine}");
-        assert_eq!(status(&out), 0, "{engine}: {}", stderr(&out));
-        assert!(
-            stderr(&out).contains("ends as the record does"),
-            "{}",
-            stderr(&out)
-        );
-    }
-    // Another last key, and it is another run.
-    let other = written.replace("[113]", "[114]");
-    assert_ne!(other, written);
-    std::fs::write(&file.0, &other).unwrap();
-    let out = replay(file.path(), &[]);
-    assert_eq!(status(&out), 1);
-    assert!(
-        stderr(&out).contains("differs from the record in: "),
-        "{}",
-        stderr(&out)
-    );
-    // Cut short, it goes as far as it goes.
-    let cut: Vec<&str> = written.lines().collect();
-    std::fs::write(&file.0, cut[..cut.len() - 1].join("\n") + "\n{\"en").unwrap();
-    let out = replay(file.path(), &[]);
-    assert_eq!(status(&out), 0);
-    assert!(
-        stderr(&out).contains("the record has no end"),
-        "{}",
-        stderr(&out)
-    );
-}
-
-#[test]
-fn a_record_that_is_none_is_refused() {
-    let good = r#"{"emu-record":1,"version":"0","arguments":["run","demo","--clock","virtual"]}"#;
-    let wrong = [
-        ("", "line 1: there is no whole line"),
-        ("nonsense\n", "line 1: "),
-        (
-            "{\"emu-record\":2,\"version\":\"0\",\"arguments\":[]}\n",
-            "format 2 is not supported",
-        ),
-        (
-            "{\"emu-record\":1,\"version\":\"0\",\"arguments\":[\"bench\"]}\n",
-            "not that of emu run",
-        ),
-        (
-            "{\"emu-record\":1,\"version\":\"0\",\"arguments\":[\"run\",\"--nothing\"]}\n",
-            "command line",
-        ),
-        (
-            "{\"emu-record\":1,\"version\":\"0\",\"arguments\":[\"run\",\"demo\"]}\n",
-            "--clock virtual",
-        ),
-        (&format!("{good}\n{{\"at\":5}}\n"), "line 2: "),
-        (
-            &format!("{good}\n{{\"at\":5,\"input\":\"nmi\"}}\n{{\"at\":4,\"input\":\"nmi\"}}\n"),
-            "line 3: it is earlier",
-        ),
-        (
-            &format!(
-                "{good}\n{{\"end\":{{\"now\":1,\"retired\":1,\"cpu\":0,\"ram\":0}}}}\n{{\"at\":5,\"input\":\"nmi\"}}\n"
-            ),
-            "behind the end",
-        ),
-    ];
-    for (text, message) in wrong {
-        let file = Temp::new(text.as_bytes());
-        let out = replay(file.path(), &[]);
-        let line = stderr(&out);
-        assert_eq!(
-            (status(&out), line.lines().count()),
-            (2, 1),
-            "{text}: {line}"
-        );
-        assert!(line.contains(message), "{text}: {line}");
-    }
-    let out = replay("/nowhere/record", &[]);
-    assert_eq!(status(&out), 2);
-    let out = run(&["demo", "--record", "/nowhere/record", "--clock", "virtual"]);
-    assert_eq!(status(&out), 2, "{}", stderr(&out));
-    let out = run(&["demo", "--record", "/tmp/x"]);
-    assert_eq!(status(&out), 2);
-    assert!(
-        stderr(&out).contains("--record needs --clock virtual"),
-        "{}",
-        stderr(&out)
-    );
 }
 
 #[test]
@@ -403,19 +289,13 @@ fn backwards_to_the_last_stop() {
 
 #[test]
 fn a_linux_boot_is_recorded_and_gone_through_backwards() {
-    let (kernel, initrd) = (guest("vmlinuz-amd64"), guest("initramfs-amd64-micro.cpio"));
     let file = Temp::new(b"");
-    let machine = [
-        "--kernel",
-        &kernel,
-        "--initrd",
-        &initrd,
-        "--append",
-        "console=ttyS0 quiet panic=-1 gb=boot",
-        "--no-reboot",
-        "--clock",
-        "virtual",
-    ];
+    let linux = linux_boot();
+    let machine: Vec<&str> = linux
+        .iter()
+        .map(String::as_str)
+        .chain(["--clock", "virtual"])
+        .collect();
     let out = emu_with("run", &[&machine[..], &["--record", file.path()]].concat())
         .output()
         .unwrap();
@@ -514,20 +394,10 @@ impl Drop for Session {
 
 #[test]
 fn a_step_back_anywhere_in_a_linux_boot_is_quick() {
-    let (kernel, initrd) = (guest("vmlinuz-amd64"), guest("initramfs-amd64-micro.cpio"));
-    let mut s = Session::start(&[
-        "--kernel",
-        &kernel,
-        "--initrd",
-        &initrd,
-        "--append",
-        "console=ttyS0 quiet panic=-1 gb=boot",
-        "--no-reboot",
-        "--clock",
-        "virtual",
-        "--serial",
-        "null",
-    ]);
+    let linux = linux_boot();
+    let mut args: Vec<&str> = linux.iter().map(String::as_str).collect();
+    args.extend(["--clock", "virtual", "--serial", "null"]);
+    let mut s = Session::start(&args);
     let began = Instant::now();
     // To the end and back, then here and there.
     assert!(

@@ -3,6 +3,7 @@
 //! Breakpoints and watchpoints are hooks of the client's own, at linear addresses; nothing is written into the guest's memory for
 //! them, so "software" and "hardware" differ by the word in the stop reply alone, and there is no limit of four. They go with the client.
 
+mod monitor;
 mod points;
 mod resume;
 
@@ -14,7 +15,7 @@ use crate::debug::control::{Reason, Stop, Want};
 use crate::debug::env;
 use crate::debug::expr::Space;
 use crate::debug::report;
-use crate::debug::session::{self, Outcome};
+use crate::debug::session::Outcome;
 use crate::state::RunState;
 use crate::vm::Vm;
 use emu_core::hooks::{HookId, Space as Place};
@@ -32,13 +33,12 @@ use gdbstub::target::ext::breakpoints::{BreakpointsOps, WatchKind};
 use gdbstub::target::ext::exec_file::{ExecFile, ExecFileOps};
 use gdbstub::target::ext::host_info::{HostInfo, HostInfoOps, HostInfoResponse};
 use gdbstub::target::ext::memory_map::{MemoryMap, MemoryMapOps};
-use gdbstub::target::ext::monitor_cmd::{ConsoleOutput, MonitorCmd, MonitorCmdOps};
+use gdbstub::target::ext::monitor_cmd::MonitorCmdOps;
 use gdbstub::target::ext::target_description_xml_override::{
     TargetDescriptionXmlOverride, TargetDescriptionXmlOverrideOps,
 };
 use gdbstub::target::ext::thread_extra_info::{ThreadExtraInfo, ThreadExtraInfoOps};
 use gdbstub::target::{Target, TargetError, TargetResult};
-use rustix::event::{PollFd, PollFlags, poll};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -347,108 +347,6 @@ impl Machine {
             going: matches!(then, Some(Outcome::Going(_))),
         })
     }
-
-    /// `monitor phys`.
-    fn set_physical(&mut self, value: &str) -> String {
-        match value {
-            "on" => self.physical = true,
-            "off" => self.physical = false,
-            "" => {}
-            other => return format!("phys: \"{other}\": on or off is needed\n"),
-        }
-        let what = match self.physical {
-            true => "physical",
-            false => "linear",
-        };
-        format!("Addresses are {what}.\n")
-    }
-
-    /// `monitor description`.
-    fn describe(&mut self, name: &str) -> String {
-        let named = |l: &&Arc<Layout>| l.architecture == name;
-        if let Some(layout) = self.layouts.iter().find(named) {
-            self.layout = layout.clone();
-        } else if !name.is_empty() {
-            let known: Vec<&str> = self.layouts.iter().map(|l| l.architecture).collect();
-            return format!("description: \"{name}\": {} are known\n", known.join(", "));
-        }
-        format!(
-            "The registers are described as {}; \"unset tdesc filename\" has GDB read them again.\n",
-            self.layout.architecture
-        )
-    }
-
-    /// Executes a line of the debugger. One that lets the guest go ends with the guest's next stop, which the client's next byte
-    /// brings about at the latest.
-    fn monitor(&mut self, line: &str) -> Result<String, Ended> {
-        let (word, rest) = line.trim().split_once(' ').unwrap_or((line.trim(), ""));
-        match word {
-            "phys" => return Ok(self.set_physical(rest.trim())),
-            "description" => return Ok(self.describe(rest.trim())),
-            _ => {}
-        }
-        let bell = self.bell.clone();
-        let line = line.to_string();
-        let answer = self.visit(move |vm| {
-            bell.clear();
-            session::execute(vm, &line)
-        })?;
-        let mut text = match answer {
-            Ok(Outcome::Quit) => {
-                self.kill();
-                return Ok(String::new());
-            }
-            Ok(Outcome::Going(text)) => text + &self.wait_for_stop()?,
-            Ok(outcome) => outcome.text().to_string(),
-            Err(e) => e,
-        };
-        if !text.is_empty() && !text.ends_with('\n') {
-            text.push('\n');
-        }
-        Ok(text)
-    }
-
-    fn wait_for_stop(&self) -> Result<String, Ended> {
-        let mut text = String::new();
-        loop {
-            let stop = loop {
-                if self.bell.ended().is_some() {
-                    return Err(Ended);
-                }
-                if let Some(stop) = self.bell.take() {
-                    break stop;
-                }
-                let mut fds = [
-                    self.bell.poll_fd(),
-                    PollFd::new(&self.client, PollFlags::IN),
-                ];
-                // An interrupted wait is one that found nothing.
-                let _ = poll(&mut fds, None);
-                if !fds[1].revents().is_empty() {
-                    let running = self.visit(|vm| {
-                        vm.stop(RunState::Paused);
-                        vm.debug.last.clone()
-                    })?;
-                    if let Some(stop) = running {
-                        self.bell.clear();
-                        break stop;
-                    }
-                }
-            };
-            let r = self.visit(move |vm| report::report(vm, &stop))?;
-            text += &r.text;
-            match r.then {
-                Some(Outcome::Going(_)) => {}
-                Some(Outcome::Quit) => {
-                    self.kill();
-                    return Ok(text);
-                }
-                _ => break,
-            }
-        }
-        text += "GDB does not know that the guest has moved: \"maintenance flush register-cache\" tells it.\n";
-        Ok(text)
-    }
 }
 
 impl Drop for Machine {
@@ -587,14 +485,6 @@ impl SingleRegisterAccess<Tid> for Machine {
     fn write_register(&mut self, _: Tid, n: Number, value: &[u8]) -> TargetResult<(), Self> {
         let (layout, value) = (self.layout.clone(), value.to_vec());
         self.write(move |cpu| layout.write(cpu, n.0, &value))
-    }
-}
-
-impl MonitorCmd for Machine {
-    fn handle_monitor_cmd(&mut self, cmd: &[u8], mut out: ConsoleOutput<'_>) -> Result<(), Ended> {
-        let text = self.monitor(&String::from_utf8_lossy(cmd))?;
-        out.write_raw(text.as_bytes());
-        Ok(())
     }
 }
 

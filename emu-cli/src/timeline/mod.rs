@@ -25,7 +25,7 @@ use crate::status::Status;
 use crate::vm::Vm;
 use emu_core::bus::Nanos;
 use emu_core::checkpoint::Checkpoint;
-use emu_core::vcpu::ExceptionRecord;
+use emu_core::vcpu::{Events, ExceptionRecord};
 use emu_devices::backend::InputQueue;
 use emu_devices::pc::Snapshot;
 use rustc_hash::FxHashMap;
@@ -325,7 +325,12 @@ impl Vm {
         };
         let cpu = &self.runner.cpu;
         match &t.end {
-            Some(end) => cpu.now() >= end.now && cpu.retired >= end.retired,
+            // Beyond either it can no more come to be there; without instructions time passes in a HLT alone.
+            Some(end) => {
+                let (now, retired) = (cpu.now(), cpu.retired);
+                let waits = cpu.events.contains(Events::HALT) && now < end.now;
+                now > end.now || retired > end.retired || retired == end.retired && !waits
+            }
             None => t.next >= t.log.len(),
         }
     }

@@ -32,6 +32,23 @@ pub fn guest(name: &str) -> String {
     path.display().to_string()
 }
 
+/// The options of a kernel that boots to `@done` on its serial port, and then asks for a reset.
+pub fn linux_boot() -> Vec<String> {
+    let (kernel, initrd) = (guest("vmlinuz-amd64"), guest("initramfs-amd64-micro.cpio"));
+    let append = "console=ttyS0 quiet panic=-1 gb=boot";
+    [
+        "--kernel",
+        &kernel,
+        "--initrd",
+        &initrd,
+        "--append",
+        append,
+        "--no-reboot",
+    ]
+    .map(String::from)
+    .into()
+}
+
 /// The option's value for a firmware's short name.
 pub fn firmware(name: &str) -> String {
     match name {

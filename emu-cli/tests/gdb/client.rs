@@ -3,11 +3,12 @@
 
 use super::common::emu;
 use std::collections::VecDeque;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -30,7 +31,8 @@ pub struct Machine {
     child: Child,
     socket: PathBuf,
     /// What it says on standard error.
-    said: Option<JoinHandle<String>>,
+    said: Arc<Mutex<String>>,
+    listener: Option<JoinHandle<()>>,
 }
 
 impl Machine {
@@ -53,21 +55,25 @@ impl Machine {
             assert!(Instant::now() < until, "the server does not listen");
             std::thread::sleep(Duration::from_millis(5));
         }
-        let mut err = child.stderr.take().unwrap();
-        let said = std::thread::spawn(move || {
-            let mut text = String::new();
-            err.read_to_string(&mut text).unwrap();
-            text
+        let err = child.stderr.take().unwrap();
+        let said = Arc::<Mutex<String>>::default();
+        let to = said.clone();
+        let listener = std::thread::spawn(move || {
+            for line in BufReader::new(err).lines() {
+                *to.lock().unwrap() += &(line.unwrap() + "\n");
+            }
         });
         Self {
             child,
             socket,
-            said: Some(said),
+            said,
+            listener: Some(listener),
         }
     }
 
     pub fn connect(&self) -> UnixStream {
-        let stream = UnixStream::connect(&self.socket).unwrap();
+        let stream = UnixStream::connect(&self.socket)
+            .unwrap_or_else(|e| panic!("{e}; emu has said: {}", self.said.lock().unwrap()));
         stream
             .set_read_timeout(Some(Duration::from_secs(20)))
             .unwrap();
@@ -76,23 +82,44 @@ impl Machine {
 
     /// A client that does not acknowledge.
     pub fn raw(&self) -> Raw {
-        // The one before may just be leaving.
-        let until = Instant::now() + Duration::from_secs(10);
-        loop {
-            let mut c = Raw::new(self.connect());
-            let asked = c.stream.write_all(&frame(b"QStartNoAckMode"));
-            if asked.is_ok() && c.try_byte().is_some_and(|b| b == b'+') && c.answer() == "OK" {
-                return c;
-            }
-            assert!(Instant::now() < until, "no client is let in");
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        self.try_raw().unwrap_or_else(|| {
+            panic!(
+                "no client is let in; emu has said: {}",
+                self.said.lock().unwrap()
+            )
+        })
     }
 
-    pub fn raw_without_reading(&self) -> Raw {
-        let c = self.raw();
-        c.stream.set_nonblocking(true).unwrap();
-        c
+    /// The same; `None`: the machine has ended.
+    pub fn try_raw(&self) -> Option<Raw> {
+        // The one before may just be leaving.
+        let until = Instant::now() + Duration::from_secs(10);
+        while Instant::now() < until {
+            let stream = UnixStream::connect(&self.socket).ok()?;
+            let wait = Some(Duration::from_secs(20));
+            stream.set_read_timeout(wait).unwrap();
+            let mut c = Raw::new(stream);
+            let asked = c.stream.write_all(&frame(b"QStartNoAckMode"));
+            // The server may also go in the middle of its answer.
+            let mut answered = b"+$OK#9a".iter().map(|b| c.try_byte() == Some(*b));
+            if asked.is_ok() && answered.all(|is| is) {
+                return Some(c);
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        panic!(
+            "no client is let in; emu has said: {}",
+            self.said.lock().unwrap()
+        );
+    }
+
+    /// The exit status of a machine that has ended, and what it has said.
+    pub fn status(&mut self) -> (Option<i32>, String) {
+        let status = self.child.wait().unwrap();
+        if let Some(listener) = self.listener.take() {
+            listener.join().unwrap();
+        }
+        (status.code(), self.said.lock().unwrap().clone())
     }
 
     pub fn gdb_command(&self, commands: &[&str]) -> Command {
@@ -134,8 +161,9 @@ impl Machine {
     pub fn end(mut self) -> String {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-        let text = self.said.take().unwrap().join().unwrap();
+        self.listener.take().unwrap().join().unwrap();
         self.child.wait().unwrap();
+        let text = self.said.lock().unwrap().clone();
         assert!(!self.socket.exists(), "the socket's file goes");
         assert!(!text.contains("panicked"), "{text}");
         text

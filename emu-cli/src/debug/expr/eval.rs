@@ -5,7 +5,7 @@
 
 use super::register::Part;
 use super::value::{self, Binary, Unary};
-use super::{Env, ExprError, Reg, Space, Type, Value, Variable, parse};
+use super::{Env, ExprError, Reg, Space, Type, Value, Variable, names, parse};
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Op {
@@ -153,7 +153,7 @@ impl Expr {
                 Op::Const(v) => Some(*v),
                 Op::Register(p) => Some(part(*p, env)?),
                 Op::Named(name) => {
-                    let unknown = || parse::unknown(name);
+                    let unknown = || names::unknown(name);
                     Some(env.variable(Variable::Named(name)).ok_or_else(unknown)?)
                 }
                 Op::History(i) => Some(history(Variable::History(*i), env)?),

@@ -22,6 +22,7 @@
 mod assign;
 mod eval;
 mod lex;
+mod names;
 mod parse;
 pub mod register;
 #[cfg(test)]

@@ -159,7 +159,8 @@ pub fn lines(text: &str, line: u32) -> Vec<String> {
     if at >= source.0.len() {
         return Vec::new();
     }
-    let mut parts = vec![at..source.end(at).min(at + MOST_OF_LET)];
+    let own = at..source.end(at).min(at + MOST_OF_LET);
+    let mut parts: Vec<Range<usize>> = std::iter::once(own).collect();
     let mut head = at..at + 1;
     if !says_when(source.0[at]) && !is_arm(source.0[at]) {
         match source.outer(at) {
