@@ -161,6 +161,10 @@ fn drive_machine(
     let monitor = bound.serve(options, &commands)?;
     vm.events = monitor.events.clone();
     monitor::watch_trays(&vm);
+    if looked_at {
+        // The core keeps more of exceptions from now on.
+        vm.runner.cpu.hooks();
+    }
     if looked_at || traced.is_some() {
         debug::read_symbols(&mut vm, options).map_err(Error::Symbols)?;
     }

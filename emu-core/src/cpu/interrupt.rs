@@ -92,7 +92,11 @@ impl Vcpu {
     /// Keeps what is known of the exception that is about to be delivered.
     fn record_exception(&mut self, raised: Raised, during: During) {
         let lin = self.code_address();
-        let (code, code_len) = self.code_bytes(lin);
+        // Reading them takes as long as a page walk: only for who may ask.
+        let (code, code_len) = match self.hooks {
+            Some(_) => self.code_bytes(lin),
+            None => ([0; 15], 0),
+        };
         self.last_exception = Some(ExceptionRecord {
             raised,
             during,

@@ -511,7 +511,10 @@ impl Vcpu {
         }
         let walk = match self.walk(lin, access, who) {
             Ok(w) => w,
-            Err(refused) => return Err(self.raise_from(refused)),
+            Err(refused) => {
+                let fault = self.page_fault((lin, access, who), refused);
+                return Err(self.raise_from(fault));
+            }
         };
         let page = lin & !0xfff;
         let phys = PhysAddr(walk.page.0 & self.a20);

@@ -20,7 +20,20 @@ pub enum Access {
 }
 
 /// What is asked of a walk: the address, what is done there, and who does it.
-type Asked = (u64, Access, Who);
+pub type Asked = (u64, Access, Who);
+
+/// Why there is no walk: what the entries say of the error code, and the line of ours that found it.
+#[derive(Clone, Copy, Debug)]
+pub struct Refused {
+    bits: u32,
+    check: &'static Location<'static>,
+}
+
+#[track_caller]
+fn refused(bits: u32) -> Refused {
+    let check = Location::caller();
+    Refused { bits, check }
+}
 
 /// A successful walk.
 #[derive(Clone, Copy, Debug)]
@@ -77,13 +90,12 @@ impl Step {
 }
 
 impl Vcpu {
-    #[cold]
-    #[track_caller]
-    fn page_fault(&self, (lin, access, who): Asked, bits: u32) -> Raised {
+    /// The fault that a refused walk raises.
+    pub fn page_fault(&self, (lin, access, who): Asked, refused: Refused) -> Raised {
         let fetch = access == Access::Exec
             && (self.cr4 & cr4::SMEP != 0
                 || self.cr4 & cr4::PAE != 0 && self.efer & efer::NXE != 0);
-        let error = bits
+        let error = refused.bits
             | if access == Access::Write { code::W } else { 0 }
             | if who == Who::User { code::U } else { 0 }
             | if fetch { code::I } else { 0 };
@@ -93,7 +105,7 @@ impl Vcpu {
                 error: Some(error),
                 address: lin,
             },
-            check: Some(Location::caller()),
+            check: Some(refused.check),
         }
     }
 
@@ -114,7 +126,7 @@ impl Vcpu {
     }
 
     /// Translates `lin` for one access of `who`.
-    pub fn walk(&mut self, lin: u64, access: Access, who: Who) -> Result<Walk, Raised> {
+    pub fn walk(&mut self, lin: u64, access: Access, who: Who) -> Result<Walk, Refused> {
         self.stats.page_walks += 1;
         if self.cr0 & cr0::PG == 0 {
             return Ok(Walk {
@@ -127,7 +139,7 @@ impl Vcpu {
             });
         }
         loop {
-            let (steps, n, size) = self.descend(lin, access, who)?;
+            let (steps, n, size) = self.descend(lin)?;
             if let Some(walk) = self.finish(lin, access, who, &steps[..n], size)? {
                 return Ok(walk);
             }
@@ -140,25 +152,19 @@ impl Vcpu {
         if self.cr0 & cr0::PG == 0 {
             return Some(PhysAddr(lin & 0xffff_ffff));
         }
-        let (steps, n, size) = self.descend(lin, Access::Read, Who::Supervisor).ok()?;
+        let (steps, n, size) = self.descend(lin).ok()?;
         let leaf = steps[..n].last()?;
         Some(leaf.page(lin, size).add(lin & 0xfff))
     }
 
     /// Follows the structures to the leaf (SDM Vol. 3A, 4.3 to 4.5 and 4.7).
-    fn descend(
-        &self,
-        lin: u64,
-        access: Access,
-        who: Who,
-    ) -> Result<([Step; 5], usize, u64), Raised> {
+    fn descend(&self, lin: u64) -> Result<([Step; 5], usize, u64), Refused> {
         let mut steps = [Step {
             at: PhysAddr(0),
             entry: 0,
             wide: true,
         }; 5];
         let mut n = 0;
-        let asked = (lin, access, who);
         if self.cr4 & cr4::PAE == 0 {
             let at = PhysAddr((self.cr3 & 0xffff_f000) | (lin >> 22 & 0x3ff) << 2);
             let pde = self.entry(at, false);
@@ -168,7 +174,7 @@ impl Vcpu {
                 wide: false,
             };
             if pde & P == 0 {
-                return Err(self.page_fault(asked, 0));
+                return Err(refused(0));
             }
             if pde & PS != 0 && self.cr4 & cr4::PSE != 0 {
                 // PSE-36: bits 20:13 are address bits 39:32 (SDM Vol. 3A, table 4-4); those beyond MAXPHYADDR and bit 21 are reserved.
@@ -179,7 +185,7 @@ impl Vcpu {
                     0x3f_e000
                 };
                 if pde & limit != 0 {
-                    return Err(self.page_fault(asked, code::P | code::RSVD));
+                    return Err(refused(code::P | code::RSVD));
                 }
                 return Ok((steps, 1, 4 << 20));
             }
@@ -191,7 +197,7 @@ impl Vcpu {
                 wide: false,
             };
             return if pte & P == 0 {
-                Err(self.page_fault(asked, 0))
+                Err(refused(0))
             } else {
                 Ok((steps, 2, 4096))
             };
@@ -207,7 +213,7 @@ impl Vcpu {
         } else {
             let pdpte = self.pdpte[(lin >> 30 & 3) as usize];
             if pdpte & P == 0 {
-                return Err(self.page_fault(asked, 0));
+                return Err(refused(0));
             }
             // PDPTEs were checked when CR3 was loaded.
             level = 2;
@@ -225,10 +231,10 @@ impl Vcpu {
             };
             n += 1;
             if e & P == 0 {
-                return Err(self.page_fault(asked, 0));
+                return Err(refused(0));
             }
             if e & (beyond | nx_reserved | pae_reserved) != 0 {
-                return Err(self.page_fault(asked, code::P | code::RSVD));
+                return Err(refused(code::P | code::RSVD));
             }
             if level == 1 {
                 return Ok((steps, n, 4096));
@@ -240,7 +246,7 @@ impl Vcpu {
                     || level == 3 && !self.model.page1gb
                     || e & (size - 1) & 0x000f_ffff_ffff_e000 != 0
                 {
-                    return Err(self.page_fault(asked, code::P | code::RSVD));
+                    return Err(refused(code::P | code::RSVD));
                 }
                 return Ok((steps, n, size));
             }
@@ -284,7 +290,7 @@ impl Vcpu {
         if self.cr0 & cr0::PG == 0 || long && !self.canonical(lin) {
             return None;
         }
-        let (steps, n, size) = self.descend(lin, Access::Exec, who).ok()?;
+        let (steps, n, size) = self.descend(lin).ok()?;
         let steps = &steps[..n];
         let leaf = *steps.last()?;
         let (.., exec) = self.rights(who, steps);
@@ -305,7 +311,7 @@ impl Vcpu {
         who: Who,
         steps: &[Step],
         size: u64,
-    ) -> Result<Option<Walk>, Raised> {
+    ) -> Result<Option<Walk>, Refused> {
         let leaf = *steps.last().expect("a walk has a leaf");
         let (read, write, exec) = self.rights(who, steps);
         let allowed = match access {
@@ -314,7 +320,7 @@ impl Vcpu {
             Access::Exec => exec,
         };
         if !allowed {
-            return Err(self.page_fault((lin, access, who), code::P));
+            return Err(refused(code::P));
         }
         let ram = &self.machine.ram;
         for s in steps {
