@@ -123,7 +123,7 @@ const FLAG_IF: &str =
 const BASE_OUT: &str =
     "shows a segment base, without trapping once CR4.FSGSBASE is set (SDM Vol. 2B, RDFSBASE)";
 const BASE_IN: &str =
-    "changes a segment base, without trapping once CR4.FSGSBASE is set (SDM Vol. 2B, WRFSBASE)";
+    "changes a segment base, without trapping once CR4.FSGSBASE is set (SDM Vol. 2D, WRFSBASE)";
 
 /// Every instruction that is not innocuous.
 pub static CATALOGUE: &[Entry] = &{
@@ -267,7 +267,7 @@ pub static CATALOGUE: &[Entry] = &{
             "shows the time-stamp counter and IA32_TSC_AUX; traps only under CR4.TSD (SDM Vol. 2B, RDTSCP)",
         ),
         critical(M::Rdpid, "shows IA32_TSC_AUX (SDM Vol. 2B, RDPID)"),
-        critical(M::Xgetbv, "shows XCR0 (SDM Vol. 2C, XGETBV)"),
+        critical(M::Xgetbv, "shows XCR0 (SDM Vol. 2D, XGETBV)"),
         critical(M::Rdfsbase, BASE_OUT),
         critical(M::Rdgsbase, BASE_OUT),
         critical(M::Wrfsbase, BASE_IN),
@@ -298,9 +298,9 @@ pub static CATALOGUE: &[Entry] = &{
         ),
         privileged(
             M::Wbinvd,
-            "writes back and empties caches (SDM Vol. 2C, WBINVD)",
+            "writes back and empties caches (SDM Vol. 2D, WBINVD)",
         ),
-        privileged(M::Wbnoinvd, "writes back caches (SDM Vol. 2C, WBNOINVD)"),
+        privileged(M::Wbnoinvd, "writes back caches (SDM Vol. 2D, WBNOINVD)"),
         privileged(M::Invlpg, "drops translations (SDM Vol. 2A, INVLPG)"),
         privileged(M::Invpcid, "drops translations (SDM Vol. 2A, INVPCID)"),
         privileged(
@@ -309,13 +309,13 @@ pub static CATALOGUE: &[Entry] = &{
         ),
         privileged(
             M::Wrmsr,
-            "writes a model-specific register (SDM Vol. 2C, WRMSR)",
+            "writes a model-specific register (SDM Vol. 2D, WRMSR)",
         ),
         privileged(
             M::Rdpmc,
             "reads a performance counter; #GP(0) at CPL 3 unless CR4.PCE is set (SDM Vol. 2B, RDPMC)",
         ),
-        privileged(M::Xsetbv, "writes XCR0 (SDM Vol. 2C, XSETBV)"),
+        privileged(M::Xsetbv, "writes XCR0 (SDM Vol. 2D, XSETBV)"),
         privileged(
             M::Swapgs,
             "exchanges GS.base and IA32_KERNEL_GS_BASE (SDM Vol. 2B, SWAPGS)",

@@ -78,9 +78,9 @@ fn returns(cpu: &Vcpu, insn: &Instruction) -> Option<Return> {
             let lin = match () {
                 () if cpu.code64() => sp,
                 () if cpu.key.contains(ModeKey::STACK32) => {
-                    cpu.seg_base[SS as usize] + (sp & 0xffff_ffff)
+                    cpu.seg_base[SS as usize].wrapping_add(sp & 0xffff_ffff)
                 }
-                () => cpu.seg_base[SS as usize] + (sp & 0xffff),
+                () => cpu.seg_base[SS as usize].wrapping_add(sp & 0xffff),
             };
             let mut word = [0; 8];
             if !cpu.peek(cpu.wrap(lin), &mut word[..size]) {

@@ -147,6 +147,10 @@ fn told(
     };
     let _ = writeln!(out, "{by}");
     show_check(&mut out, &x.raised);
+    if x.raised.fault.vector == vector::PF {
+        let at = x.raised.fault.address;
+        let _ = writeln!(out, "\"info page {at:#x}\" shows the walk as it is now.");
+    }
     for section in sections(x) {
         let _ = writeln!(out, "{section}");
     }

@@ -146,6 +146,7 @@ fn a_users_page_fault() {
         &[
             "#PF, error 0x4 (user, read, page not present), address 0x20000000",
             "if e & P == 0 {\n        return Err(self.page_fault(asked, 0));\n",
+            "\"info page 0x20000000\" shows the walk as it is now.\n",
             "SDM Vol. 2B, MOV, 64-Bit Mode Exceptions\nSDM Vol. 3A, 4.3 to 4.5 and 4.7\n",
             "Interrupt 14—Page-Fault Exception (#PF); 4.7\n",
         ],
