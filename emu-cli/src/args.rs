@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::inspect;
 use crate::lockstep;
 use crate::monitor::listen::{Address, Place};
-use crate::netdev::{self, Netdev, NicOption};
+use crate::netdev::{self, Netdev, NicOption, Wiring};
 use crate::output::Output;
 use crate::status::{Status, TABLE};
 use crate::trace;
@@ -179,12 +179,15 @@ pub struct Options {
     pub write_config: Option<PathBuf>,
     #[command(flatten)]
     pub debugger: Debugger,
-    /// Write what comes from outside (keys, mouse, serial input, buttons) to a file, for emu replay; needs --clock virtual
+    /// Write what comes from outside (keys, mouse, serial input, frames, buttons) to a file, for emu replay; needs --clock virtual
     #[arg(long, value_name = "FILE")]
     pub record: Option<PathBuf>,
     /// What becomes of the guest's output, for a program that runs several machines
     #[arg(skip)]
     pub output: Output,
+    /// How networks are connected: by doors if what comes from them is noted
+    #[arg(skip)]
+    pub wiring: Wiring,
 }
 
 /// `emu symbols`.

@@ -83,7 +83,12 @@ fn main() -> ExitCode {
 /// The command line, with GDB's `-ex` as clap can read it.
 fn arguments() -> Vec<OsString> {
     let mut list: Vec<_> = std::env::args_os().collect();
-    if list.get(1).is_some_and(|c| c == "debug" || c == "run") {
+    let takes = |c: &OsString| {
+        ["debug", "run", "replay", "trace"]
+            .iter()
+            .any(|name| c == name)
+    };
+    if list.get(1).is_some_and(takes) {
         list.iter_mut()
             .filter(|a| *a == "-ex")
             .for_each(|a| *a = "--ex".into());

@@ -11,7 +11,7 @@ use emu_core::nearest::hint;
 use emu_devices::backend::Waker;
 use emu_devices::net::user::{self, Config, Forward, GuestForward};
 use emu_devices::net::wire::{self, Address};
-use emu_devices::net::{End, FIRST_MAC, Link, Mac};
+use emu_devices::net::{End, FIRST_MAC, Frame, Link, Mac};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, ToSocketAddrs};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -286,10 +286,81 @@ pub struct Cable {
     pub nic: Option<(&'static str, Mac)>,
 }
 
+/// Where the frames for a guest wait whose run is a function of its inputs: they come in between two slices, and are noted. What the guest
+/// sends goes on to the back end, or is lost; it never waits for that.
+pub struct Door {
+    /// The other end of the NIC's cable.
+    nic: End,
+    /// The NIC's end of the back end's cable; `None`: there is no back end, the frames are those of a record.
+    host: Option<End>,
+}
+
+impl Door {
+    /// Passes on, or drops, what the guest has sent.
+    pub fn carry(&mut self, on: bool) {
+        while let Some(frame) = self.nic.receive() {
+            if let Some(host) = self.host.as_mut().filter(|_| on) {
+                // A back end that has no room loses it, as a switch does.
+                let _ = host.send(frame);
+            } else {
+                self.nic.recycle(frame.data);
+            }
+        }
+    }
+
+    /// The next frame for the guest, if it has room for one.
+    pub fn arrived(&mut self) -> Option<Vec<u8>> {
+        if !self.nic.has_room() {
+            return None;
+        }
+        Some(self.host.as_mut()?.receive()?.data)
+    }
+
+    /// A frame is the guest's.
+    pub fn deliver(&mut self, data: Vec<u8>) {
+        // One that is too long, or too much, is lost.
+        let _ = self.nic.send(data.into());
+    }
+
+    /// What was delivered and the NIC has not taken yet.
+    pub fn waiting(&self) -> Waiting {
+        Waiting {
+            up: self.nic.is_up(),
+            frames: self.nic.sent(),
+        }
+    }
+
+    pub fn put_waiting(&self, waiting: Waiting) {
+        self.nic.link().set_up(waiting.up);
+        self.nic.put_sent(waiting.frames);
+    }
+}
+
+/// What a NIC's cable holds for it.
+#[derive(Clone)]
+pub struct Waiting {
+    up: bool,
+    frames: Vec<Frame>,
+}
+
+/// How a machine's networks are connected.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Wiring {
+    /// NIC and back end share a cable.
+    #[default]
+    Direct,
+    /// By doors.
+    Doors,
+    /// The same, with nobody outside.
+    Closed,
+}
+
 /// The networks of a machine.
 #[derive(Default)]
 pub struct Networks {
     cables: Vec<Cable>,
+    /// In the order of `cables`, or none.
+    pub doors: Vec<Door>,
     /// The NICs' ends that no NIC has taken yet.
     ends: Vec<End>,
     nics: u8,
@@ -301,6 +372,7 @@ impl Networks {
         netdevs: &[Netdev],
         nics: &[NicOption],
         devices: &mut Vec<devices::Device>,
+        wiring: Wiring,
     ) -> Result<Self, Error> {
         let mut all = netdevs.to_vec();
         for (n, nic) in nics.iter().enumerate() {
@@ -330,10 +402,28 @@ impl Networks {
                 backend: netdev.backend.about(),
                 nic: None,
             });
-            match &netdev.backend {
-                Backend::User(config) => user::start((**config).clone(), host)?,
-                Backend::Socket(address) => wire::start_socket(address.clone(), host)?,
-                Backend::Tap(name) => wire::start_tap(name, host)?,
+            let host = match wiring {
+                Wiring::Direct => Some(host),
+                Wiring::Doors | Wiring::Closed => {
+                    host.set_lossy();
+                    let (outside, end) = match wiring {
+                        Wiring::Doors => Some(Link::pair(&netdev.id)),
+                        _ => None,
+                    }
+                    .unzip();
+                    networks.doors.push(Door {
+                        nic: host,
+                        host: outside,
+                    });
+                    end
+                }
+            };
+            if let Some(host) = host {
+                match &netdev.backend {
+                    Backend::User(config) => user::start((**config).clone(), host)?,
+                    Backend::Socket(address) => wire::start_socket(address.clone(), host)?,
+                    Backend::Tap(name) => wire::start_tap(name, host)?,
+                }
             }
             networks.ends.push(nic);
         }
@@ -371,8 +461,14 @@ impl Networks {
 
     /// Whom to wake when a frame comes.
     pub fn set_waker(&self, waker: &Waker) {
-        for cable in &self.cables {
-            cable.link.set_nic_waker(waker.clone());
+        let inside = self.cables.iter().map(|c| &c.link);
+        let outside = self.doors.iter().filter_map(|d| d.host.as_ref());
+        let links: Vec<&Arc<Link>> = match self.doors.is_empty() {
+            true => inside.collect(),
+            false => outside.map(End::link).collect(),
+        };
+        for link in links {
+            link.set_nic_waker(waker.clone());
         }
     }
 

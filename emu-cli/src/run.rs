@@ -14,6 +14,7 @@ use crate::error::Error;
 use crate::gdb;
 use crate::machine_file::{self, Mistake};
 use crate::monitor;
+use crate::netdev::Wiring;
 use crate::output::{Kept, Output};
 use crate::report;
 use crate::signals::{self, Control};
@@ -125,6 +126,10 @@ fn drive_machine(
     let timed = recorded || looked_at && options.clock == "virtual";
     if timed {
         options.output = Output::Timed(gate.clone(), tui.clone());
+        options.wiring = match replay.is_some() {
+            true => Wiring::Closed,
+            false => Wiring::Doors,
+        };
     }
     let options = &options;
     let control = Arc::new(Control::default());
@@ -303,6 +308,7 @@ fn drive(
         }
         if vm.timeline.is_some() {
             vm.feed_serial(input);
+            vm.feed_networks();
             if vm.replayed() {
                 return Ok(Status::Alike);
             }
@@ -360,7 +366,11 @@ fn drive(
                     let guest = vm.runner.cpu.now();
                     let planned =
                         next.map_or(DOZE, |t| Duration::from_nanos(t.saturating_sub(guest)));
+                    let began = Instant::now();
                     control.sleep(planned.min(left).min(DOZE));
+                    if vm.runner.waits {
+                        vm.runner.waited(began.elapsed().as_nanos() as u64, next);
+                    }
                     continue;
                 }
                 Step::Halted if vm.halted() => continue,

@@ -180,7 +180,7 @@ impl Vm {
         plug_drives(&mut pc, &drives, &(ram.clone() as Memory))?;
         let mut list = [&options.device[..], &options.virtfs[..]].concat();
         let nics = netdev::nics(options, with_firmware || bios.is_some());
-        let mut networks = Networks::new(&options.netdev, &nics, &mut list)?;
+        let mut networks = Networks::new(&options.netdev, &nics, &mut list, options.wiring)?;
         let balloon = Arc::<BalloonTarget>::default();
         let mut parts = devices::Parts {
             memory: ram.clone(),

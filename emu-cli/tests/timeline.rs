@@ -3,6 +3,8 @@
 mod common;
 #[path = "common/guests.rs"]
 mod guests;
+#[path = "timeline/network.rs"]
+mod network;
 #[path = "common/qmp.rs"]
 mod qmp;
 #[path = "timeline/records.rs"]

@@ -60,6 +60,10 @@ pub struct Runner {
     rate: u64,
     /// Since when the CPU halts with interrupts off.
     dead_since: Option<Nanos>,
+    /// When the next thing comes from outside that is known of: no HLT of the virtual clock is skipped beyond it.
+    pub next_input: Nanos,
+    /// HLTs of the virtual clock are the caller's to wait for, as there is somebody outside who lives in the host's time.
+    pub waits: bool,
     /// HLTs of the virtual clock that were skipped.
     pub idle_skips: u64,
     pub slices: u64,
@@ -74,6 +78,8 @@ impl Runner {
             firmware: None,
             rate: 50,
             dead_since: None,
+            next_input: Nanos::MAX,
+            waits: false,
             idle_skips: 0,
             slices: 0,
         }
@@ -211,13 +217,22 @@ impl Runner {
         } else {
             self.dead_since = None;
         }
+        let known = (self.next_input != Nanos::MAX).then_some(self.next_input);
+        let next = next.into_iter().chain(known).min();
         match next {
-            Some(t) if self.machine.clock.is_virtual() => {
+            Some(t) if self.machine.clock.is_virtual() && !self.waits => {
                 self.idle_skips += 1;
                 self.machine.clock.skip(t.saturating_sub(now));
                 Step::Ran
             }
             next => Step::Idle(next),
         }
+    }
+
+    /// The caller has waited, at most until `next`, for a CPU that was [`Step::Idle`]: virtual time has gone on meanwhile.
+    pub fn waited(&mut self, ns: Nanos, next: Option<Nanos>) {
+        let now = self.cpu.now();
+        let most = next.map_or(0, |t| t.saturating_sub(now));
+        self.machine.clock.skip(ns.min(most));
     }
 }

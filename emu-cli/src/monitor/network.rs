@@ -4,6 +4,7 @@ use super::Context;
 use super::human::{Text, Words};
 use super::qmp::{Answer, Refusal};
 use crate::netdev::Cable;
+use crate::timeline::Input;
 use emu_core::nearest::hint;
 use serde::Deserialize;
 use serde_json::json;
@@ -58,7 +59,8 @@ pub fn set_link(c: &Context, a: SetLink) -> Answer {
     };
     for (n, cable) in cables.iter().enumerate() {
         if names(n, cable).contains(&Some(a.name.clone())) {
-            cable.link.set_up(a.up);
+            let input = Input::Link { net: n, up: a.up };
+            c.call(move |vm| vm.feed(input))?;
             return Ok(json!({}));
         }
     }

@@ -9,7 +9,7 @@ use emu_core::vcpu::Vcpu;
 /// Why a run to somewhere did not get there.
 const ENDED: &str = "the guest ends before that";
 const WAITS: &str = "the guest waits there for something from outside";
-const NO_TIMELINE: &str = "going back needs --clock virtual, and a machine without networks and without drives that are written to (snapshot=on does not help)";
+const NO_TIMELINE: &str = "going back needs --clock virtual, and a machine without drives that are written to (snapshot=on does not help)";
 /// GDB's words.
 pub(super) const BEGINNING: &str = "No more reverse-execution history.";
 

@@ -26,9 +26,6 @@ impl Timeline {
             Some(_) => "--record",
             None => "replay",
         };
-        if recorded && !vm.networks.is_empty() {
-            return Err(RecordError::Network(what));
-        }
         let written = |d: &&drives::Attached| d.format.is_some() && !d.cdrom && !d.spec.read_only;
         if let Some(d) = vm.drives.iter().filter(written).find(|d| !d.spec.snapshot)
             && recorded
@@ -43,7 +40,7 @@ impl Timeline {
             return Err(RecordError::Drive { what, drive });
         }
         // What a drive has taken does not go back with the machine.
-        let back = vm.networks.is_empty() && !vm.drives.iter().any(|d| written(&d));
+        let back = !vm.drives.iter().any(|d| written(&d));
         let interval = match back && debugged {
             true => options.debugger.checkpoint_interval,
             false => 0,

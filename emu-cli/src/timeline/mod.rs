@@ -1,7 +1,7 @@
 //! The run as a function of its inputs: a log of what came from outside, checkpoints, and going back.
 //!
 //! With the virtual clock everything that a guest does follows from its first state and from what comes from outside: keys, the mouse,
-//! bytes for a serial port, buttons. Each goes through [`Vm::feed`], which notes the guest time; the same inputs at the same times
+//! bytes for a serial port, frames from networks, buttons. Each goes through [`Vm::feed`], which notes the guest time; the same inputs at the same times
 //! make the same run, in any engine. A *record* is such a log in a file ([`record`]); a *replay* feeds it.
 //!
 //! For a debugger the whole machine is kept every so many instructions: vCPU and board as they are, RAM by the pages that were
@@ -21,6 +21,7 @@ pub mod record;
 pub use input::Input;
 
 use crate::console;
+use crate::netdev::{Door, Waiting};
 use crate::status::Status;
 use crate::vm::Vm;
 use emu_core::bus::Nanos;
@@ -59,6 +60,8 @@ struct Point {
     next: usize,
     /// What waited for the serial port.
     waiting: VecDeque<u8>,
+    /// What waited for the NICs.
+    networks: Vec<Waiting>,
     /// The last exception before it.
     exception: Option<ExceptionRecord>,
 }
@@ -166,6 +169,7 @@ impl Timeline {
             board,
             next: self.next,
             waiting: self.serial.contents(),
+            networks: vm.networks.doors.iter().map(Door::waiting).collect(),
             exception: vm.runner.cpu.last_exception.clone(),
         });
         if self.bytes > MOST_BYTES && self.points.len() > 8 {
@@ -233,6 +237,9 @@ impl Timeline {
         vm.runner.cpu.last_exception.clone_from(&point.exception);
         vm.runner.cpu.forget_stops();
         self.serial.replace(point.waiting.clone());
+        for (door, waiting) in vm.networks.doors.iter().zip(&point.networks) {
+            door.put_waiting(waiting.clone());
+        }
         self.next = point.next;
         self.points.truncate(n + 1);
         self.count_bytes();
@@ -262,6 +269,9 @@ impl Vm {
         if t.interval > 0 && due {
             t.keep(self);
         }
+        let end = t.end.as_ref().filter(|_| t.replays).map(|e| e.now);
+        let next = t.log.get(t.next).map(|l| l.at);
+        self.runner.next_input = next.into_iter().chain(end).min().unwrap_or(Nanos::MAX);
         self.timeline = Some(t);
     }
 
@@ -305,6 +315,18 @@ impl Vm {
         if !bytes.is_empty() {
             self.feed(Input::Serial(bytes));
         }
+    }
+
+    /// Frames go out, and come in as far as the NICs have room.
+    pub fn feed_networks(&mut self) {
+        let live = !self.replays();
+        for net in 0..self.networks.doors.len() {
+            self.networks.doors[net].carry(live);
+            while live && let Some(data) = self.networks.doors[net].arrived() {
+                self.feed(Input::Frame { net, data });
+            }
+        }
+        self.runner.waits = live && !self.networks.doors.is_empty();
     }
 
     /// The run has ended: the record is complete.
@@ -369,7 +391,15 @@ impl Vm {
         Status::Different
     }
 
-    fn mute(&self, on: bool) {
+    fn mute(&mut self, on: bool) {
+        // What is gone over again was told, and sent, the first time.
+        if let Some(t) = self.runner.cpu.trace() {
+            t.muted = on;
+        }
+        self.runner.waits = !on && !self.replays() && !self.networks.doors.is_empty();
+        for door in &mut self.networks.doors {
+            door.carry(false);
+        }
         if let Some(t) = &self.timeline {
             self.with_pc(|pc| pc.flush());
             t.gate.store(!on, Relaxed);

@@ -89,10 +89,6 @@ pub enum RecordError {
     )]
     Clock,
     #[error(
-        "{0}: what a network says is not recorded yet; give --nic none, or --nodefaults with firmware"
-    )]
-    Network(&'static str),
-    #[error(
         "{what}: drive {drive} is written to; give it snapshot=on or readonly=on, so that it is the same at the replay"
     )]
     Drive { what: &'static str, drive: String },

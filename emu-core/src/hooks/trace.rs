@@ -126,6 +126,8 @@ pub struct Trace {
     pub streams: Streams,
     pub filter: Filter,
     pub observer: Box<dyn Observer>,
+    /// Nothing is told for now: the guest does again what it has done.
+    pub muted: bool,
     /// Handlers of the traced instructions and blocks, and whether those have been told of.
     originals: FxHashMap<(u64, ModeKey), (Handler, bool)>,
 }
@@ -136,6 +138,7 @@ impl Trace {
             streams,
             filter,
             observer,
+            muted: false,
             originals: FxHashMap::default(),
         }
     }
@@ -313,8 +316,7 @@ impl Vcpu {
     }
 
     fn with_observer(&mut self, f: impl FnOnce(&Self, &mut dyn Observer)) {
-        // What is gone over again was told the first time.
-        let told = |h: &mut Box<Hooks>| if h.suspended { None } else { h.trace.take() };
+        let told = |h: &mut Box<Hooks>| h.trace.take_if(|t| !t.muted);
         let Some(mut t) = self.hooks.as_mut().and_then(told) else {
             return;
         };

@@ -57,6 +57,8 @@ struct Side {
     queue: Mutex<Queue>,
     waker: Mutex<Option<Waker>>,
     accepts: Mutex<Accepts>,
+    /// What does not fit into the queue is dropped, and the sender is not told.
+    lossy: AtomicBool,
 }
 
 impl Side {
@@ -172,6 +174,23 @@ impl End {
         *lock(&self.peer().accepts)
     }
 
+    /// From now on frames that this end has no room for are lost: whoever sends them need not wait for anybody.
+    pub fn set_lossy(&self) {
+        self.own().lossy.store(true, SeqCst);
+    }
+
+    /// What was sent and waits at the other end.
+    pub fn sent(&self) -> Vec<Frame> {
+        self.peer().queue().frames.iter().cloned().collect()
+    }
+
+    /// Has these wait at the other end, and nothing else.
+    pub fn put_sent(&self, frames: Vec<Frame>) {
+        let mut queue = self.peer().queue();
+        queue.bytes = frames.iter().map(|f| f.data.len()).sum();
+        queue.frames = frames.into();
+    }
+
     /// An empty buffer, perhaps with room in it.
     pub fn buffer(&mut self) -> Vec<u8> {
         self.fresh.pop().unwrap_or_default()
@@ -188,7 +207,7 @@ impl End {
     /// Whether a frame would be taken now. If not, the waker will be called when it is worth another try.
     pub fn has_room(&self) -> bool {
         let mut queue = self.peer().queue();
-        let full = queue.is_full() && !queue.closed;
+        let full = queue.is_full() && !queue.closed && !self.peer().lossy.load(SeqCst);
         queue.refused |= full;
         !full
     }
@@ -206,6 +225,10 @@ impl End {
         let wake = {
             let mut queue = self.link.sides[1 - self.side].queue();
             if !fits || !up || queue.closed {
+                queue.counters.dropped += 1;
+                return Ok(());
+            }
+            if queue.is_full() && self.peer().lossy.load(SeqCst) {
                 queue.counters.dropped += 1;
                 return Ok(());
             }
@@ -369,6 +392,24 @@ mod tests {
         drop(host);
         nic.send(frame(4)).unwrap();
         assert_eq!(nic.link().counters()[1].dropped, 4);
+    }
+
+    #[test]
+    fn a_lossy_end_never_refuses() {
+        let (mut nic, mut host) = Link::pair("n0");
+        host.set_lossy();
+        for n in 0..QUEUE_FRAMES + 9 {
+            assert!(nic.has_room());
+            nic.send(frame(n as u8)).unwrap();
+        }
+        assert_eq!(nic.link().counters()[1].dropped, 9);
+        let waiting = nic.sent();
+        assert_eq!(waiting.len(), QUEUE_FRAMES);
+        host.receive().unwrap();
+        nic.put_sent(waiting[..2].to_vec());
+        assert_eq!(host.receive(), Some(frame(0)));
+        assert_eq!(host.receive(), Some(frame(1)));
+        assert_eq!(host.receive(), None);
     }
 
     #[test]

@@ -26,6 +26,8 @@ fn user(bits: u32, code: &[u8], prepare: impl FnOnce(&mut UserBench)) -> (String
     b.write(CODE, code);
     b.enter(bits);
     b.cpu.rip = CODE;
+    // As with a debugger, for whom more is kept.
+    b.cpu.hooks();
     prepare(&mut b);
     b.run(&mut Interp::default(), 1).expect("a fault");
     last(&b.cpu)
@@ -40,6 +42,7 @@ fn real(code: &[u8], prepare: impl FnOnce(&mut Vcpu)) -> (String, Value) {
     cpu.set_segment(CS as usize, s);
     cpu.refresh_mode();
     cpu.rip = 0x7c00;
+    cpu.hooks();
     prepare(&mut cpu);
     Interp::default().run(&mut cpu, 1);
     last(&cpu)
@@ -145,7 +148,7 @@ fn a_users_page_fault() {
         &text,
         &[
             "#PF, error 0x4 (user, read, page not present), address 0x20000000",
-            "if e & P == 0 {\n        return Err(self.page_fault(asked, 0));\n",
+            "if e & P == 0 {\n        return Err(refused(0));\n",
             "\"info page 0x20000000\" shows the walk as it is now.\n",
             "SDM Vol. 2B, MOV, 64-Bit Mode Exceptions\nSDM Vol. 3A, 4.3 to 4.5 and 4.7\n",
             "Interrupt 14—Page-Fault Exception (#PF); 4.7\n",
