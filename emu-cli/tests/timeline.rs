@@ -430,3 +430,30 @@ fn a_step_back_anywhere_in_a_linux_boot_is_quick() {
     writeln!(s.to, "quit").unwrap();
     assert!(s.child.wait().unwrap().success());
 }
+
+/// What the guest says is heard once, wherever it is taken.
+#[test]
+fn the_guest_is_heard_once() {
+    let all = ["demo", "--clock", "virtual", "--nic", "none"];
+    let said = run(&all).stdout;
+    let serial = Temp::new(b"");
+    let port = format!("file:{}", serial.path());
+    let machine = [&all[..], &["--serial", &port]].concat();
+    // Live, back and on within what has been, on to where nobody has been.
+    let first = "insns 3000000".to_string();
+    let places = [
+        1_000_000,
+        2_000_000,
+        9_000_000,
+        500_000,
+        8_000_000,
+        999_999_999,
+    ];
+    let there = places.iter().map(|n| format!("goto {n}"));
+    let lines: Vec<String> = std::iter::once(first).chain(there).collect();
+    script(&machine, &lines);
+    assert_eq!(
+        String::from_utf8_lossy(&std::fs::read(&serial.0).unwrap()),
+        String::from_utf8_lossy(&said)
+    );
+}

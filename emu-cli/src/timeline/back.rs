@@ -10,6 +10,8 @@ use emu_core::vcpu::Vcpu;
 const ENDED: &str = "the guest ends before that";
 const WAITS: &str = "the guest waits there for something from outside";
 const NO_TIMELINE: &str = "going back needs --clock virtual, and a machine without drives that are written to (snapshot=on does not help)";
+/// Instructions after which networks are looked at.
+const PIECE: u64 = 1_000_000;
 /// GDB's words.
 pub(super) const BEGINNING: &str = "No more reverse-execution history.";
 
@@ -44,9 +46,29 @@ impl Vm {
         if retired < self.runner.cpu.retired || self.mid_instruction() {
             self.restore_before(retired)?;
         }
-        self.quietly(|vm| vm.run_to(retired, &mut |_| ()))?;
+        let seen = self.timeline.as_ref().map_or(0, |t| t.seen);
+        let known = retired.min(seen.max(self.runner.cpu.retired));
+        self.quietly(|vm| vm.run_to(known, &mut |_| ()))?;
+        let done = match known < retired {
+            true => self.run_on_to(retired),
+            false => Ok(()),
+        };
         self.runner.cpu.forget_stops();
-        Ok(())
+        done
+    }
+
+    /// Goes where nobody has been yet: the guest is heard, and its networks too, but it does not wait for them.
+    fn run_on_to(&mut self, retired: u64) -> Result<(), String> {
+        self.runner.cpu.hooks().suspend(true);
+        let mut done = Ok(());
+        while done.is_ok() && self.runner.cpu.retired < retired {
+            self.feed_networks();
+            self.runner.waits = false;
+            let next = retired.min(self.runner.cpu.retired + PIECE);
+            done = self.run_to(next, &mut |_| ());
+        }
+        self.runner.cpu.hooks().suspend(false);
+        done
     }
 
     /// The instruction before.
@@ -135,6 +157,7 @@ impl Vm {
     /// Restores the last checkpoint at or before this count; its count.
     fn restore_before(&mut self, retired: u64) -> Result<u64, String> {
         let mut t: Box<Timeline> = self.timeline.take().ok_or(NO_TIMELINE)?;
+        t.seen = t.seen.max(self.runner.cpu.retired);
         let n = t.points.partition_point(|p| p.at.retired <= retired);
         let Some(n) = n.checked_sub(1) else {
             self.timeline = Some(t);

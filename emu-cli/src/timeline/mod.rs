@@ -74,6 +74,8 @@ pub struct Timeline {
     pages: FxHashMap<u64, Vec<(u64, Box<Page>)>>,
     bytes: usize,
     last_serial: u64,
+    /// How far the guest had run when it was last taken back: what it says beyond is new.
+    seen: u64,
     /// Instructions between checkpoints; 0: there are none.
     interval: u64,
     /// The guest's serial input, which only `feed` fills.
@@ -98,6 +100,7 @@ impl Timeline {
             pages: FxHashMap::default(),
             bytes: 0,
             last_serial: 0,
+            seen: 0,
             interval,
             serial,
             gate,
@@ -295,6 +298,7 @@ impl Vm {
             let at = self.runner.cpu.now();
             // What had come later in a future that is not this one is forgotten.
             t.log.truncate(t.next);
+            t.seen = self.runner.cpu.retired;
             t.log.push(Logged {
                 at,
                 input: input.clone(),

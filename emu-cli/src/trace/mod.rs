@@ -26,7 +26,7 @@ use clap::ValueEnum;
 use emu_core::hooks::trace::{Filter, Streams, Trace};
 use emu_core::vcpu::Vcpu;
 use observer::{Recorder, Shared, lock};
-use options::{Format, Where};
+use options::Format;
 pub use options::{Sub, Trace as Command, TraceOptions};
 use profile::Profile;
 use record::{Name, Stream};
@@ -325,7 +325,7 @@ impl Vm {
         self.tracer.as_ref().map_or(u64::MAX, |t| t.limit())
     }
 
-    /// Between slices: writes what was told. True: all that was wanted is there.
+    /// Between slices: writes what was told. True: all that was wanted is there, or no more can be written.
     pub fn traced(&mut self) -> bool {
         let Some(mut t) = self.tracer.take() else {
             return false;
@@ -339,7 +339,7 @@ impl Vm {
         let symbols = self.session.as_ref().map_or(&none, |s| &s.symbols);
         t.sample(cpu, symbols);
         t.write(symbols);
-        let enough = lock(&t.shared).left == 0;
+        let enough = lock(&t.shared).left == 0 || t.failed.is_some();
         self.tracer = Some(t);
         enough
     }
@@ -385,21 +385,4 @@ pub fn ended(vm: &mut Vm) {
         None => {}
     }
     vm.session = Some(session);
-}
-
-/// Whether a place is one that is wanted.
-fn passes(filter: &Filter, at: &record::Place) -> bool {
-    filter.passes(at.cpl, at.cr3, at.lin)
-}
-
-/// What `emu trace show` and a trace in force have in common.
-impl Where {
-    /// Privilege level and page table; addresses are the caller's to find.
-    fn spaces(&self) -> Filter {
-        Filter {
-            ranges: Vec::new(),
-            cpl: self.cpl.clone(),
-            cr3: self.cr3.clone(),
-        }
-    }
 }

@@ -169,6 +169,15 @@ pub fn addresses(
 }
 
 impl Where {
+    /// Privilege level and page table; addresses are the caller's to find.
+    pub fn spaces(&self) -> Filter {
+        Filter {
+            ranges: Vec::new(),
+            cpl: self.cpl.clone(),
+            cr3: self.cr3.clone(),
+        }
+    }
+
     /// The filter, by the symbols as they are now.
     pub fn resolve(&self, c: &mut Ctx) -> Result<Filter, String> {
         let mut filter = self.spaces();

@@ -3,7 +3,7 @@
 use super::file::{Next, Reader, Writer};
 use super::options::{Format, Show, addresses};
 use super::record::{Entry, Name};
-use super::{create, format_of, passes, text};
+use super::{create, format_of, text};
 use crate::args::number;
 use crate::error::Error;
 use crate::status::Status;
@@ -23,13 +23,14 @@ impl Names {
         known.name = name.name;
     }
 
-    fn find(&self, at: u64) -> Option<(String, u64)> {
-        let (from, n) = self.0.range(..=at).next_back()?;
-        (at < n.to).then(|| (n.name.clone(), at - from))
+    fn of(&self, at: u64) -> Option<&Name> {
+        let (_, n) = self.0.range(..=at).next_back()?;
+        (at < n.to).then_some(n)
     }
 
-    fn by_name(&self, name: &str) -> impl Iterator<Item = &Name> {
-        self.0.values().filter(move |n| n.name == name)
+    fn find(&self, at: u64) -> Option<(String, u64)> {
+        let n = self.of(at)?;
+        Some((n.name.clone(), at - n.from))
     }
 }
 
@@ -47,8 +48,7 @@ impl To {
             Self::Json(out) => writeln!(out, "{}", text::json(e, &name)),
             Self::Binary(out) => {
                 if out.needs_name(e.at.lin)
-                    && let Some((from, _)) = name(e.at.lin).map(|(_, off)| (e.at.lin - off, ()))
-                    && let Some(n) = names.0.get(&from)
+                    && let Some(n) = names.of(e.at.lin)
                 {
                     out.name(n.clone())?;
                 }
@@ -75,6 +75,10 @@ pub fn show(asked: &Show) -> Result<Status, Error> {
     })?;
     let mut reader =
         Reader::new(BufReader::new(from)).map_err(|e| wrong(format!("{file}: {e}")))?;
+    let spaces = asked.filter.spaces();
+    let value = |s: &str| number(s).map_err(|e| format!("--range {s}: {e}"));
+    let ranges = asked.filter.range.iter().map(|r| addresses(r, value));
+    let ranges: Vec<_> = ranges.collect::<Result<_, _>>().map_err(wrong)?;
     let to = asked.output.as_deref().unwrap_or(Path::new("-"));
     let format = format_of(asked.format, Some(to));
     if to != Path::new("-") && same_file(&asked.file, to) {
@@ -93,11 +97,6 @@ pub fn show(asked: &Show) -> Result<Status, Error> {
         Format::Json => To::Json(out),
         Format::Binary => To::Binary(Box::new(Writer::new(out).map_err(written)?)),
     };
-    let mut filter = asked.filter.spaces();
-    for r in &asked.filter.range {
-        let value = |s: &str| number(s).map_err(|e| format!("--range {s}: {e}"));
-        filter.ranges.push(addresses(r, value).map_err(wrong)?);
-    }
     let functions = &asked.filter.function;
     let mut names = Names::default();
     let mut left = asked.limit.unwrap_or(u64::MAX);
@@ -116,19 +115,14 @@ pub fn show(asked: &Show) -> Result<Status, Error> {
             }
         };
         let stream = asked.streams.is_empty() || asked.streams.contains(&e.what.stream());
-        let within = |f: &String| names.by_name(f).any(|n| (n.from..n.to).contains(&e.at.lin));
+        let function = names.of(e.at.lin).map(|n| &n.name);
+        let at = e.at;
+        let space = spaces.passes(at.cpl, at.cr3, at.lin);
         // Ranges and functions: one of them all.
-        let address = match functions.is_empty() {
-            true => passes(&filter, &e.at),
-            false if filter.ranges.is_empty() => {
-                passes(&filter, &e.at) && functions.iter().any(within)
-            }
-            false => {
-                let anywhere = asked.filter.spaces();
-                passes(&filter, &e.at) || passes(&anywhere, &e.at) && functions.iter().any(within)
-            }
-        };
-        if !stream || !address {
+        let ranged = ranges.iter().any(|r| r.contains(&at.lin));
+        let anywhere = ranges.is_empty() && functions.is_empty();
+        let address = anywhere || ranged || function.is_some_and(|f| functions.contains(f));
+        if !(stream && space && address) {
             continue;
         }
         left -= 1;
