@@ -35,7 +35,7 @@ for round in $(seq "$rounds"); do
 	timed virtual "$emu" run "bench:$workload" --append "n=$n" --serial null --clock virtual
 	timed checkpoints "$emu" debug "bench:$workload" --append "n=$n" --serial null --clock virtual -ex continue
 	timed traced "$emu" trace "bench:$workload" --append "n=$n" --serial null --clock virtual --range 0x9000,+16 -o "$work/trace"
-	timed coverage "$emu" trace "bench:$workload" --append "n=$n" --serial null --clock virtual --coverage "$work/coverage"
+	timed coverage "$emu" trace "bench:$workload" --append "n=$n" --serial null --clock virtual --coverage "$work/drcov"
 	timed profile "$emu" trace "bench:$workload" --append "n=$n" --serial null --clock virtual --profile "$work/profile.svg"
 	timed recorded "$emu" run "bench:$workload" --append "n=$n" --serial null --clock virtual --record "$work/record"
 done
