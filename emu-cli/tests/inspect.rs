@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Temp, emu, status, stderr, stdout};
+use common::{KERNEL_ENTRY, Temp, emu, multiboot, status, stderr, stdout};
 use iced_x86::code_asm::*;
 use std::process::{Command, Output, Stdio};
 
@@ -15,21 +15,11 @@ fn inspect(args: &[&str]) -> Output {
         .unwrap()
 }
 
-const BASE: u64 = 0x10_0000;
-const LOOP: u64 = BASE + 0x30;
+const LOOP: u64 = KERNEL_ENTRY + 0x10;
 
 /// A Multiboot kernel that executes SGDT, PUSHF, POPF and MOV CR3 in a loop at [`LOOP`].
 fn kernel() -> Temp {
-    const FLAGS: u32 = 1 << 16;
-    let base = BASE as u32;
-    let magic = 0x1bad_b002u32;
-    let check = 0u32.wrapping_sub(magic).wrapping_sub(FLAGS);
-    let mut bytes: Vec<u8> = [magic, FLAGS, check, base, base, 0, 0, base + 0x20]
-        .into_iter()
-        .flat_map(u32::to_le_bytes)
-        .collect();
-    let mut a = CodeAssembler::new(32).unwrap();
-    let code = |a: &mut CodeAssembler| -> Result<(), iced_x86::IcedError> {
+    let bytes = multiboot(|a| {
         let mut again = a.create_label();
         a.mov(esp, 0x9_0000)?;
         a.mov(ecx, 200_000)?;
@@ -45,9 +35,7 @@ fn kernel() -> Temp {
         a.mov(al, 0xfe)?;
         a.out(0x64, al)?;
         a.hlt()
-    };
-    code(&mut a).unwrap();
-    bytes.extend(a.assemble(BASE + 0x20).unwrap());
+    });
     Temp::new(&bytes)
 }
 

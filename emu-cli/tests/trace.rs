@@ -208,17 +208,8 @@ fn filters_let_through_what_they_say() {
 
 /// A Multiboot kernel that calls a function of five instructions through two mappings of its page, 20,000 times each; its address.
 fn twice_mapped() -> (Temp, u64) {
-    const FLAGS: u32 = 1 << 16;
-    let magic = 0x1bad_b002u32;
-    let base = 0x10_0000u32;
-    let check = 0u32.wrapping_sub(magic).wrapping_sub(FLAGS);
-    let mut bytes: Vec<u8> = [magic, FLAGS, check, base, base, 0, 0, base + 0x20]
-        .into_iter()
-        .flat_map(u32::to_le_bytes)
-        .collect();
-    let function = u64::from(base) + 0x800;
-    let mut a = CodeAssembler::new(32).unwrap();
-    let code = |a: &mut CodeAssembler| -> Result<(), iced_x86::IcedError> {
+    let function = KERNEL + 0x800;
+    let mut bytes = multiboot(|a| {
         let mut again = a.create_label();
         a.mov(esp, 0x9_0000)?;
         a.mov(dword_ptr(0x20_0000), 0x83)?;
@@ -242,9 +233,7 @@ fn twice_mapped() -> (Temp, u64) {
         a.mov(al, 0xfe)?;
         a.out(0x64, al)?;
         a.hlt()
-    };
-    code(&mut a).unwrap();
-    bytes.extend(a.assemble(u64::from(base) + 0x20).unwrap());
+    });
     bytes.resize(0x800, 0xcc);
     let mut a = CodeAssembler::new(32).unwrap();
     let code = |a: &mut CodeAssembler| -> Result<(), iced_x86::IcedError> {

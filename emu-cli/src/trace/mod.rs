@@ -100,7 +100,10 @@ impl Sink {
                 return Err("--format binary: give -o FILE, which emu trace show reads".into());
             }
             Format::Binary => {
-                let writer = file::Writer::new(out).map_err(|e| e.to_string())?;
+                let writer = file::Writer::new(out).map_err(|e| {
+                    let path = to.unwrap_or(Path::new("")).display();
+                    format!("{path}: cannot be written: {e}")
+                })?;
                 Self::Binary(Box::new(writer))
             }
         })

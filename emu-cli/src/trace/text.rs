@@ -55,8 +55,7 @@ fn happened(e: &Entry, symbol: Symbol) -> String {
             value,
         } => {
             let way = if *write { "out" } else { "in" };
-            let digits = 2 * usize::from(*size);
-            format!("{way} port {port:#06x}: 0x{value:0digits$x}")
+            format!("{way} port {port:#06x}: {}", sized(*value, *size))
         }
         What::Mmio {
             at,
@@ -65,8 +64,7 @@ fn happened(e: &Entry, symbol: Symbol) -> String {
             value,
         } => {
             let way = if *write { "writes" } else { "reads" };
-            let digits = 2 * usize::from(*size);
-            format!("{way} device at {at:#x}: 0x{value:0digits$x}")
+            format!("{way} device at {at:#x}: {}", sized(*value, *size))
         }
         What::Exception {
             vector,
@@ -121,6 +119,11 @@ fn insn(e: &Entry, code: &[u8], symbol: Symbol) -> String {
 
 fn register(n: u8) -> &'static str {
     REGISTERS.get(usize::from(n)).copied().unwrap_or("?")
+}
+
+/// A number of so many bytes.
+fn sized(value: impl Into<u64>, bytes: u8) -> String {
+    format!("0x{:0w$x}", value.into(), w = 2 * usize::from(bytes))
 }
 
 /// Bytes as a number as wide as they are; in their order if they are too many for one.

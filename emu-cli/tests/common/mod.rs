@@ -68,6 +68,24 @@ pub fn sector(f: impl FnOnce(&mut CodeAssembler) -> Result<(), IcedError>) -> Te
     Temp::new(&bytes)
 }
 
+/// Where [`multiboot`] kernels are loaded, and where they begin.
+pub const KERNEL: u64 = 0x10_0000;
+pub const KERNEL_ENTRY: u64 = KERNEL + 0x20;
+
+/// A Multiboot kernel: 32-bit code, entered in protected mode at [`KERNEL_ENTRY`].
+pub fn multiboot(f: impl FnOnce(&mut CodeAssembler) -> Result<(), IcedError>) -> Vec<u8> {
+    const FLAGS: u32 = 1 << 16;
+    let (base, entry) = (KERNEL as u32, KERNEL_ENTRY as u32);
+    let magic = 0x1bad_b002u32;
+    let check = 0u32.wrapping_sub(magic).wrapping_sub(FLAGS);
+    let header = [magic, FLAGS, check, base, base, 0, 0, entry];
+    let mut bytes: Vec<u8> = header.into_iter().flat_map(u32::to_le_bytes).collect();
+    let mut a = CodeAssembler::new(32).unwrap();
+    f(&mut a).unwrap();
+    bytes.extend(a.assemble(KERNEL_ENTRY).unwrap());
+    bytes
+}
+
 /// Writes `value` to isa-debug-exit at F4h.
 pub fn exit_with(value: u32) -> Temp {
     sector(|a| {

@@ -124,15 +124,15 @@ impl Interp {
         if let Some(n) = self.cache.find(off, cpu.key) {
             let b = self.cache.get(n);
             let fits = !cpu.hooks.as_ref().is_some_and(|h| h.misfits(b, lin));
-            match b.second {
-                None if fits => return Ok(n),
-                Some(second) if fits => {
+            let whole = match b.second {
+                None => true,
+                Some(second) => {
                     let next = cpu.wrap((lin & !0xfff) + 0x1000);
-                    if cpu.fetch_offset(next)? == Some(second) {
-                        return Ok(n);
-                    }
+                    cpu.fetch_offset(next)? == Some(second)
                 }
-                _ => {}
+            };
+            if whole && fits {
+                return Ok(n);
             }
             self.cache.invalidate(&cpu.machine.ram, off, 1);
         }
