@@ -521,6 +521,11 @@ fn the_debugger_traces_from_here_to_there() {
     assert_eq!(counts, ["3", "4", "5", "6", "7", "8", "9"], "{said}");
     assert!(said.contains(": 7 entries"), "{said}");
     assert!(said.contains("Nothing is being traced."), "{said}");
+    // Enough is no reason to end the run.
+    let few = format!("trace on --limit 2 -o {}", to.path());
+    let said = debug(&[&few, "si 9", "trace off", "p $retired", "quit"]);
+    assert_eq!(text(&to).lines().count(), 2, "{said}");
+    assert!(said.contains("$1 = 9"), "{said}");
     let said = debug(&[&on, "trace on"]);
     assert!(said.contains("a trace is in force"), "{said}");
     let said = debug(&["trace off"]);

@@ -55,6 +55,8 @@ pub struct Tracer {
     next_sample: u64,
     /// Not before this many instructions.
     from: Option<u64>,
+    /// The run is for the trace's sake, and ends with it.
+    ends_run: bool,
     /// Writing failed; what comes is dropped.
     failed: Option<io::Error>,
 }
@@ -166,6 +168,7 @@ impl Tracer {
             profile: profile.map(|(path, file)| (path, file, Profile::default())),
             next_sample: options.from.unwrap_or(0).max(now) + options.profile_interval,
             from: options.from.filter(|n| *n > now),
+            ends_run: false,
             failed: None,
         };
         lock(&t.shared).left = options.limit.unwrap_or(u64::MAX);
@@ -328,7 +331,7 @@ impl Vm {
         self.tracer.as_ref().map_or(u64::MAX, |t| t.limit())
     }
 
-    /// Between slices: writes what was told. True: all that was wanted is there, or no more can be written.
+    /// Between slices: writes what was told. True: all that the run was for is there, or no more can be written.
     pub fn traced(&mut self) -> bool {
         let Some(mut t) = self.tracer.take() else {
             return false;
@@ -343,8 +346,9 @@ impl Vm {
         t.sample(cpu, symbols);
         t.write(symbols);
         let enough = lock(&t.shared).left == 0 || t.failed.is_some();
+        let ends = enough && t.ends_run;
         self.tracer = Some(t);
-        enough
+        ends
     }
 
     /// Ends the trace; what there is to say, if there was one.
@@ -371,11 +375,14 @@ pub fn resolve_again(c: &mut Ctx) {
     c.vm.tracer = Some(t);
 }
 
-/// Begins with the machine's first instruction.
+/// Begins with the machine's first instruction: the run is for this.
 pub fn begin(vm: &mut Vm, options: &TraceOptions) -> Result<(), String> {
     let mut session = vm.session.take().unwrap_or_default();
     let done = Tracer::begin(options, vm, &mut session);
     vm.session = Some(session);
+    if let Some(t) = &mut vm.tracer {
+        t.ends_run = true;
+    }
     done
 }
 
