@@ -59,6 +59,10 @@ pub const SWITCHES: &[(&str, &str)] = &[
         "Flags are kept as operands of the instruction that set them, and computed only where they are read or leave the unit.",
     ),
     (
+        "bare",
+        "Units preserve no host registers for each other; the way in saves them once.",
+    ),
+    (
         "background",
         "Compile on a thread of its own while the guest goes on in the interpreter.",
     ),
@@ -95,7 +99,7 @@ macro_rules! switches {
 impl Options {
     switches! {
         region = "region", inline_calls = "inline-calls", guess = "guess", entries = "entries", share = "share", link = "link", jump_cache = "jump-cache", lower = "lower",
-        lower_vec = "lower-vec", x87 = "x87", inline_tlb = "inline-tlb", one_probe = "one-probe", loop_pages = "loop-pages", flag_elim = "flag-elim", background = "background"
+        lower_vec = "lower-vec", x87 = "x87", inline_tlb = "inline-tlb", one_probe = "one-probe", loop_pages = "loop-pages", flag_elim = "flag-elim", bare = "bare", background = "background"
     }
 
     /// For `--engine tiered`.
