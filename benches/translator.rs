@@ -117,7 +117,7 @@ fn compile(c: &mut Criterion) {
         let root = interp
             .lookup(&mut b.cpu)
             .expect("the program's first block");
-        let region = Region::gather(&b.cpu, &interp.cache, root, options(off));
+        let region = Region::gather(&b.cpu, &interp.cache, root, options(off), &[]);
         let region = region.expect("code that can be translated");
         let mut compiler = Compiler::new(options(off)).expect("a compiler for this host");
         g.throughput(Throughput::Elements(u64::from(region.insns)));

@@ -29,6 +29,7 @@ pub struct Counters {
     pub units_not_worth_it: u64,
     pub units_not_global: u64,
     pub units_in_vain: u64,
+    pub units_misfit: u64,
 }
 
 impl Counters {
@@ -60,6 +61,7 @@ impl Counters {
             ("units_rebound", self.units_rebound),
             ("units_not_worth_it", self.units_not_worth_it),
             ("units_in_vain", self.units_in_vain),
+            ("units_misfit", self.units_misfit),
             ("units_not_global", self.units_not_global),
             ("pages_not_where_they_were", self.pages_not_where_they_were),
         ]

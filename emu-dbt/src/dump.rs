@@ -83,7 +83,8 @@ impl Dbt {
 
     fn listing(&mut self, cpu: &Vcpu, n: u32, id: Option<UnitId>) -> String {
         let mut out = String::new();
-        let Some(region) = Region::gather(cpu, &self.interp.cache, n, self.options()) else {
+        let apart = self.apart(cpu, n);
+        let Some(region) = Region::gather(cpu, &self.interp.cache, n, self.options(), apart) else {
             let b = self.interp.cache.get(n);
             let _ = writeln!(
                 out,

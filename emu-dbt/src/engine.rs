@@ -76,6 +76,8 @@ pub struct Dbt {
     members: FxHashMap<(u64, ModeKey), Vec<UnitId>>,
     /// Units by root.
     roots: FxHashMap<(u64, ModeKey), UnitId>,
+    /// Pages that were not where they had been beside a block, when its unit was to be entered there.
+    apart: FxHashMap<(u64, ModeKey), Vec<u64>>,
     jumps: Box<[Jump]>,
     calls: Calls,
     /// The slice ends before its fuel does.
@@ -128,6 +130,7 @@ impl Dbt {
             free: Vec::new(),
             members: FxHashMap::default(),
             roots: FxHashMap::default(),
+            apart: FxHashMap::default(),
             jumps,
             calls: Calls::default(),
             short: false,
@@ -374,6 +377,7 @@ impl Dbt {
             };
         } else {
             self.counters.pages_not_where_they_were += 1;
+            self.note_misfit(cpu, id, off);
         }
         good
     }
@@ -480,6 +484,12 @@ impl Dbt {
         passes && b.has_room()
     }
 
+    /// The pages that a region around this block is to do without.
+    pub(crate) fn apart(&self, cpu: &Vcpu, n: u32) -> &[u64] {
+        let pages = self.apart.get(&(self.interp.cache.get(n).off, cpu.key));
+        pages.map_or(&[], |v| v)
+    }
+
     /// Has the region around a hot block compiled.
     fn translate(&mut self, cpu: &mut Vcpu, n: u32) {
         if !self.admits(self.interp.cache.executions(n)) {
@@ -496,7 +506,8 @@ impl Dbt {
         {
             options.region_insns = options.region_insns.min(BUSY_INSNS);
         }
-        let Some(region) = Region::gather(cpu, &self.interp.cache, n, options) else {
+        let Some(region) = Region::gather(cpu, &self.interp.cache, n, options, self.apart(cpu, n))
+        else {
             self.counters.regions_refused += 1;
             let b = self.interp.cache.get(n);
             if b.is_hooked() {

@@ -19,6 +19,10 @@ pub const SWITCHES: &[(&str, &str)] = &[
         "A unit can be entered where the calls that it makes return to, and at its loops; without it, only where it begins.",
     ),
     (
+        "apart",
+        "A unit whose pages keep lying elsewhere (the same library in another program) is compiled again without them; without it, its code stays interpreted there.",
+    ),
+    (
         "share",
         "Regions end where a larger unit begins or where the code is in several units already: compiling is what costs most.",
     ),
@@ -98,7 +102,7 @@ macro_rules! switches {
 
 impl Options {
     switches! {
-        region = "region", inline_calls = "inline-calls", guess = "guess", entries = "entries", share = "share", link = "link", jump_cache = "jump-cache", lower = "lower",
+        region = "region", inline_calls = "inline-calls", guess = "guess", entries = "entries", apart = "apart", share = "share", link = "link", jump_cache = "jump-cache", lower = "lower",
         lower_vec = "lower-vec", x87 = "x87", inline_tlb = "inline-tlb", one_probe = "one-probe", loop_pages = "loop-pages", flag_elim = "flag-elim", bare = "bare", background = "background"
     }
 

@@ -141,6 +141,8 @@ pub struct Unit {
     pub code: u64,
     /// Entries that ended in vain, since one that did not.
     pub vain: u32,
+    /// Times that its pages were not where they had been.
+    pub misfits: u32,
     pub guest_insns: u32,
     pub key: ModeKey,
     /// [`root`](Self::root) as its code reads it.

@@ -5,9 +5,10 @@
 
 use super::Dbt;
 use crate::background::Finished;
-use crate::unit::{Compiled, Jump, Unit, UnitId};
+use crate::unit::{Compiled, Jump, Page, Unit, UnitId};
 use emu_core::cpu::mode::ModeKey;
 use emu_core::decode::insn::Insn;
+use emu_core::vcpu::Vcpu;
 
 /// Executions after which a block whose unit found the code cache full asks again.
 const AFTER_FLUSH: u32 = 1000;
@@ -17,6 +18,12 @@ const AFTER_FLUSH: u32 = 1000;
 const VAIN_ENTRIES: u32 = 500;
 pub(super) const FEW_INSNS: u64 = 64;
 const VAIN_DEATHS: u8 = 8;
+
+/// How often a unit's pages may have been elsewhere until where it is entered gets a unit of its own.
+const MISFITS: u32 = 200;
+/// Such places that are remembered, and pages for each.
+const MOST_APART: usize = 4096;
+const MOST_PAGES_APART: usize = 32;
 
 impl Dbt {
     /// Takes in what the compiler has made of a region, if the guest still has that code.
@@ -104,6 +111,7 @@ impl Dbt {
             code: self.arena.address(at),
             guest_insns,
             vain: 0,
+            misfits: 0,
             checked: 0,
             root: 0,
             made_for: root_rip,
@@ -231,6 +239,47 @@ impl Dbt {
             let p = &self.interp.cache.get(n).profile;
             p.deaths.set(p.deaths.get().max(VAIN_DEATHS));
             p.again(p.worth(self.options.threshold));
+        }
+    }
+
+    /// A unit that was to be entered at the block at RAM offset `off` has found some of its pages elsewhere than they were when it
+    /// was compiled, or not mapped. Where that keeps happening the block gets a unit without these pages.
+    pub(super) fn note_misfit(&mut self, cpu: &Vcpu, id: UnitId, off: u64) {
+        let Some(u) = self.units[id as usize].as_mut() else {
+            return;
+        };
+        u.misfits += 1;
+        if u.misfits < MISFITS || !self.options.apart() {
+            return;
+        }
+        let key = u.key;
+        let page = u.root & !0xfff;
+        let moved = |p: &&Page| {
+            let now = cpu.peek_fetch(page.wrapping_add(p.delta as u64));
+            now.is_none_or(|(off, _)| off != p.off)
+        };
+        let moved: Vec<u64> = u.pages.iter().filter(moved).map(|p| p.off).collect();
+        self.counters.units_misfit += 1;
+        if self.apart.len() >= MOST_APART {
+            self.apart.clear();
+        }
+        let apart = self.apart.entry((off, key)).or_default();
+        apart.extend(moved);
+        let excess = apart.len().saturating_sub(MOST_PAGES_APART);
+        apart.drain(..excess);
+        if off == u.off {
+            self.kill(id);
+        } else {
+            // The unit may be right for what it begins with.
+            u.entries.retain(|e| e.0 != off);
+            if self.roots.get(&(off, key)) == Some(&id) {
+                self.roots.remove(&(off, key));
+            }
+        }
+        if let Some(n) = self.interp.cache.peek(off, key) {
+            let p = &self.interp.cache.get(n).profile;
+            p.unit.set(0);
+            p.again(1);
         }
     }
 }

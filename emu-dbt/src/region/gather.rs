@@ -46,8 +46,15 @@ struct Context {
 }
 
 impl Region {
-    /// The region around block `root`, which begins at the vCPU's RIP; `None`: there is nothing to translate here.
-    pub fn gather(cpu: &Vcpu, cache: &Cache, root: u32, options: Options) -> Option<Self> {
+    /// The region around block `root`, which begins at the vCPU's RIP, without the pages at the RAM offsets `apart`; `None`: there
+    /// is nothing to translate here.
+    pub fn gather(
+        cpu: &Vcpu,
+        cache: &Cache,
+        root: u32,
+        options: Options,
+        apart: &[u64],
+    ) -> Option<Self> {
         if !cpu.key.intersects(ModeKey::CODE64 | ModeKey::FLAT) || cpu.key.code_bits() == 16 {
             return None;
         }
@@ -55,6 +62,7 @@ impl Region {
             cpu,
             cache,
             options,
+            apart,
             region: Region {
                 key: cpu.key,
                 nodes: Vec::new(),
@@ -94,6 +102,7 @@ struct Gather<'a> {
     cpu: &'a Vcpu,
     cache: &'a Cache,
     options: Options,
+    apart: &'a [u64],
     region: Region,
     index: FxHashMap<(u64, usize), usize>,
     /// Where each block's call, indirect branch or return may lead: RIP and context.
@@ -129,7 +138,11 @@ impl Gather<'_> {
     fn find(&self, rip: u64) -> Option<u32> {
         let off = self.cpu.known_fetch_offset(rip)?;
         let n = self.cache.peek(off, self.region.key)?;
-        let p = &self.cache.get(n).profile;
+        let b = self.cache.get(n);
+        if !self.apart.is_empty() && pages_of(b).any(|p| self.apart.contains(&p)) {
+            return None;
+        }
+        let p = &b.profile;
         let own = self.unit != 0 && p.unit.get() == self.unit;
         let elsewhere = p.unit.get() != 0 && !own && p.unit_insns.get() > SMALL_UNIT;
         if self.options.share() && (elsewhere || p.copies.get() >= MAX_COPIES) {
@@ -358,6 +371,11 @@ impl Gather<'_> {
             }
         }
     }
+}
+
+/// RAM offsets of the pages that a block is on.
+fn pages_of(b: &Block) -> impl Iterator<Item = u64> {
+    std::iter::once(b.off & !0xfff).chain(b.second)
 }
 
 /// How a block of the cache ends, with every edge still an exit.
