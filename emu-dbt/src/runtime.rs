@@ -14,6 +14,7 @@ use emu_core::cpu::flags::Lazy;
 use emu_core::cpu::width::Width;
 use emu_core::decode::insn::{Flow, Insn};
 use emu_core::fault::{Fault, R, Stop, vector};
+use emu_core::interp::shift::{Sar, ShiftOp, Shl, Shr};
 use emu_core::vcpu::{Vcpu, reg};
 
 /// How the arithmetic flags are kept at one place of a unit.
@@ -34,6 +35,12 @@ pub enum FlagKind {
     Inc,
     /// Result of DEC, and the same.
     Dec,
+    /// Result of a narrow ADC or SBB in 64 bits, and its operands' exclusive or.
+    Wide,
+    /// Operand and count of SHL, SHR, SAR; the count is not 0.
+    Shl,
+    Shr,
+    Sar,
 }
 
 /// An instruction of a unit, as one constant.
@@ -148,7 +155,12 @@ fn settle_word(cpu: &mut Vcpu, word: u64) {
             3 => Lazy::add(x, y, W::from_u64(a.wrapping_add(b))),
             4 => Lazy::logic(x),
             5 => keep_cf(Lazy::add(W::from_u64(a.wrapping_sub(1)), one, x)),
-            _ => keep_cf(Lazy::sub(W::from_u64(a.wrapping_add(1)), one, x)),
+            6 => keep_cf(Lazy::sub(W::from_u64(a.wrapping_add(1)), one, x)),
+            // What came into a bit went out of the one below.
+            7 => Lazy::carries(x, (a ^ b) >> 1),
+            8 => Shl::apply(Lazy::default(), x, b as u32).1,
+            9 => Shr::apply(Lazy::default(), x, b as u32).1,
+            _ => Sar::apply(Lazy::default(), x, b as u32).1,
         }
     }
     cpu.flags = match word & 15 {

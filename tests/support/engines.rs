@@ -67,6 +67,7 @@ pub const EACH_OFF: &[Variant] = each_off!(
     "inline-calls",
     "guess",
     "entries",
+    "apart",
     "share",
     "link",
     "jump-cache",
@@ -76,7 +77,8 @@ pub const EACH_OFF: &[Variant] = each_off!(
     "inline-tlb",
     "one-probe",
     "loop-pages",
-    "flag-elim"
+    "flag-elim",
+    "bare"
 );
 
 /// What `--engine` offers, as users get them; for benchmarks.

@@ -128,7 +128,7 @@ pub fn binary(t: &mut Translator, x: &Instruction, i: &Insn) -> bool {
         return true;
     }
     let carry = matches!(m, Mnemonic::Adc | Mnemonic::Sbb).then(|| t.cf_bit());
-    let mut wide = None;
+    let mut wide = b;
     let (a, r) = t.change(x, i, bits, |t, a| {
         if bits == 64
             && matches!(m, Mnemonic::Add | Mnemonic::Sub)
@@ -159,10 +159,10 @@ pub fn binary(t: &mut Translator, x: &Instruction, i: &Insn) -> bool {
                     let s = t.b.ins().isub(a, b);
                     t.b.ins().isub(s, carry)
                 };
+                wide = w;
                 if bits == 64 {
                     return w;
                 }
-                wide = Some(w);
                 t.b.ins().ireduce(int(bits), w)
             }
         }
@@ -170,15 +170,14 @@ pub fn binary(t: &mut Translator, x: &Instruction, i: &Insn) -> bool {
     match m {
         Mnemonic::Add => t.flags = Flags::Add { bits, a, b },
         Mnemonic::Sub => t.flags = Flags::Sub { bits, a, b },
+        Mnemonic::Adc | Mnemonic::Sbb if bits < 64 => {
+            let (a, b) = (t.zext(a), t.zext(b));
+            let x = t.b.ins().bxor(a, b);
+            t.flags = Flags::Wide { bits, w: wide, x };
+        }
         Mnemonic::Adc | Mnemonic::Sbb => {
-            t.flags = Flags::Carry {
-                bits,
-                a,
-                b,
-                r,
-                wide,
-                subtract: m == Mnemonic::Sbb,
-            };
+            let subtract = m == Mnemonic::Sbb;
+            t.flags = Flags::Carry { a, b, r, subtract };
         }
         _ => t.flags = Flags::Logic { bits, r },
     }

@@ -218,5 +218,6 @@ pub fn cmpxchg8b(t: &mut Translator, x: &Instruction, i: &Insn) -> bool {
         let v = t.b.ins().select(equal, before, v);
         t.set64(r, v);
     }
-    t.zf_only(equal)
+    t.zf_only(equal);
+    true
 }

@@ -9,7 +9,8 @@
 
 use super::Translator;
 use super::guest::int;
-use super::shapes::Shape;
+use super::late::Known;
+use super::shapes::{Shape, Shifted};
 use crate::runtime::{self, FlagKind};
 use crate::unit::scratch;
 use cranelift_codegen::ir::condcodes::IntCC;
@@ -53,15 +54,31 @@ pub enum Flags {
         r: Value,
         cf: Value,
     },
-    /// ADC and SBB: operands, result, whether it subtracts. Leaves a block as a pair.
+    /// ADC and SBB of 64 bits: operands, result, whether it subtracts. Leaves a block as a pair.
     Carry {
-        bits: u32,
         a: Value,
         b: Value,
         r: Value,
-        /// The result in 64 bits, where that is wider.
-        wide: Option<Value>,
         subtract: bool,
+    },
+    /// Narrower ADC and SBB: the result in 64 bits, which has the carry above it, and the operands' difference bit by bit.
+    Wide {
+        bits: u32,
+        w: Value,
+        x: Value,
+    },
+    /// SHL, SHR, SAR by a constant: the operand, the count (in 64 bits) and the result, if that is at hand.
+    Shift {
+        kind: Shifted,
+        bits: u32,
+        a: Value,
+        n: Value,
+        r: Option<Value>,
+    },
+    /// To be made by a recipe of the block. Leaves it as a pair.
+    Late {
+        recipe: usize,
+        known: Known,
     },
 }
 
@@ -77,17 +94,23 @@ impl Flags {
             Shape::Logic(bits) => (FlagKind::Logic, log(bits)),
             Shape::Inc(bits) => (FlagKind::Inc, log(bits)),
             Shape::Dec(bits) => (FlagKind::Dec, log(bits)),
+            Shape::Wide(bits) => (FlagKind::Wide, log(bits)),
+            Shape::Shift(Shifted::Left, bits) => (FlagKind::Shl, log(bits)),
+            Shape::Shift(Shifted::Right, bits) => (FlagKind::Shr, log(bits)),
+            Shape::Shift(Shifted::Signed, bits) => (FlagKind::Sar, log(bits)),
         }
     }
 
     /// The values to keep, narrow ones as they are.
     fn values(self) -> Option<(Value, Option<Value>)> {
         Some(match self {
-            Self::Mem | Self::Found(_) | Self::Carry { .. } => return None,
+            Self::Mem | Self::Found(_) | Self::Carry { .. } | Self::Late { .. } => return None,
             Self::Pair { res, aux } => (res, Some(aux)),
             Self::Sub { a, b, .. } | Self::Add { a, b, .. } => (a, Some(b)),
             Self::Logic { r, .. } => (r, None),
             Self::Inc { r, cf, .. } | Self::Dec { r, cf, .. } => (r, Some(cf)),
+            Self::Wide { w, x, .. } => (w, Some(x)),
+            Self::Shift { a, n, .. } => (a, Some(n)),
         })
     }
 
@@ -95,12 +118,14 @@ impl Flags {
         match self {
             Self::Mem => Shape::Mem,
             Self::Found(s) => s,
-            Self::Pair { .. } | Self::Carry { .. } => Shape::Pair,
+            Self::Pair { .. } | Self::Carry { .. } | Self::Late { .. } => Shape::Pair,
             Self::Sub { bits, .. } => Shape::Sub(bits),
             Self::Add { bits, .. } => Shape::Add(bits),
             Self::Logic { bits, .. } => Shape::Logic(bits),
             Self::Inc { bits, .. } => Shape::Inc(bits),
             Self::Dec { bits, .. } => Shape::Dec(bits),
+            Self::Wide { bits, .. } => Shape::Wide(bits),
+            Self::Shift { kind, bits, .. } => Shape::Shift(kind, bits),
         }
     }
 }
@@ -156,6 +181,14 @@ impl Translator<'_, '_> {
                 r: narrow(bits, v0),
                 cf: v1,
             },
+            Shape::Wide(bits) => Flags::Wide { bits, w: v0, x: v1 },
+            Shape::Shift(kind, bits) => Flags::Shift {
+                kind,
+                bits,
+                a: narrow(bits, v0),
+                n: v1,
+                r: None,
+            },
         }
     }
 
@@ -200,7 +233,7 @@ impl Translator<'_, '_> {
                 let v1 = (!matches!(s, Shape::Logic(_))).then(|| self.b.use_var(self.f1));
                 (v0, v1)
             }
-            Flags::Carry { .. } => {
+            Flags::Carry { .. } | Flags::Late { .. } => {
                 let (res, aux) = self.pair();
                 (res, Some(aux))
             }
@@ -246,7 +279,7 @@ impl Translator<'_, '_> {
         self.load_own(I64, at)
     }
 
-    fn sext(&mut self, v: Value) -> Value {
+    pub fn sext(&mut self, v: Value) -> Value {
         let ty = self.b.func.dfg.value_type(v);
         match self.constant(v) {
             _ if ty == I64 => v,
@@ -302,14 +335,27 @@ impl Translator<'_, '_> {
             ),
             Flags::Pair { res, aux } => (res, aux),
             Flags::Carry {
-                bits,
                 a,
                 b,
                 r,
                 subtract: true,
-                ..
-            } => self.sub_pair(bits, a, b, r),
-            Flags::Carry { bits, a, b, r, .. } => self.add_pair(bits, a, b, r),
+            } => self.sub_pair(64, a, b, r),
+            Flags::Carry { a, b, r, .. } => self.add_pair(64, a, b, r),
+            Flags::Wide { bits, w, x } => {
+                // What came into a bit went out of the one below.
+                let into = self.b.ins().bxor(w, x);
+                let carries = self.b.ins().ushr_imm_u(into, 1);
+                let r = self.b.ins().ireduce(int(bits), w);
+                (self.sext(r), self.aux_of(bits, carries))
+            }
+            Flags::Shift {
+                kind,
+                bits,
+                a,
+                n,
+                r,
+            } => self.shift_pair(kind, bits, a, n, r),
+            Flags::Late { recipe, .. } => self.follow(recipe),
             Flags::Sub { bits, a, b } => {
                 let r = self.b.ins().isub(a, b);
                 self.sub_pair(bits, a, b, r)
@@ -402,35 +448,52 @@ impl Translator<'_, '_> {
 
     /// CF as 0 or 1 in 64 bits.
     pub fn cf_bit(&mut self) -> Value {
-        if let Flags::Carry {
-            bits,
-            a,
-            b,
-            r,
-            wide,
-            subtract,
-        } = self.known()
-        {
-            if let Some(w) = wide {
-                let at = if subtract { 63 } else { bits };
-                return self.b.ins().ushr_imm_u(w, i64::from(at));
+        match self.known() {
+            Flags::Carry { a, b, r, subtract } => {
+                // The carry out of the top bit alone.
+                let a = if subtract { self.b.ins().bnot(a) } else { a };
+                let r = if subtract { r } else { self.b.ins().bnot(r) };
+                let and = self.b.ins().band(a, b);
+                let or = self.b.ins().bor(a, b);
+                let or = self.b.ins().band(or, r);
+                let c = self.b.ins().bor(and, or);
+                self.b.ins().ushr_imm_u(c, 63)
             }
-            // The carry out of the top bit alone.
-            let a = if subtract { self.b.ins().bnot(a) } else { a };
-            let r = if subtract { r } else { self.b.ins().bnot(r) };
-            let and = self.b.ins().band(a, b);
-            let or = self.b.ins().bor(a, b);
-            let or = self.b.ins().band(or, r);
-            let c = self.b.ins().bor(and, or);
-            let c = self.b.ins().ushr_imm_u(c, i64::from(bits - 1));
-            return self.zext(c);
+            Flags::Wide { bits, w, .. } => {
+                let c = self.b.ins().ushr_imm_u(w, i64::from(bits));
+                self.b.ins().band_imm_u(c, 1)
+            }
+            Flags::Shift {
+                kind, bits, a, n, ..
+            } => self.shifted_out(kind, bits, a, n),
+            Flags::Late {
+                known: Known { cf: Some(c), .. },
+                ..
+            } => c,
+            Flags::Add { .. } | Flags::Sub { .. } => {
+                let c = self.condition(ConditionCode::b);
+                self.b.ins().uextend(I64, c)
+            }
+            _ => {
+                let w = self.cf_word();
+                self.b.ins().ushr_imm_u(w, 63)
+            }
         }
-        if let Flags::Add { .. } | Flags::Sub { .. } = self.flags {
-            let c = self.condition(ConditionCode::b);
-            return self.b.ins().uextend(I64, c);
+    }
+
+    /// A flag of 0 or 1 as a condition.
+    fn flag_condition(&mut self, flag: Value, inverted: bool) -> Value {
+        let ty = self.b.func.dfg.value_type(flag);
+        let v = if ty == I8 {
+            flag
+        } else {
+            self.b.ins().ireduce(I8, flag)
+        };
+        if inverted {
+            self.b.ins().bxor_imm_u(v, 1)
+        } else {
+            v
         }
-        let w = self.cf_word();
-        self.b.ins().ushr_imm_u(w, 63)
     }
 
     /// Whether a condition holds, as an I8 of 0 or 1.
@@ -473,48 +536,60 @@ impl Translator<'_, '_> {
             }
             Flags::Add { a, b, bits } => {
                 let r = self.b.ins().iadd(a, b);
-                let zero = self.b.ins().iconst(int(bits), 0);
                 match cc {
                     K::b => Some((IntCC::UnsignedLessThan, r, a)),
                     K::ae => Some((IntCC::UnsignedGreaterThanOrEqual, r, a)),
-                    K::e => Some((IntCC::Equal, r, zero)),
-                    K::ne => Some((IntCC::NotEqual, r, zero)),
-                    K::s | K::ns => Some(self.sign(cc, r, bits)),
-                    _ => None,
+                    _ => self.of_result(cc, r, bits),
                 }
             }
-            Flags::Inc { r, bits, .. } | Flags::Dec { r, bits, .. } => {
-                let zero = self.b.ins().iconst(int(bits), 0);
-                match cc {
-                    K::e => Some((IntCC::Equal, r, zero)),
-                    K::ne => Some((IntCC::NotEqual, r, zero)),
-                    K::s | K::ns => Some(self.sign(cc, r, bits)),
-                    _ => None,
-                }
+            Flags::Inc { r, bits, .. } | Flags::Dec { r, bits, .. } => self.of_result(cc, r, bits),
+            Flags::Carry { .. } | Flags::Wide { .. } | Flags::Shift { .. }
+                if matches!(cc, K::b | K::ae) =>
+            {
+                let c = self.cf_bit();
+                return self.flag_condition(c, cc == K::ae);
             }
-            Flags::Carry { r, bits, .. } => {
-                let zero = self.b.ins().iconst(int(bits), 0);
-                match cc {
-                    K::e => Some((IntCC::Equal, r, zero)),
-                    K::ne => Some((IntCC::NotEqual, r, zero)),
-                    K::b | K::ae => {
-                        let c = self.cf_bit();
-                        let c = self.b.ins().ireduce(I8, c);
-                        return if cc == K::b {
-                            c
-                        } else {
-                            self.b.ins().bxor_imm_u(c, 1)
-                        };
-                    }
-                    K::s | K::ns => Some(self.sign(cc, r, bits)),
-                    _ => None,
-                }
+            Flags::Carry { r, .. } => self.of_result(cc, r, 64),
+            Flags::Wide { bits, w, .. } => {
+                let r = self.b.ins().ireduce(int(bits), w);
+                self.of_result(cc, r, bits)
             }
-            Flags::Mem | Flags::Found(_) | Flags::Pair { .. } => None,
+            Flags::Shift {
+                bits, r: Some(r), ..
+            } => self.of_result(cc, r, bits),
+            Flags::Late { known, .. } => match (cc, known.cf, known.zf) {
+                (K::b | K::ae, Some(c), _) => return self.flag_condition(c, cc == K::ae),
+                (K::e | K::ne, _, Some(z)) => return self.flag_condition(z, cc == K::ne),
+                _ => None,
+            },
+            Flags::Mem | Flags::Found(_) | Flags::Pair { .. } | Flags::Shift { .. } => None,
         };
         match direct {
             Some((cc, a, b)) => self.b.ins().icmp(cc, a, b),
             None => self.condition_of_pair(cc),
+        }
+    }
+
+    /// A condition that depends on ZF or SF alone.
+    fn of_result(
+        &mut self,
+        cc: ConditionCode,
+        r: Value,
+        bits: u32,
+    ) -> Option<(IntCC, Value, Value)> {
+        use ConditionCode as K;
+        match cc {
+            K::e | K::ne => {
+                let zero = self.b.ins().iconst(int(bits), 0);
+                let cc = if cc == K::e {
+                    IntCC::Equal
+                } else {
+                    IntCC::NotEqual
+                };
+                Some((cc, r, zero))
+            }
+            K::s | K::ns => Some(self.sign(cc, r, bits)),
+            _ => None,
         }
     }
 

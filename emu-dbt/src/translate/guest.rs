@@ -222,6 +222,7 @@ impl Translator<'_, '_> {
 
     /// What comes before an access: outside small loops the registers are brought home here, once, and not on each slow path.
     pub fn before_access(&mut self) {
+        self.settle_late();
         if self.loops[self.node].is_none() {
             self.flush();
         }

@@ -140,6 +140,7 @@ impl Translator<'_, '_> {
         let off = at.off.wrapping_add(c);
         let r = match (at.exact, off) {
             (true, 0) => return at.root,
+            (false, _) if c == 0 => return v,
             // One addition after another would not become one instruction.
             (true, _) => self.b.ins().iadd_imm_s(at.root, off),
             (false, _) => self.b.ins().iadd_imm_s(v, c),
@@ -331,6 +332,8 @@ impl Translator<'_, '_> {
         self.write_back();
         self.pass_flags();
         let info = self.info().size(size as u8).stack(stack);
+        // The address is formed here once more where that is an addition: the fast path, which has it in other forms, is spared.
+        let lin = self.add_constant(lin, 0);
         self.call_memory(helper, lin, info)
     }
 

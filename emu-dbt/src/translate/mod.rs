@@ -18,6 +18,7 @@ mod exits;
 mod fallback;
 mod flags;
 mod guest;
+mod late;
 mod loop_pages;
 mod mem;
 mod muldiv;
@@ -69,6 +70,8 @@ pub struct Translator<'a, 'b> {
     /// Registers whose variable may differ from the vCPU.
     dirty: u16,
     flags: Flags,
+    /// Recipes for flags of the current block.
+    late: Vec<late::Late>,
     /// How each block finds the flags.
     shapes: Vec<Shape>,
     blocks: Vec<Block>,
@@ -149,6 +152,7 @@ pub fn translate(
         sinces: vec![0; region.nodes.len()],
         dirty: 0,
         flags: Flags::Mem,
+        late: Vec::new(),
         shapes,
         blocks,
         node: 0,
@@ -254,6 +258,7 @@ impl Translator<'_, '_> {
         self.begin_vectors();
         self.b.switch_to_block(self.blocks[n]);
         self.pages.clear();
+        self.late.clear();
         self.flags = Flags::Found(self.shapes[n]);
         self.since = self.sinces[n];
     }

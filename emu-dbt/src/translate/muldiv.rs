@@ -29,20 +29,21 @@ pub fn multiply(t: &mut Translator, x: &Instruction, i: &Insn) -> bool {
     } else {
         t.get(i.r0, bits)
     };
-    let (r, over) = if bits == 64 {
-        let r = t.b.ins().imul(a, b);
-        let high = t.b.ins().smulhi(a, b);
-        let sign = t.b.ins().sshr_imm_u(r, 63);
-        (r, t.b.ins().icmp(IntCC::NotEqual, high, sign))
-    } else {
-        let (wa, wb) = (t.b.ins().sextend(I64, a), t.b.ins().sextend(I64, b));
-        let p = t.b.ins().imul(wa, wb);
-        let r = t.b.ins().ireduce(ty, p);
-        let back = t.b.ins().sextend(I64, r);
-        (r, t.b.ins().icmp(IntCC::NotEqual, p, back))
-    };
+    let r = t.b.ins().imul(a, b);
     t.set(i.r0, bits, r);
-    t.set_cf_of(over, over);
+    t.carry_later(move |t| {
+        let over = if bits == 64 {
+            let high = t.b.ins().smulhi(a, b);
+            let sign = t.b.ins().sshr_imm_u(r, 63);
+            t.b.ins().icmp(IntCC::NotEqual, high, sign)
+        } else {
+            let (wa, wb) = (t.sext(a), t.sext(b));
+            let p = t.b.ins().imul(wa, wb);
+            let back = t.sext(r);
+            t.b.ins().icmp(IntCC::NotEqual, p, back)
+        };
+        t.set_cf_of(over, over);
+    });
     true
 }
 
@@ -58,7 +59,7 @@ fn wide(t: &mut Translator, x: &Instruction, i: &Insn, bits: u32) -> bool {
     let b = t.source(x, i, 0, bits);
     let a = t.get(RAX, bits);
     let ty = int(bits);
-    let over = if bits == 64 {
+    if bits == 64 {
         let low = t.b.ins().imul(a, b);
         let high = if signed {
             t.b.ins().smulhi(a, b)
@@ -67,12 +68,15 @@ fn wide(t: &mut Translator, x: &Instruction, i: &Insn, bits: u32) -> bool {
         };
         t.set64(RAX, low);
         t.set64(RDX, high);
-        if signed {
-            let sign = t.b.ins().sshr_imm_u(low, 63);
-            t.b.ins().icmp(IntCC::NotEqual, high, sign)
-        } else {
-            t.b.ins().icmp_imm_s(IntCC::NotEqual, high, 0)
-        }
+        t.carry_later(move |t| {
+            let over = if signed {
+                let sign = t.b.ins().sshr_imm_u(low, 63);
+                t.b.ins().icmp(IntCC::NotEqual, high, sign)
+            } else {
+                t.b.ins().icmp_imm_s(IntCC::NotEqual, high, 0)
+            };
+            t.set_cf_of(over, over);
+        });
     } else {
         let ext = |t: &mut Translator, v: Value| {
             if signed {
@@ -84,7 +88,6 @@ fn wide(t: &mut Translator, x: &Instruction, i: &Insn, bits: u32) -> bool {
         let (wa, wb) = (ext(t, a), ext(t, b));
         let p = t.b.ins().imul(wa, wb);
         let low = t.b.ins().ireduce(ty, p);
-        let back = ext(t, low);
         if bits == 8 {
             let ax = t.b.ins().ireduce(int(16), p);
             t.set(RAX, 16, ax);
@@ -94,9 +97,12 @@ fn wide(t: &mut Translator, x: &Instruction, i: &Insn, bits: u32) -> bool {
             t.set(RAX, bits, low);
             t.set(RDX, bits, high);
         }
-        t.b.ins().icmp(IntCC::NotEqual, p, back)
-    };
-    t.set_cf_of(over, over);
+        t.carry_later(move |t| {
+            let back = if signed { t.sext(low) } else { t.zext(low) };
+            let over = t.b.ins().icmp(IntCC::NotEqual, p, back);
+            t.set_cf_of(over, over);
+        });
+    }
     true
 }
 

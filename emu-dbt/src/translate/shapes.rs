@@ -25,6 +25,16 @@ pub enum Shape {
     Logic(u32),
     Inc(u32),
     Dec(u32),
+    Wide(u32),
+    Shift(Shifted, u32),
+}
+
+/// The shifts by a constant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shifted {
+    Left,
+    Right,
+    Signed,
 }
 
 /// What a block does to the flags.
@@ -61,11 +71,23 @@ fn effect(x: &Instruction, i: &Insn, options: Options) -> Effect {
     Effect::Leave(table::shape(x, i).unwrap_or(Shape::Pair))
 }
 
-/// Whether the lowering of an instruction computes with the flags before it.
-fn reads(x: &Instruction) -> bool {
+/// What the lowering of an instruction does with the flags before it, if anything.
+fn fate(x: &Instruction) -> Fate {
+    use Mnemonic::*;
     let modified = x.rflags_modified() & ARITH;
     let by_cl = x.op_count() > 1 && x.op_register(x.op_count() - 1) == Register::CL;
-    x.rflags_read() & ARITH != 0 || modified != 0 && (modified != ARITH || by_cl)
+    if x.rflags_read() & ARITH != 0 {
+        return Fate::Read;
+    }
+    if modified == 0 || modified == ARITH && !by_cl {
+        return Fate::Overwritten;
+    }
+    // It leaves some as they are, but most look at them only where they are asked for themselves.
+    match x.mnemonic() {
+        Shl | Shr | Sar | Shld | Shrd | Rol | Ror | Imul | Mul | Bt | Bts | Btr | Btc | Bsf
+        | Bsr | Tzcnt | Lzcnt | Clc | Stc => Fate::Shown,
+        _ => Fate::Read,
+    }
 }
 
 /// Whether nothing of an instruction but its result can be seen: it is lowered, and cannot fault.
@@ -140,8 +162,10 @@ fn fates(region: &Region, order: &[usize], options: Options) -> Vec<Fate> {
 fn own_fate(region: &Region, node: &Node, options: Options) -> (Fate, bool) {
     let mut fate = Fate::Overwritten;
     for (x, i) in node.code.iter().zip(&node.insns) {
-        if reads(x) {
-            return (Fate::Read, false);
+        match self::fate(x) {
+            Fate::Read => return (Fate::Read, false),
+            Fate::Shown => fate = Fate::Shown,
+            Fate::Overwritten => {}
         }
         if !quiet(x, i, options) {
             fate = Fate::Shown;
@@ -214,5 +238,13 @@ pub fn shapes(region: &Region, options: Options, all_seen: bool) -> Vec<Shape> {
             break;
         }
     }
-    at.into_iter().map(|s| s.unwrap_or(Shape::Pair)).collect()
+    // A pair is to be made first; for nobody, where nobody sees it.
+    let unseen = |n: usize| fates[n] == Fate::Overwritten && !all_seen;
+    at.into_iter()
+        .enumerate()
+        .map(|(n, s)| match s.unwrap_or(Shape::Pair) {
+            Shape::Pair if unseen(n) => Shape::Unseen,
+            s => s,
+        })
+        .collect()
 }

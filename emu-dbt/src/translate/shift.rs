@@ -5,6 +5,8 @@
 use super::Translator;
 use super::flags::Flags;
 use super::guest::int;
+use super::late::Known;
+use super::shapes::{Shape, Shifted};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::I64;
 use cranelift_codegen::ir::{AtomicRmwOp, InstBuilder, Value};
@@ -40,11 +42,10 @@ impl Translator<'_, '_> {
     }
 
     /// Sets the flags to (res, aux), or leaves them if the count is zero.
-    fn flags_if(&mut self, c: Count, old: Flags, res: Value, aux: Value) {
+    fn flags_if(&mut self, c: Count, res: Value, aux: Value) {
         self.flags = match c {
             Count::Known(_) => Flags::Pair { res, aux },
             Count::Value(n) => {
-                self.flags = old;
                 let (r0, a0) = self.pair();
                 let some = self.b.ins().icmp_imm_s(IntCC::NotEqual, n, 0);
                 Flags::Pair {
@@ -71,7 +72,7 @@ impl Translator<'_, '_> {
     }
 
     /// Replaces CF (bit 0 of a 64-bit value); OF and the others stay.
-    fn set_cf(&mut self, cf: Value) {
+    pub fn set_cf(&mut self, cf: Value) {
         let (res, aux) = self.pair();
         let want = self.b.ins().ishl_imm_u(cf, 63);
         let x = self.b.ins().bxor(aux, want);
@@ -82,7 +83,22 @@ impl Translator<'_, '_> {
     }
 }
 
-/// SHL, SHR, SAR, ROL, ROR.
+/// In which form a shift leaves the flags: by a constant that is not zero, as its operands.
+pub fn shape(x: &Instruction, i: &Insn, bits: u32) -> Option<Shape> {
+    let mask = if bits == 64 { 63 } else { 31 };
+    let known = x.op_kind(1) != OpKind::Register && x.immediate(1) & mask != 0;
+    (known && Translator::reachable(x, i)).then(|| Shape::Shift(shifted(x), bits))
+}
+
+fn shifted(x: &Instruction) -> Shifted {
+    match x.mnemonic() {
+        Mnemonic::Shr => Shifted::Right,
+        Mnemonic::Sar => Shifted::Signed,
+        _ => Shifted::Left,
+    }
+}
+
+/// SHL, SHR, SAR.
 pub fn shift(t: &mut Translator, x: &Instruction, i: &Insn) -> bool {
     if !Translator::reachable(x, i) {
         return false;
@@ -94,114 +110,152 @@ pub fn shift(t: &mut Translator, x: &Instruction, i: &Insn) -> bool {
         t.change(x, i, bits, |_, a| a);
         return true;
     }
-    let old = t.flags;
-    let m = x.mnemonic();
+    let kind = shifted(x);
     let n = t.count_value(c);
-    let wide = i64::from(bits);
-    // CF and, for the rotates, OF, in bit 0.
-    let mut cf = n;
-    let (a, r) = t.change(x, i, bits, |t, a| {
-        let b = &mut *t.b;
-        let less = |b: &mut cranelift_frontend::FunctionBuilder| b.ins().iadd_imm_s(n, -1);
-        match m {
-            Mnemonic::Shl | Mnemonic::Sal => {
-                let (r, c) = if bits == 64 {
-                    let r = b.ins().ishl(a, n);
-                    let back = b.ins().ineg(n);
-                    (r, b.ins().ushr(a, back))
-                } else {
-                    let w = b.ins().uextend(I64, a);
-                    let w = b.ins().ishl(w, n);
-                    (b.ins().ireduce(int(bits), w), b.ins().ushr_imm_u(w, wide))
-                };
-                cf = c;
-                r
+    let (a, r) = t.change(x, i, bits, |t, a| t.shift_result(kind, bits, a, n));
+    if let Count::Known(_) = c {
+        t.flags = Flags::Shift {
+            kind,
+            bits,
+            a,
+            n,
+            r: Some(r),
+        };
+        return true;
+    }
+    t.flags_later(Known::default(), move |t| {
+        let (res, aux) = t.shift_pair(kind, bits, a, n, Some(r));
+        t.flags_if(c, res, aux);
+    });
+    true
+}
+
+impl Translator<'_, '_> {
+    /// The operand as wide as shifts compute it.
+    fn to_shift(&mut self, kind: Shifted, a: Value) -> Value {
+        match kind {
+            Shifted::Signed => self.sext(a),
+            _ => self.zext(a),
+        }
+    }
+
+    /// The result of a shift.
+    fn shift_result(&mut self, kind: Shifted, bits: u32, a: Value, n: Value) -> Value {
+        let w = self.to_shift(kind, a);
+        let r = match kind {
+            Shifted::Left => self.b.ins().ishl(w, n),
+            Shifted::Right => self.b.ins().ushr(w, n),
+            Shifted::Signed => self.b.ins().sshr(w, n),
+        };
+        if bits == 64 {
+            r
+        } else {
+            self.b.ins().ireduce(int(bits), r)
+        }
+    }
+
+    /// CF of a shift by a count that is not 0: 0 or 1 in 64 bits.
+    pub fn shifted_out(&mut self, kind: Shifted, bits: u32, a: Value, n: Value) -> Value {
+        let w = self.to_shift(kind, a);
+        // The count that brings the bit down; by one less than it is shifted, or what is missing to the whole width.
+        let down = match (kind, self.constant(n)) {
+            (Shifted::Left, Some(c)) => self.iconst((-c) as u64 & 63),
+            (Shifted::Left, None) => self.b.ins().ineg(n),
+            (_, Some(c)) => self.iconst((c - 1) as u64),
+            (_, None) => self.b.ins().iadd_imm_s(n, -1),
+        };
+        let v = match kind {
+            Shifted::Left if bits == 64 => self.b.ins().ushr(w, down),
+            Shifted::Left => {
+                let w = self.b.ins().ishl(w, n);
+                self.b.ins().ushr_imm_u(w, i64::from(bits))
             }
-            Mnemonic::Shr => {
-                let w = if bits == 64 {
-                    a
+            Shifted::Right => self.b.ins().ushr(w, down),
+            Shifted::Signed => self.b.ins().sshr(w, down),
+        };
+        self.b.ins().band_imm_u(v, 1)
+    }
+
+    /// The lazy record behind a shift by a count that is not 0.
+    pub fn shift_pair(
+        &mut self,
+        kind: Shifted,
+        bits: u32,
+        a: Value,
+        n: Value,
+        r: Option<Value>,
+    ) -> (Value, Value) {
+        let r = match r {
+            Some(r) => r,
+            None => self.shift_result(kind, bits, a, n),
+        };
+        let cf = self.shifted_out(kind, bits, a, n);
+        let top = i64::from(bits) - 1;
+        let of = match (kind, self.constant(n)) {
+            (Shifted::Signed, _) => self.iconst(0),
+            (Shifted::Left, _) => {
+                let w = self.zext(r);
+                let sign = self.b.ins().ushr_imm_u(w, top);
+                self.b.ins().bxor(cf, sign)
+            }
+            // Only a count of 1 shows the old sign.
+            (Shifted::Right, Some(c)) if c != 1 => self.iconst(0),
+            (Shifted::Right, known) => {
+                let w = self.zext(a);
+                let sign = self.b.ins().ushr_imm_u(w, top);
+                if known.is_some() {
+                    sign
                 } else {
-                    b.ins().uextend(I64, a)
-                };
-                let l = less(b);
-                cf = b.ins().ushr(w, l);
-                let r = b.ins().ushr(w, n);
-                if bits == 64 {
-                    r
-                } else {
-                    b.ins().ireduce(int(bits), r)
+                    let one = self.b.ins().icmp_imm_s(IntCC::Equal, n, 1);
+                    let zero = self.iconst(0);
+                    self.b.ins().select(one, sign, zero)
                 }
             }
-            Mnemonic::Sar => {
-                let w = if bits == 64 {
-                    a
-                } else {
-                    b.ins().sextend(I64, a)
-                };
-                let l = less(b);
-                cf = b.ins().sshr(w, l);
-                let r = b.ins().sshr(w, n);
-                if bits == 64 {
-                    r
-                } else {
-                    b.ins().ireduce(int(bits), r)
-                }
-            }
-            Mnemonic::Rol => b.ins().rotl(a, n),
-            _ => b.ins().rotr(a, n),
+        };
+        (self.sext(r), self.cf_of_word(cf, of))
+    }
+}
+
+/// ROL, ROR.
+pub fn rotate(t: &mut Translator, x: &Instruction, i: &Insn) -> bool {
+    if !Translator::reachable(x, i) {
+        return false;
+    }
+    let bits = width(x);
+    let c = t.count(x, i, 1, bits);
+    if let Count::Known(0) = c {
+        t.change(x, i, bits, |_, a| a);
+        return true;
+    }
+    let n = t.count_value(c);
+    let left = x.mnemonic() == Mnemonic::Rol;
+    let (_, r) = t.change(x, i, bits, |t, a| {
+        if left {
+            t.b.ins().rotl(a, n)
+        } else {
+            t.b.ins().rotr(a, n)
         }
     });
-    let extend = |t: &mut Translator, v: Value| t.zext(v);
-    match m {
-        Mnemonic::Shl | Mnemonic::Sal | Mnemonic::Shr | Mnemonic::Sar => {
-            let cf = t.b.ins().band_imm_u(cf, 1);
-            let of = match m {
-                Mnemonic::Sar => t.iconst(0),
-                Mnemonic::Shr => {
-                    // Only a count of 1 shows the old sign.
-                    let w = extend(t, a);
-                    let sign = t.b.ins().ushr_imm_u(w, wide - 1);
-                    match c {
-                        Count::Known(1) => sign,
-                        Count::Known(_) => t.iconst(0),
-                        Count::Value(n) => {
-                            let one = t.b.ins().icmp_imm_s(IntCC::Equal, n, 1);
-                            let zero = t.iconst(0);
-                            t.b.ins().select(one, sign, zero)
-                        }
-                    }
-                }
-                _ => {
-                    let w = extend(t, r);
-                    let sign = t.b.ins().ushr_imm_u(w, wide - 1);
-                    t.b.ins().bxor(cf, sign)
-                }
-            };
-            let res = if bits == 64 {
-                r
-            } else {
-                t.b.ins().sextend(I64, r)
-            };
-            let aux = t.cf_of_word(cf, of);
-            t.flags_if(c, old, res, aux);
-        }
-        _ => {
-            let w = extend(t, r);
-            let top = t.b.ins().ushr_imm_u(w, wide - 1);
-            let (cf, of) = if m == Mnemonic::Rol {
-                let cf = t.b.ins().band_imm_u(w, 1);
-                (cf, t.b.ins().bxor(top, cf))
-            } else {
-                let next = t.b.ins().ushr_imm_u(w, wide - 2);
-                let next = t.b.ins().band_imm_u(next, 1);
-                (top, t.b.ins().bxor(top, next))
-            };
-            t.flags = old;
-            let (res, keep) = t.other_flags();
-            let word = t.cf_of_word(cf, of);
-            let aux = t.b.ins().bor(keep, word);
-            t.flags_if(c, old, res, aux);
-        }
+    let recipe = move |t: &mut Translator<'_, '_>| {
+        let w = t.zext(r);
+        let top = t.b.ins().ushr_imm_u(w, i64::from(bits) - 1);
+        let (cf, of) = if left {
+            let cf = t.b.ins().band_imm_u(w, 1);
+            (cf, t.b.ins().bxor(top, cf))
+        } else {
+            let next = t.b.ins().ushr_imm_u(w, i64::from(bits) - 2);
+            let next = t.b.ins().band_imm_u(next, 1);
+            (top, t.b.ins().bxor(top, next))
+        };
+        let (res, keep) = t.other_flags();
+        let word = t.cf_of_word(cf, of);
+        let aux = t.b.ins().bor(keep, word);
+        t.flags_if(c, res, aux);
+    };
+    match c {
+        Count::Known(_) => t.carry_later(recipe),
+        // By 0 it leaves CF and OF as well.
+        Count::Value(_) => t.flags_later(Known::default(), recipe),
     }
     true
 }
@@ -217,7 +271,6 @@ pub fn double(t: &mut Translator, x: &Instruction, i: &Insn) -> bool {
         t.change(x, i, bits, |_, a| a);
         return true;
     }
-    let old = t.flags;
     let left = x.mnemonic() == Mnemonic::Shld;
     let n = t.count_value(c);
     let b = t.get(i.r1, bits);
@@ -242,25 +295,23 @@ pub fn double(t: &mut Translator, x: &Instruction, i: &Insn) -> bool {
             t.b.ins().bor(lo, hi)
         }
     });
-    let cf = if left {
-        let back = t.b.ins().ineg(n);
-        t.b.ins().ushr(a, back)
-    } else {
-        let less = t.b.ins().iadd_imm_s(n, -1);
-        t.b.ins().ushr(a, less)
-    };
-    let cf = t.b.ins().band_imm_u(cf, 1);
-    let cf = t.zext(cf);
-    let x = t.b.ins().bxor(a, r);
-    let of = t.b.ins().ushr_imm_u(x, wide - 1);
-    let of = t.zext(of);
-    let res = if bits == 64 {
-        r
-    } else {
-        t.b.ins().sextend(I64, r)
-    };
-    let aux = t.cf_of_word(cf, of);
-    t.flags_if(c, old, res, aux);
+    t.flags_later(Known::default(), move |t| {
+        let cf = if left {
+            let back = t.b.ins().ineg(n);
+            t.b.ins().ushr(a, back)
+        } else {
+            let less = t.b.ins().iadd_imm_s(n, -1);
+            t.b.ins().ushr(a, less)
+        };
+        let cf = t.b.ins().band_imm_u(cf, 1);
+        let cf = t.zext(cf);
+        let x = t.b.ins().bxor(a, r);
+        let of = t.b.ins().ushr_imm_u(x, wide - 1);
+        let of = t.zext(of);
+        let aux = t.cf_of_word(cf, of);
+        let res = t.sext(r);
+        t.flags_if(c, res, aux);
+    });
     true
 }
 
@@ -334,7 +385,11 @@ pub fn bit(t: &mut Translator, x: &Instruction, i: &Insn) -> bool {
     let w = t.zext(a);
     let cf = t.b.ins().ushr(w, n);
     let cf = t.b.ins().band_imm_u(cf, 1);
-    t.set_cf(cf);
+    let known = Known {
+        cf: Some(cf),
+        zf: None,
+    };
+    t.flags_later(known, move |t| t.set_cf(cf));
     true
 }
 
@@ -422,7 +477,11 @@ pub fn scan(t: &mut Translator, x: &Instruction, i: &Insn) -> bool {
             };
             let new = t.b.ins().select(zero_in, old, new);
             t.set64(i.r0, new);
-            return t.zf_only(zero_in);
+            let known = Known {
+                cf: None,
+                zf: Some(zero_in),
+            };
+            t.flags_later(known, move |t| t.zf_only(zero_in));
         }
         m => {
             let n = if m == Mnemonic::Tzcnt {
@@ -432,10 +491,16 @@ pub fn scan(t: &mut Translator, x: &Instruction, i: &Insn) -> bool {
             };
             t.set(i.r0, bits, n);
             let zero_out = t.b.ins().icmp_imm_s(IntCC::Equal, n, 0);
-            t.zf_only(zero_out);
             let cf = t.b.ins().uextend(I64, zero_in);
-            // ZF first: it makes a pair whose carry bits are the old ones.
-            t.set_cf(cf);
+            let known = Known {
+                cf: Some(cf),
+                zf: Some(zero_out),
+            };
+            t.flags_later(known, move |t| {
+                // ZF first: it makes a pair whose carry bits are the old ones.
+                t.zf_only(zero_out);
+                t.set_cf(cf);
+            });
         }
     }
     true
@@ -443,7 +508,7 @@ pub fn scan(t: &mut Translator, x: &Instruction, i: &Insn) -> bool {
 
 impl Translator<'_, '_> {
     /// Replaces ZF (an I8 of 0 or 1); all other flags stay.
-    pub fn zf_only(&mut self, zf: Value) -> bool {
+    pub fn zf_only(&mut self, zf: Value) {
         use iced_x86::ConditionCode as K;
         let (_, aux) = self.pair();
         let sf = self.condition(K::s);
@@ -460,6 +525,5 @@ impl Translator<'_, '_> {
         let aux = self.b.ins().bor(keep, sf);
         let aux = self.b.ins().bor(aux, differs);
         self.flags = Flags::Pair { res, aux };
-        true
     }
 }

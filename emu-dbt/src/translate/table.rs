@@ -44,7 +44,8 @@ pub fn lowering(m: Mnemonic) -> Option<Lowering> {
         Pop => stack::pop,
         Pushf | Pushfd | Pushfq => stack::pushf,
         Leave => stack::leave,
-        Shl | Sal | Shr | Sar | Rol | Ror => shift::shift,
+        Shl | Sal | Shr | Sar => shift::shift,
+        Rol | Ror => shift::rotate,
         Rcl | Rcr => shift::through_carry,
         Shld | Shrd => shift::double,
         Bt | Bts | Btr | Btc => shift::bit,
@@ -90,6 +91,8 @@ pub fn shape(x: &Instruction, i: &Insn) -> Option<Shape> {
         And | Or | Xor | Test | Andn => Shape::Logic(bits),
         Inc => Shape::Inc(bits),
         Dec => Shape::Dec(bits),
+        Adc | Sbb if bits < 64 => Shape::Wide(bits),
+        Shl | Sal | Shr | Sar => return shift::shape(x, i, bits),
         _ => return None,
     })
 }

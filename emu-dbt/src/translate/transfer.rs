@@ -218,23 +218,20 @@ pub fn nothing(_: &mut Translator, _: &Instruction, _: &Insn) -> bool {
 /// LAHF, SAHF, CLC, STC, CMC.
 pub fn carry_flag(t: &mut Translator, x: &Instruction, _: &Insn) -> bool {
     use super::flags::Flags;
+    use super::late::Known;
     use iced_x86::Mnemonic;
-    let (res, aux) = t.pair();
-    let top = (3u64 << 62) as i64;
-    // Changing CF alone flips both of the carry word's top bits.
-    let flip = match x.mnemonic() {
-        Mnemonic::Cmc => t.iconst(3 << 62),
-        m => {
-            let c = t.b.ins().sshr_imm_u(aux, 63);
-            let c = if m == Mnemonic::Stc {
-                t.b.ins().bnot(c)
-            } else {
-                c
-            };
-            t.b.ins().band_imm_s(c, top)
-        }
+    if x.mnemonic() == Mnemonic::Cmc {
+        // Changing CF alone flips both of the carry word's top bits.
+        let (res, aux) = t.pair();
+        let aux = t.b.ins().bxor_imm_s(aux, (3u64 << 62) as i64);
+        t.flags = Flags::Pair { res, aux };
+        return true;
+    }
+    let cf = t.iconst(u64::from(x.mnemonic() == Mnemonic::Stc));
+    let known = Known {
+        cf: Some(cf),
+        zf: None,
     };
-    let aux = t.b.ins().bxor(aux, flip);
-    t.flags = Flags::Pair { res, aux };
+    t.flags_later(known, move |t| t.set_cf(cf));
     true
 }
