@@ -173,7 +173,12 @@ pub fn binary(t: &mut Translator, x: &Instruction, i: &Insn) -> bool {
         Mnemonic::Adc | Mnemonic::Sbb if bits < 64 => {
             let (a, b) = (t.zext(a), t.zext(b));
             let x = t.b.ins().bxor(a, b);
-            t.flags = Flags::Wide { bits, w: wide, x };
+            t.flags = Flags::Wide {
+                bits,
+                w: wide,
+                x,
+                subtract: Some(m == Mnemonic::Sbb),
+            };
         }
         Mnemonic::Adc | Mnemonic::Sbb => {
             let subtract = m == Mnemonic::Sbb;

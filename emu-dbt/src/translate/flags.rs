@@ -66,6 +66,8 @@ pub enum Flags {
         bits: u32,
         w: Value,
         x: Value,
+        /// Which it was, where that is known.
+        subtract: Option<bool>,
     },
     /// SHL, SHR, SAR by a constant: the operand, the count (in 64 bits) and the result, if that is at hand.
     Shift {
@@ -181,7 +183,12 @@ impl Translator<'_, '_> {
                 r: narrow(bits, v0),
                 cf: v1,
             },
-            Shape::Wide(bits) => Flags::Wide { bits, w: v0, x: v1 },
+            Shape::Wide(bits) => Flags::Wide {
+                bits,
+                w: v0,
+                x: v1,
+                subtract: None,
+            },
             Shape::Shift(kind, bits) => Flags::Shift {
                 kind,
                 bits,
@@ -341,7 +348,7 @@ impl Translator<'_, '_> {
                 subtract: true,
             } => self.sub_pair(64, a, b, r),
             Flags::Carry { a, b, r, .. } => self.add_pair(64, a, b, r),
-            Flags::Wide { bits, w, x } => {
+            Flags::Wide { bits, w, x, .. } => {
                 // What came into a bit went out of the one below.
                 let into = self.b.ins().bxor(w, x);
                 let carries = self.b.ins().ushr_imm_u(into, 1);
@@ -437,6 +444,7 @@ impl Translator<'_, '_> {
             Flags::Inc { cf, .. } | Flags::Dec { cf, .. } => cf,
             Flags::Logic { .. } => self.iconst(0),
             Flags::Pair { aux, .. } => aux,
+            Flags::Wide { bits, w, .. } => self.b.ins().ishl_imm_u(w, i64::from(63 - bits)),
             Flags::Mem => self.record(layout::FLAGS_AUX),
             _ => {
                 let c = self.condition(ConditionCode::b);
@@ -459,10 +467,17 @@ impl Translator<'_, '_> {
                 let c = self.b.ins().bor(and, or);
                 self.b.ins().ushr_imm_u(c, 63)
             }
-            Flags::Wide { bits, w, .. } => {
-                let c = self.b.ins().ushr_imm_u(w, i64::from(bits));
-                self.b.ins().band_imm_u(c, 1)
-            }
+            Flags::Wide {
+                bits, w, subtract, ..
+            } => match subtract {
+                // A sum is below twice what the bits can hold; a difference below 0 has all bits above them.
+                Some(true) => self.b.ins().ushr_imm_u(w, 63),
+                Some(false) => self.b.ins().ushr_imm_u(w, i64::from(bits)),
+                None => {
+                    let c = self.b.ins().ushr_imm_u(w, i64::from(bits));
+                    self.b.ins().band_imm_u(c, 1)
+                }
+            },
             Flags::Shift {
                 kind, bits, a, n, ..
             } => self.shifted_out(kind, bits, a, n),

@@ -150,6 +150,8 @@ impl Translator<'_, '_> {
     }
 
     fn root(&self, v: Value) -> Sum {
+        // What a variable gives may be another name of the value.
+        let v = self.b.func.dfg.resolve_aliases(v);
         let itself = Sum {
             root: v,
             off: 0,
