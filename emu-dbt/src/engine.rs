@@ -199,12 +199,14 @@ impl Dbt {
         // The slot that the last unit left by, to be linked to the next.
         let mut from: Option<*mut Slot> = None;
         let mut indirect = false;
+        // The unit at block `n` has just been found good.
+        let mut good = false;
         loop {
             let mut unit = self.interp.cache.get(n).profile.unit.get();
             if unit == 0 {
                 unit = self.adopt(cpu, n);
             }
-            if unit != 0 && self.usable(cpu, unit, n) {
+            if unit != 0 && (std::mem::take(&mut good) || self.usable(cpu, unit, n)) {
                 let tag = Self::tag(cpu);
                 let settled = self.holds(unit, tag);
                 let slot = from.take().filter(|_| settled);
@@ -266,6 +268,9 @@ impl Dbt {
                     Ok(to) => n = to,
                     Err(_) => return self.interp.fault_at_rip(cpu),
                 }
+                if cpu.retired - entered < FEW_INSNS && self.note_unsteady(unit, n, cpu.retired) {
+                    from = None;
+                }
                 let deaths = self.deaths;
                 self.bury();
                 if self.deaths != deaths {
@@ -290,6 +295,7 @@ impl Dbt {
                         self.step_over(cpu, n, end);
                         return;
                     }
+                    good = true;
                 }
             }
         }
@@ -312,7 +318,7 @@ impl Dbt {
         if unit != 0 {
             b.profile.unit.set(unit);
             if let Some(u) = self.unit(unit) {
-                b.profile.unit_insns.set(u.guest_insns);
+                b.profile.unit_insns.set(u.insns_for_profile());
             }
             b.profile.translated.set(true);
         }
@@ -389,26 +395,6 @@ impl Dbt {
             .is_some_and(|u| u.checked == tag)
     }
 
-    /// A unit belongs to one linear address at a time, since its links do: the same page may be mapped at several.
-    fn bind(&mut self, id: UnitId, root: u64) {
-        let Some(mut u) = self.units[id as usize].take() else {
-            return;
-        };
-        (*u.bound, u.root) = (root, root);
-        u.checked = 0;
-        for slot in &mut u.slots {
-            let address = (&raw const **slot).cast_mut();
-            if let Some(Some(to)) = self.units.get_mut(slot.to as usize) {
-                to.incoming.retain(|&p| p != address);
-            } else if slot.to == id {
-                u.incoming.retain(|&p| p != address);
-            }
-            (slot.tag, slot.to) = (0, 0);
-        }
-        self.counters.units_rebound += 1;
-        self.units[id as usize] = Some(u);
-    }
-
     fn enter(&mut self, cpu: &mut Vcpu, id: UnitId, end: u64, tag: u64) -> u64 {
         self.counters.entries += 1;
         let code = self.units[id as usize].as_ref().map_or(0, |u| u.code);
@@ -482,12 +468,6 @@ impl Dbt {
             self.bar = (self.bar + self.bar / 8 + 1).min(HIGHEST_BAR);
         }
         passes && b.has_room()
-    }
-
-    /// The pages that a region around this block is to do without.
-    pub(crate) fn apart(&self, cpu: &Vcpu, n: u32) -> &[u64] {
-        let pages = self.apart.get(&(self.interp.cache.get(n).off, cpu.key));
-        pages.map_or(&[], |v| v)
     }
 
     /// Has the region around a hot block compiled.

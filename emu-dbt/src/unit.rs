@@ -141,6 +141,8 @@ pub struct Unit {
     pub code: u64,
     /// Entries that ended in vain, since one that did not.
     pub vain: u32,
+    /// When it was last left for code that keeps changing: instructions retired.
+    pub vain_at: u64,
     /// Times that its pages were not where they had been.
     pub misfits: u32,
     pub guest_insns: u32,
@@ -167,6 +169,11 @@ pub struct Unit {
 }
 
 impl Unit {
+    /// Its instructions as a block's profile has them.
+    pub fn insns_for_profile(&self) -> u16 {
+        u16::try_from(self.guest_insns).unwrap_or(u16::MAX)
+    }
+
     /// How far from the root the block at this RAM offset is, if the unit can be entered there.
     #[inline]
     pub fn entry(&self, off: u64) -> Option<u64> {

@@ -76,8 +76,8 @@ pub struct Profile {
     pub given: Cell<u32>,
     /// The name of the translation that begins here, 0: none.
     pub unit: Cell<u32>,
-    /// Instructions of that translation.
-    pub unit_insns: Cell<u32>,
+    /// Instructions of that translation, 65535 if more.
+    pub unit_insns: Cell<u16>,
     /// Translations that this block is part of.
     pub copies: Cell<u8>,
     /// The engine knows this block: whether a translation begins here is in `unit`.
@@ -86,6 +86,8 @@ pub struct Profile {
     pub translated: Cell<bool>,
     /// How often that happened to a block at this address.
     pub deaths: Cell<u8>,
+    /// How often code was decoded anew at this address.
+    pub rewritten: Cell<u8>,
 }
 
 impl Profile {

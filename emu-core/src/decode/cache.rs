@@ -246,6 +246,8 @@ impl Cache {
                 self.builder.spare = std::mem::replace(&mut b.insns, insns);
                 b.next = old.next;
                 b.profile.deaths.set(old.profile.deaths.get());
+                let rewritten = old.profile.rewritten.get().saturating_add(1);
+                b.profile.rewritten.set(rewritten);
                 b.profile.again(b.profile.worth(self.threshold));
                 *old = b;
                 n

@@ -1,4 +1,4 @@
-//! A unit's life: published behind the compiler, given up, killed with its blocks.
+//! A unit's life: published behind the compiler, bound to an address, given up, killed with its blocks.
 //!
 //! `unsafe`: cutting the links that lead to a unit which goes; see the engine's file for who knows a slot's address.
 #![allow(unsafe_code)]
@@ -18,6 +18,9 @@ const AFTER_FLUSH: u32 = 1000;
 const VAIN_ENTRIES: u32 = 500;
 pub(super) const FEW_INSNS: u64 = 64;
 const VAIN_DEATHS: u8 = 8;
+/// Times that code was rewritten until it counts as code that keeps changing; instructions that a turn takes at most.
+const UNSTEADY: u8 = 16;
+const TURN: u64 = 1000;
 
 /// How often a unit's pages may have been elsewhere until where it is entered gets a unit of its own.
 const MISFITS: u32 = 200;
@@ -111,6 +114,7 @@ impl Dbt {
             code: self.arena.address(at),
             guest_insns,
             vain: 0,
+            vain_at: 0,
             misfits: 0,
             checked: 0,
             root: 0,
@@ -141,7 +145,7 @@ impl Dbt {
             if let Some(b) = self.interp.cache.peek(off, unit.key) {
                 let p = &self.interp.cache.get(b).profile;
                 p.unit.set(id);
-                p.unit_insns.set(guest_insns);
+                p.unit_insns.set(unit.insns_for_profile());
             }
         }
         self.units[id as usize] = Some(unit);
@@ -222,24 +226,77 @@ impl Dbt {
         }
     }
 
-    /// A unit has ended in an instruction that the interpreter must run alone, having done little before (or not): where it does
-    /// nothing else, the interpreter does better by itself for a while.
-    pub(super) fn note_vain(&mut self, id: UnitId, vain: bool) {
-        let Some(u) = self.units[id as usize].as_mut() else {
+    /// A unit belongs to one linear address at a time, since its links do: the same page may be mapped at several.
+    pub(super) fn bind(&mut self, id: UnitId, root: u64) {
+        let Some(mut u) = self.units[id as usize].take() else {
             return;
         };
-        u.vain = if vain { u.vain + 1 } else { 0 };
-        if u.vain < VAIN_ENTRIES || self.options.threshold <= 1 {
-            return;
+        (*u.bound, u.root) = (root, root);
+        u.checked = 0;
+        for slot in &mut u.slots {
+            let address = (&raw const **slot).cast_mut();
+            if let Some(Some(to)) = self.units.get_mut(slot.to as usize) {
+                to.incoming.retain(|&p| p != address);
+            } else if slot.to == id {
+                u.incoming.retain(|&p| p != address);
+            }
+            (slot.tag, slot.to) = (0, 0);
         }
+        self.counters.units_rebound += 1;
+        self.units[id as usize] = Some(u);
+    }
+
+    /// A unit has ended in an instruction that the interpreter must run alone, having done little before (or not): where it does
+    /// nothing else, the interpreter does better by itself for a while.
+    ///
+    /// True when the unit is gone, and its slots.
+    pub(super) fn note_vain(&mut self, id: UnitId, vain: bool) -> bool {
+        let Some(u) = self.units[id as usize].as_mut() else {
+            return false;
+        };
+        u.vain = if vain { u.vain + 1 } else { 0 };
+        let enough = u.vain >= VAIN_ENTRIES && self.options.threshold > 1;
+        if enough {
+            self.give_up(id);
+        }
+        enough
+    }
+
+    /// A unit has done little and is left for block `n`. If that keeps changing it stays interpreted, and where the two take turns
+    /// the interpreter does both for less. True when the unit is gone.
+    pub(super) fn note_unsteady(&mut self, id: UnitId, n: u32, now: u64) -> bool {
+        let p = &self.interp.cache.get(n).profile;
+        if p.unit.get() != 0 || p.rewritten.get() < UNSTEADY {
+            return false;
+        }
+        let Some(u) = self.units[id as usize].as_mut() else {
+            return false;
+        };
+        let again = now - u.vain_at < TURN;
+        u.vain_at = now;
+        self.note_vain(id, again)
+    }
+
+    fn give_up(&mut self, id: UnitId) {
+        let Some(u) = &self.units[id as usize] else {
+            return;
+        };
         let (off, key) = (u.off, u.key);
         self.counters.units_in_vain += 1;
         self.kill(id);
         if let Some(n) = self.interp.cache.peek(off, key) {
             let p = &self.interp.cache.get(n).profile;
-            p.deaths.set(p.deaths.get().max(VAIN_DEATHS));
+            // Later each time.
+            let deaths = p.deaths.get().saturating_add(1);
+            p.deaths.set(deaths.max(VAIN_DEATHS));
             p.again(p.worth(self.options.threshold));
         }
+    }
+
+    /// The pages that a region around this block is to do without.
+    pub(crate) fn apart(&self, cpu: &Vcpu, n: u32) -> &[u64] {
+        let pages = self.apart.get(&(self.interp.cache.get(n).off, cpu.key));
+        pages.map_or(&[], |v| v)
     }
 
     /// A unit that was to be entered at the block at RAM offset `off` has found some of its pages elsewhere than they were when it

@@ -30,7 +30,7 @@ const MAX_RETURNS: usize = 4;
 const COLDEST: u32 = 16;
 
 /// Instructions in a unit that is rather compiled again than left for.
-const SMALL_UNIT: u32 = 24;
+const SMALL_UNIT: u16 = 24;
 /// Places beside the root where a unit can be entered.
 const MAX_ENTRIES: usize = 12;
 /// Units that a block is part of at most, but for one that begins with it.

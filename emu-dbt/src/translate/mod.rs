@@ -13,6 +13,7 @@
 mod alu;
 mod atomic;
 mod bits;
+mod conditions;
 mod control_flow;
 mod exits;
 mod fallback;

@@ -132,7 +132,7 @@ pub fn shift(t: &mut Translator, x: &Instruction, i: &Insn) -> bool {
 
 impl Translator<'_, '_> {
     /// The operand as wide as shifts compute it.
-    fn to_shift(&mut self, kind: Shifted, a: Value) -> Value {
+    fn widened(&mut self, kind: Shifted, a: Value) -> Value {
         match kind {
             Shifted::Signed => self.sext(a),
             _ => self.zext(a),
@@ -141,7 +141,7 @@ impl Translator<'_, '_> {
 
     /// The result of a shift.
     fn shift_result(&mut self, kind: Shifted, bits: u32, a: Value, n: Value) -> Value {
-        let w = self.to_shift(kind, a);
+        let w = self.widened(kind, a);
         let r = match kind {
             Shifted::Left => self.b.ins().ishl(w, n),
             Shifted::Right => self.b.ins().ushr(w, n),
@@ -156,7 +156,7 @@ impl Translator<'_, '_> {
 
     /// CF of a shift by a count that is not 0: 0 or 1 in 64 bits.
     pub fn shifted_out(&mut self, kind: Shifted, bits: u32, a: Value, n: Value) -> Value {
-        let w = self.to_shift(kind, a);
+        let w = self.widened(kind, a);
         // The count that brings the bit down; by one less than it is shifted, or what is missing to the whole width.
         let down = match (kind, self.constant(n)) {
             (Shifted::Left, Some(c)) => self.iconst((-c) as u64 & 63),
