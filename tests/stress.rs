@@ -244,6 +244,33 @@ fn units_that_only_patch_code_are_given_up() {
     assert!(r.stat("units_in_vain") > 0);
 }
 
+/// Code that calls what is written anew before it is ever hot takes turns with the interpreter, and is left to it.
+#[test]
+fn units_that_take_turns_with_changing_code_are_given_up() {
+    let guest = &hard::REWRITTEN_ALIKE;
+    let mut options = waiting(ROOMY);
+    options.threshold = 1000;
+    let r = checked(guest, guest.rounds, "tiered", &mut translator(options));
+    assert!(r.stat("units_in_vain") > 0);
+}
+
+/// A unit whose pages are not all where they were is made again without those that are not.
+#[test]
+fn what_is_not_beside_a_unit_any_more_is_left_out() {
+    let guest = &hard::NEIGHBOUR_MOVED;
+    // The function is not to become part of the unit that calls it.
+    let mut on = waiting(ROOMY);
+    on.off(["guess"]).expect("a switch");
+    let mut off = on;
+    off.off(["apart"]).expect("a switch");
+    for (what, options) in [("hot at once", on), ("without apart", off)] {
+        let r = checked(guest, guest.rounds, what, &mut translator(options));
+        let (made, missed) = (r.stat("units_misfit"), r.stat("pages_not_where_they_were"));
+        let apart = what == "hot at once";
+        assert_eq!((made > 0, missed < 1000), (apart, apart), "{what}");
+    }
+}
+
 /// Whatever becomes of the thread that compiles costs speed only.
 #[test]
 fn a_compiler_that_is_slow_or_fails_changes_nothing() {

@@ -83,6 +83,60 @@ pub const PATCHED_ALWAYS: Guest = Guest {
     },
     prepare: |_| {},
 };
+/// Calls one function over and over and writes it anew, as it was, before it has been called a thousand times.
+pub const REWRITTEN_ALIKE: Guest = Guest {
+    name: "calls a function that is written again and again",
+    rounds: 40,
+    code: |a| {
+        let [mut round, mut again] = [(); 2].map(|()| a.create_label());
+        a.mov(esi, BUFFER as u32)?;
+        a.set_label(&mut round)?;
+        a.mov(dword_ptr(rsi), 0x1234_56b8)?;
+        a.mov(word_ptr(rsi + 4), 0xc300)?;
+        a.mov(ecx, 700)?;
+        a.set_label(&mut again)?;
+        a.call(rsi)?;
+        a.add(rbx, rax)?;
+        a.dec(ecx)?;
+        a.jnz(again)?;
+        a.dec(r15d)?;
+        a.jnz(round)?;
+        a.hlt()
+    },
+    prepare: |_| {},
+};
+/// Calls a function that calls another on the next page, and after a while has another page there.
+pub const NEIGHBOUR_MOVED: Guest = Guest {
+    name: "has another page beside a function",
+    rounds: 3000,
+    code: |a| {
+        let [mut before, mut after] = [(); 2].map(|()| a.create_label());
+        a.mov(ebp, WINDOW as u32)?;
+        a.mov(ecx, 3000)?;
+        a.set_label(&mut before)?;
+        a.call(rbp)?;
+        a.add(rbx, rax)?;
+        a.dec(ecx)?;
+        a.jnz(before)?;
+        a.mov(dword_ptr(TABLES + 8), FRAMES as i32 + 0x2003)?;
+        a.invlpg(byte_ptr(rbp + 0x1000))?;
+        a.set_label(&mut after)?;
+        a.call(rbp)?;
+        a.add(rbx, rax)?;
+        a.dec(r15d)?;
+        a.jnz(after)?;
+        a.hlt()
+    },
+    prepare: |ram| {
+        for n in 0..3 {
+            word(ram, TABLES + 8 * n, FRAMES + 0x1000 * n | 3);
+        }
+        // CALL to the next page's first byte, INC EAX, RET; there MOV EAX, imm32 and RET.
+        put(ram, FRAMES, &[0xe8, 0xfb, 0x0f, 0, 0, 0xff, 0xc0, 0xc3]);
+        put(ram, FRAMES + 0x1000, &[0xb8, 1, 0, 0, 0, 0xc3]);
+        put(ram, FRAMES + 0x2000, &[0xb8, 0, 1, 0, 0, 0xc3]);
+    },
+};
 /// Enters code at each of its bytes, so that each is the first of some instruction.
 pub const MIDDLE: Guest = Guest {
     name: "jumps into the middle of instructions",
@@ -211,6 +265,8 @@ pub const ALL: &[Guest] = &[
     REWRITTEN,
     IN_PLACE,
     PATCHED_ALWAYS,
+    REWRITTEN_ALIKE,
+    NEIGHBOUR_MOVED,
     MIDDLE,
     ALIASES,
     SPACES_SWITCHED,
