@@ -47,7 +47,7 @@ pub enum FlagKind {
 ///
 /// Bits 31:0 distance of its RIP from the root's, 39:32 its number in its block, 43:40 [`FlagKind`], 45:44 log2 of the flags'
 /// width in bytes, 51:46 size of the access, 52 the operand is in the stack segment, 53 the instruction ends its
-/// block, 54 it leaves RIP in the vCPU, 63:56 instructions retired between the clock and this block.
+/// block, 54 it leaves RIP in the vCPU, 55 its handler does not look at the flags, 63:56 instructions retired between the clock and this block.
 #[derive(Clone, Copy, Debug)]
 pub struct Info(pub u64);
 
@@ -69,6 +69,13 @@ impl Info {
     }
     pub fn last(self, leaves_rip: bool) -> Self {
         Self(self.0 | 1 << 53 | u64::from(leaves_rip) << 54)
+    }
+    /// Of an instruction that neither reads nor writes the flags, nor saves them.
+    pub fn blind(self, yes: bool) -> Self {
+        Self(self.0 | u64::from(yes) << 55)
+    }
+    fn is_blind(self) -> bool {
+        self.0 >> 55 & 1 != 0
     }
     fn delta(self) -> u64 {
         self.0 as i32 as u64
@@ -503,7 +510,9 @@ pub unsafe extern "C" fn call(cpu: *mut Vcpu, insn: *const Insn, clock: u64, inf
 fn run_handler(cpu: &mut Vcpu, insn: &Insn, clock: u64, info: Info) -> u64 {
     // SAFETY: the engine has put the address of a table with a word for each iced-x86 code here (`Dbt::enter`).
     unsafe { *(cpu.scratch[scratch::CALLS] as *mut u64).add(usize::from(insn.code)) += 1 };
-    settle_flags(cpu, info);
+    if !info.is_blind() {
+        settle_flags(cpu, info);
+    }
     cpu.retired = info.block_began(cpu, clock);
     cpu.scratch[scratch::CALLED] += 1;
     let key = cpu.key;
@@ -512,8 +521,13 @@ fn run_handler(cpu: &mut Vcpu, insn: &Insn, clock: u64, info: Info) -> u64 {
     cpu.gpr[reg::BLOCK] = block;
     cpu.rip = block;
     let flow = (insn.run)(cpu, insn, &[]);
+    if flow == Flow::Done && !info.is_last() {
+        return 0;
+    }
+    if info.is_blind() {
+        settle_flags(cpu, info);
+    }
     match flow {
-        Flow::Done if !info.is_last() => 0,
         Flow::Done | Flow::Left => {
             cpu.leave = false;
             set_retired(cpu, cpu.retired + info.idx() + 1);

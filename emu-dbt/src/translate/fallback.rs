@@ -33,6 +33,34 @@ pub fn memory_signature(convention: CallConv) -> Signature {
     s
 }
 
+/// Whether a handler can do without the flags: nothing of the instruction depends on them, and it saves none.
+fn is_blind(x: &Instruction) -> bool {
+    use iced_x86::Mnemonic::*;
+    matches!(
+        x.mnemonic(),
+        Cpuid
+            | Aesenc
+            | Aesenclast
+            | Aesdec
+            | Aesdeclast
+            | Aesimc
+            | Aeskeygenassist
+            | Vaesenc
+            | Vaesenclast
+            | Vaesdec
+            | Vaesdeclast
+            | Pclmulqdq
+            | Vpclmulqdq
+            | Sha1msg1
+            | Sha1msg2
+            | Sha1nexte
+            | Sha1rnds4
+            | Sha256msg1
+            | Sha256msg2
+            | Sha256rnds2
+    )
+}
+
 impl Translator<'_, '_> {
     /// Calls a helper with the vCPU, `arg`, the clock and the info word.
     pub fn call_helper(&mut self, helper: usize, arg: Value, info: runtime::Info) -> Value {
@@ -105,7 +133,7 @@ impl Translator<'_, '_> {
         self.forget_loop_pages();
         self.flush();
         self.end_x87();
-        let code = self.handler(i, self.info());
+        let code = self.handler(i, self.info().blind(is_blind(x)));
         self.leave_unless_done(code, false);
         // The helper has brought the flags into the vCPU; where the handler leaves them alone, their operands are still good.
         if x.rflags_modified() & super::shapes::ARITH != 0 {
