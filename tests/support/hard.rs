@@ -129,7 +129,7 @@ pub const NEIGHBOUR_MOVED: Guest = Guest {
     },
     prepare: |ram| {
         for n in 0..3 {
-            word(ram, TABLES + 8 * n, FRAMES + 0x1000 * n | 3);
+            word(ram, TABLES + 8 * n, (FRAMES + 0x1000 * n) | 3);
         }
         // CALL to the next page's first byte, INC EAX, RET; there MOV EAX, imm32 and RET.
         put(ram, FRAMES, &[0xe8, 0xfb, 0x0f, 0, 0, 0xff, 0xc0, 0xc3]);
