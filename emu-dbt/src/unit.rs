@@ -141,16 +141,16 @@ pub struct Unit {
     pub code: u64,
     /// Entries that ended in vain, since one that did not.
     pub vain: u32,
-    /// When it was last left for code that keeps changing: instructions retired.
-    pub vain_at: u64,
-    /// Times that its pages were not where they had been.
-    pub misfits: u32,
     pub guest_insns: u32,
     pub key: ModeKey,
     /// [`root`](Self::root) as its code reads it.
     pub bound: Box<u64>,
     /// Where the root was when the unit was compiled.
     pub made_for: u64,
+    /// When it was last left for code that keeps changing: instructions retired.
+    pub vain_at: u64,
+    /// Times that its pages were not where they had been.
+    pub misfits: u32,
     /// The blocks that it can be entered at, and their distance from the root.
     pub entries: Vec<(u64, u64)>,
     pub pages: Vec<Page>,

@@ -35,6 +35,22 @@ pub struct Known {
     pub zf: Option<Value>,
 }
 
+impl Known {
+    pub fn cf(cf: Value) -> Self {
+        Self {
+            cf: Some(cf),
+            zf: None,
+        }
+    }
+
+    pub fn zf(zf: Value) -> Self {
+        Self {
+            cf: None,
+            zf: Some(zf),
+        }
+    }
+}
+
 /// A recipe is followed so often on rare ways; then it is followed for good.
 const OFTEN: u8 = 2;
 

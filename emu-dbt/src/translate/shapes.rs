@@ -72,7 +72,7 @@ fn effect(x: &Instruction, i: &Insn, options: Options) -> Effect {
 }
 
 /// What the lowering of an instruction does with the flags before it, if anything.
-fn fate(x: &Instruction) -> Fate {
+fn fate_before(x: &Instruction) -> Fate {
     use Mnemonic::*;
     let modified = x.rflags_modified() & ARITH;
     let by_cl = x.op_count() > 1 && x.op_register(x.op_count() - 1) == Register::CL;
@@ -162,7 +162,7 @@ fn fates(region: &Region, order: &[usize], options: Options) -> Vec<Fate> {
 fn own_fate(region: &Region, node: &Node, options: Options) -> (Fate, bool) {
     let mut fate = Fate::Overwritten;
     for (x, i) in node.code.iter().zip(&node.insns) {
-        match self::fate(x) {
+        match fate_before(x) {
             Fate::Read => return (Fate::Read, false),
             Fate::Shown => fate = Fate::Shown,
             Fate::Overwritten => {}

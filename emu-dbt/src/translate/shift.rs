@@ -34,6 +34,17 @@ impl Translator<'_, '_> {
         }
     }
 
+    /// The same; `None`, with the instruction done, where it is known to be 0: a 32-bit register is zero-extended all the same, and a
+    /// memory operand claimed for writing.
+    fn count_or_done(&mut self, x: &Instruction, i: &Insn, n: u32, bits: u32) -> Option<Count> {
+        let c = self.count(x, i, n, bits);
+        if let Count::Known(0) = c {
+            self.change(x, i, bits, |_, a| a);
+            return None;
+        }
+        Some(c)
+    }
+
     fn count_value(&mut self, c: Count) -> Value {
         match c {
             Count::Known(n) => self.iconst(u64::from(n)),
@@ -104,12 +115,9 @@ pub fn shift(t: &mut Translator, x: &Instruction, i: &Insn) -> bool {
         return false;
     }
     let bits = width(x);
-    let c = t.count(x, i, 1, bits);
-    if let Count::Known(0) = c {
-        // A 32-bit register is zero-extended all the same, a memory operand is claimed for writing.
-        t.change(x, i, bits, |_, a| a);
+    let Some(c) = t.count_or_done(x, i, 1, bits) else {
         return true;
-    }
+    };
     let kind = shifted(x);
     let n = t.count_value(c);
     let (a, r) = t.change(x, i, bits, |t, a| t.shift_result(kind, bits, a, n));
@@ -222,11 +230,9 @@ pub fn rotate(t: &mut Translator, x: &Instruction, i: &Insn) -> bool {
         return false;
     }
     let bits = width(x);
-    let c = t.count(x, i, 1, bits);
-    if let Count::Known(0) = c {
-        t.change(x, i, bits, |_, a| a);
+    let Some(c) = t.count_or_done(x, i, 1, bits) else {
         return true;
-    }
+    };
     let n = t.count_value(c);
     let left = x.mnemonic() == Mnemonic::Rol;
     let (_, r) = t.change(x, i, bits, |t, a| {
@@ -266,11 +272,9 @@ pub fn double(t: &mut Translator, x: &Instruction, i: &Insn) -> bool {
     if bits == 16 || !Translator::reachable(x, i) {
         return false;
     }
-    let c = t.count(x, i, 2, bits);
-    if let Count::Known(0) = c {
-        t.change(x, i, bits, |_, a| a);
+    let Some(c) = t.count_or_done(x, i, 2, bits) else {
         return true;
-    }
+    };
     let left = x.mnemonic() == Mnemonic::Shld;
     let n = t.count_value(c);
     let b = t.get(i.r1, bits);
@@ -385,11 +389,7 @@ pub fn bit(t: &mut Translator, x: &Instruction, i: &Insn) -> bool {
     let w = t.zext(a);
     let cf = t.b.ins().ushr(w, n);
     let cf = t.b.ins().band_imm_u(cf, 1);
-    let known = Known {
-        cf: Some(cf),
-        zf: None,
-    };
-    t.flags_later(known, move |t| t.set_cf(cf));
+    t.flags_later(Known::cf(cf), move |t| t.set_cf(cf));
     true
 }
 
@@ -477,11 +477,7 @@ pub fn scan(t: &mut Translator, x: &Instruction, i: &Insn) -> bool {
             };
             let new = t.b.ins().select(zero_in, old, new);
             t.set64(i.r0, new);
-            let known = Known {
-                cf: None,
-                zf: Some(zero_in),
-            };
-            t.flags_later(known, move |t| t.zf_only(zero_in));
+            t.flags_later(Known::zf(zero_in), move |t| t.zf_only(zero_in));
         }
         m => {
             let n = if m == Mnemonic::Tzcnt {

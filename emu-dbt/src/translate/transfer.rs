@@ -228,10 +228,6 @@ pub fn carry_flag(t: &mut Translator, x: &Instruction, _: &Insn) -> bool {
         return true;
     }
     let cf = t.iconst(u64::from(x.mnemonic() == Mnemonic::Stc));
-    let known = Known {
-        cf: Some(cf),
-        zf: None,
-    };
-    t.flags_later(known, move |t| t.set_cf(cf));
+    t.flags_later(Known::cf(cf), move |t| t.set_cf(cf));
     true
 }
